@@ -1,0 +1,3 @@
+"""disfs: a Discord server as a disk."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Where file contents live: a local cache of sparse files, and packs in messages."""

@@ -1,0 +1,95 @@
+"""What the chunk store needs to have written down, as a Protocol that the metadata store answers.
+
+The two stores are blind to each other; `daemon` passes the one to the other. Plain methods concern this machine alone
+(its cache, its unsent chunks): they answer from the local database at once and never suspend, so a
+caller may count on nothing else running between its own steps and theirs. Methods that are `async`
+concern what other machines may one day share; on SQLite they too answer without suspending.
+
+Everything joins the one open transaction; it becomes crash-safe (kill -9) at the next group commit, and
+power-safe when the metadata store is made durable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from disfs.values import (
+        ChunkIndex,
+        ChunkKey,
+        DirtyChunk,
+        Extent,
+        InodeNumber,
+        Location,
+        PackId,
+        PackRecord,
+        Revision,
+        SentPack,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of the chunks of packs that Discord acknowledged."""
+
+    clean: tuple[ChunkKey, ...]
+    """Recorded, and unchanged since they were sealed: no longer dirty."""
+    still_dirty: tuple[ChunkKey, ...]
+    """Recorded, but written again meanwhile: dirty still, and Discord has the content of the older revision."""
+    dropped: tuple[ChunkKey, ...]
+    """Truncated or deleted meanwhile: not recorded, their slots are garbage from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """A message all of whose packs hold no live byte; what sweep deletes."""
+
+    location: Location
+    packs: tuple[PackId, ...]
+
+
+class ChunkLedger(Protocol):
+    """Which chunks are dirty, which packs exist, and in which slot each chunk lies."""
+
+    def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """Give `count` chunks from `first` one new revision, higher than any before, and note them as dirty."""
+        ...
+
+    def dirty_chunks(self) -> Sequence[DirtyChunk]:
+        """Every dirty chunk of the volume, by inode and index; read once, at the start."""
+        ...
+
+    def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
+        """Forget every chunk of the inode from `first` on: dirty notes and extents; their slots are garbage."""
+        ...
+
+    async def extents(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
+        """The extents that touch chunks `first` to `last` (included), in order, clipped to that range."""
+        ...
+
+    async def pack(self, pack: PackId) -> PackRecord:
+        """Where a pack lies and how its slots are laid out; KeyError when it is not recorded."""
+        ...
+
+    async def record_packs(self, packs: Sequence[SentPack]) -> Recorded:
+        """Record packs that Discord acknowledged, in one transaction, and move their chunks' extents to them.
+
+        A chunk is recorded only if it is dirty with `born` <= its sent revision; it becomes clean only if
+        its revision is still the sent one. What lay there before is garbage from then on.
+        """
+        ...
+
+    async def dead_messages(self, limit: int) -> Sequence[DeadMessage]:
+        """Up to `limit` messages whose packs are all without live bytes, longest dead first."""
+        ...
+
+    async def forget_messages(self, messages: Sequence[DeadMessage]) -> None:
+        """Remove the packs of messages that have been deleted from Discord."""
+        ...
+
+    async def paths(self, inode: InodeNumber) -> Sequence[bytes]:
+        """The names under which an inode can be found, for messages to people; empty for an orphan."""
+        ...

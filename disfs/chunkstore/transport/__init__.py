@@ -1,0 +1,1 @@
+"""Attachments of messages as a store: one Protocol, its implementations, its wrappers."""

@@ -1,0 +1,181 @@
+"""The contract of a store whose objects are attachments of messages.
+
+Every implementation and every wrapper passes the same suite, `tests/transport/contract.py`. Methods run
+under trio. All of them may raise `TransientStorageError`, `TokenRejectedError` and
+`PermissionMissingError`; what else they raise stands in their docstrings. After a cancel the remote
+effect is unknown, as after a lost answer; nothing local is left behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from disfs.values import AttachmentId, ChannelId, GuildId, Location, MessageId
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+LIST_LIMIT = 100
+"""The most messages that one call of `list_messages` returns."""
+DELETE_LIMIT = 100
+"""The most messages that one call of `delete` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One attachment to be sent. `parts` are sent one after another, without being joined in memory.
+
+    `name` is ASCII of [a-z0-9._-], and differs from the other names in its message.
+    """
+
+    name: str
+    parts: tuple[Buffer, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """How long the attachment will be."""
+        return sum(len(memoryview(part).cast("B")) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAttachment:
+    """An attachment as a message lists it. There is no URL: URLs expire and are the transport's own business."""
+
+    attachment: AttachmentId
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message as Discord has it, attachments in the order in which they were sent."""
+
+    channel: ChannelId
+    message: MessageId
+    content: str
+    attachments: tuple[StoredAttachment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TransportStatistics:
+    """Counters since the start, for `disfs status`. A wrapper adds its own to those of what it wraps."""
+
+    sends: int = 0
+    fetches: int = 0
+    lists: int = 0
+    deletes: int = 0
+    retries: int = 0
+    rate_limited: int = 0
+    """Answers with status 429."""
+    sent_bytes: int = 0
+    fetched_bytes: int = 0
+
+    @property
+    def requests(self) -> int:
+        """All requests together."""
+        return self.sends + self.fetches + self.lists + self.deletes
+
+
+class Transport(Protocol):
+    """Sends, fetches, lists and deletes attachments of one bot's messages."""
+
+    async def send(
+        self, channel: ChannelId, uploads: Sequence[Upload], *, nonce: str, content: str = ""
+    ) -> StoredMessage:
+        """Store 1 to 10 attachments as one new message and return it once Discord has acknowledged it.
+
+        `nonce` (1 to 25 ASCII characters) makes it idempotent: a repeat with the same nonce and channel within
+        a few minutes returns the first message and stores nothing. The returned attachments are in the
+        order of `uploads` and of their sizes; anything else raises `CorruptDataError`. When a
+        `TransientStorageError` with `maybe_done` is raised, the message may or may not exist.
+        Raises `TooLargeError`, and `NotFoundError` when the channel is gone, or when the message that
+        this nonce made has been deleted since. The buffers must not change until this returns.
+        """
+        ...
+
+    async def fetch(self, location: Location, start: int, length: int) -> bytes:
+        """Return exactly `length` (at least 1) bytes from `start` of an attachment.
+
+        Raises `NotFoundError` when message or attachment is gone, `CorruptDataError` when the range lies
+        outside the attachment. A short, torn or wrong-ranged answer is a `TransientStorageError`, never data.
+        """
+        ...
+
+    async def list_messages(
+        self, channel: ChannelId, *, before: MessageId | None = None, after: MessageId | None = None
+    ) -> list[StoredMessage]:
+        """Return up to `LIST_LIMIT` messages, newest first.
+
+        With `before`, those just older than it. With `after`, those just newer than it, still newest
+        first. With neither, the newest ones. At most one of the two may be given. Raises `NotFoundError` when the
+        channel is gone.
+        """
+        ...
+
+    async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
+        """Delete up to `DELETE_LIMIT` messages; one that does not exist counts as deleted. Empty is a no-op."""
+        ...
+
+    def statistics(self) -> TransportStatistics:
+        """Counters since the start."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who the token belongs to."""
+
+    user_id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guild:
+    """A Discord server that the bot is a member of."""
+
+    guild: GuildId
+    name: str
+    attachment_limit_bytes: int
+    """How large an attachment this guild's boost tier allows; a first guess, Discord's 413 has the last word."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelInfo:
+    """A text channel, or a category when `is_category`."""
+
+    channel: ChannelId
+    name: str
+    is_category: bool
+    parent: ChannelId | None
+    topic: str
+
+
+class GuildAdmin(Protocol):
+    """What making, adopting and checking a volume needs beyond messages. Errors as in `Transport`."""
+
+    async def account(self) -> Account:
+        """Who we are; the cheapest way to check a token."""
+        ...
+
+    async def guilds(self) -> list[Guild]:
+        """The guilds that the bot was invited to."""
+        ...
+
+    async def guild(self, guild: GuildId) -> Guild:
+        """One guild; `NotFoundError` when it does not exist or the bot is not in it."""
+        ...
+
+    async def channels(self, guild: GuildId) -> list[ChannelInfo]:
+        """The categories and text channels of a guild; `NotFoundError` as in `guild`."""
+        ...
+
+    async def create_category(self, guild: GuildId, name: str) -> ChannelInfo:
+        """Make a category; `PermissionMissingError` names Manage Channels."""
+        ...
+
+    async def create_channel(self, guild: GuildId, name: str, *, parent: ChannelId, topic: str) -> ChannelInfo:
+        """Make a text channel in a category; `PermissionMissingError` names Manage Channels."""
+        ...

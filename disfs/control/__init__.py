@@ -1,0 +1,1 @@
+"""The Unix socket through which other processes talk to a mounted volume."""

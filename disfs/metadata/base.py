@@ -1,0 +1,178 @@
+"""The contract of a metadata store: one method per POSIX operation on names, each one transaction.
+
+Methods are `async` so that a store on another machine fits; SQLite answers without suspending, and
+`filesystem` counts on that only where its comments say so. All checks that POSIX asks for and that need the
+store are made inside, before the first change: a method that raises has changed nothing. Errors are
+`FilesystemError` with the errno that POSIX names, in POSIX's order of precedence. Permission bits are the
+kernel's business (`default_permissions`). Times come from the caller (`now_ns`).
+
+Names are 1 to 255 arbitrary bytes without `/` and NUL; longer ones raise ENAMETOOLONG, also in lookups.
+An inode that does not exist raises ESTALE (ENOENT where it is a parent that was removed).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from disfs.values import AttributeChanges, Attributes, DirectoryEntry, InodeNumber, NewInode
+
+NAME_MAX = 255
+SYMLINK_MAX = 4095
+LINK_MAX = 65000
+XATTR_NAME_MAX = 255
+XATTR_VALUE_MAX = 65536
+
+
+class RenameMode(enum.Enum):
+    """What renameat2(2) does with a target that exists."""
+
+    REPLACE = enum.auto()
+    NOREPLACE = enum.auto()
+    EXCHANGE = enum.auto()
+
+
+class XattrMode(enum.Enum):
+    """What setxattr(2) does with an attribute that exists, or does not."""
+
+    EITHER = enum.auto()
+    CREATE = enum.auto()
+    REPLACE = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Unlinked:
+    """The inode that a name stood for, after the name is gone. With `nlink` 0 it is an orphan (DESIGN section 2)."""
+
+    inode: InodeNumber
+    nlink: int
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeUsage:
+    """Totals for statfs and status, kept up to date by the store rather than counted."""
+
+    inode_count: int
+    logical_bytes: int
+    """Sum of the sizes of all regular files."""
+
+
+class MetadataStore(Protocol):
+    """Inodes, dentries and extended attributes of one volume."""
+
+    async def lookup(self, parent: InodeNumber, name: bytes) -> Attributes:
+        """The inode that `name` stands for. ENOENT, ENOTDIR, ENAMETOOLONG. `.` and `..` are understood."""
+        ...
+
+    async def attributes(self, inode: InodeNumber) -> Attributes:
+        """What stat shows. ESTALE."""
+        ...
+
+    async def change_attributes(self, inode: InodeNumber, changes: AttributeChanges, now_ns: int) -> Attributes:
+        """Apply `changes`; ctime becomes `now_ns` unless given, and mtime too when the size is given (even
+        unchanged) and mtime is not. Size: EISDIR for a directory, EINVAL for other non-files."""
+        ...
+
+    async def note_write(self, inode: InodeNumber, end: int, now_ns: int) -> None:
+        """Data up to offset `end` was written: the size grows to it if smaller, mtime and ctime are `now_ns`."""
+        ...
+
+    async def note_read(self, inode: InodeNumber, now_ns: int) -> None:
+        """Contents were read: atime moves by the rules of relatime, and nothing else."""
+        ...
+
+    async def make_inode(self, parent: InodeNumber, name: bytes, new: NewInode, now_ns: int) -> Attributes:
+        """mknod, mkdir, symlink and create: a new inode under a new name; the parent's mtime and ctime move.
+
+        In a setgid directory the child takes the directory's gid, and a subdirectory its setgid bit. A directory
+        starts with nlink 2 and adds 1 to its parent's. ENOTDIR, ENOENT (removed parent), EEXIST, ENAMETOOLONG, EMLINK.
+        """
+        ...
+
+    async def symlink_target(self, inode: InodeNumber) -> bytes:
+        """Where a symbolic link points. EINVAL for anything else."""
+        ...
+
+    async def link(self, inode: InodeNumber, parent: InodeNumber, name: bytes, now_ns: int) -> Attributes:
+        """A further name for an inode. EPERM for a directory, EMLINK, EEXIST; ENOENT if its nlink is 0."""
+        ...
+
+    async def unlink(self, parent: InodeNumber, name: bytes, now_ns: int) -> Unlinked:
+        """Remove the name of a non-directory (EISDIR for a directory). At nlink 0 the inode stays, as an orphan."""
+        ...
+
+    async def rmdir(self, parent: InodeNumber, name: bytes, now_ns: int) -> Unlinked:
+        """Remove an empty directory; it stays as an orphan. ENOTDIR, ENOTEMPTY, EINVAL for `.`, ENOTEMPTY for `..`."""
+        ...
+
+    async def rename(
+        self,
+        parent: InodeNumber,
+        name: bytes,
+        new_parent: InodeNumber,
+        new_name: bytes,
+        mode: RenameMode,
+        now_ns: int,
+    ) -> Unlinked | None:
+        """renameat2(2); returns what the name that was replaced stood for.
+
+        ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY, EINVAL (a directory into itself or its own subtree), EMLINK.
+        Two names of one inode: nothing happens, None. ctime of what moved, mtime and ctime of both parents
+        move; nlink of the parents follows a directory that changes its parent.
+        """
+        ...
+
+    async def list_directory(self, inode: InodeNumber, after_cookie: int, limit: int) -> Sequence[DirectoryEntry]:
+        """Up to `limit` entries with cookies above `after_cookie`, in order of their cookies; without `.` and `..`.
+
+        An entry that exists from the first call to the last is returned exactly once. ENOTDIR, ESTALE.
+        """
+        ...
+
+    async def parent_of(self, directory: InodeNumber) -> InodeNumber:
+        """Where `..` leads; the root is its own parent, and so is a removed directory."""
+        ...
+
+    async def get_xattr(self, inode: InodeNumber, name: bytes) -> bytes:
+        """ENODATA when there is none."""
+        ...
+
+    async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes, mode: XattrMode, now_ns: int) -> None:
+        """EEXIST, ENODATA by mode; ERANGE for a name, E2BIG for a value that is too long. Moves ctime."""
+        ...
+
+    async def list_xattrs(self, inode: InodeNumber) -> Sequence[bytes]:
+        """All names, in order."""
+        ...
+
+    async def remove_xattr(self, inode: InodeNumber, name: bytes, now_ns: int) -> None:
+        """ENODATA when there is none. Moves ctime."""
+        ...
+
+    async def usage(self) -> VolumeUsage:
+        """Totals for statfs."""
+        ...
+
+    async def orphans(self) -> Sequence[InodeNumber]:
+        """Inodes with nlink 0 that still exist; after a crash nobody holds them, and the mount removes them."""
+        ...
+
+    async def remove_orphan(self, inode: InodeNumber) -> None:
+        """Forget an orphan and its extended attributes. Its chunks must have been cut before. Gone already: no-op."""
+        ...
+
+    async def commit(self) -> None:
+        """Make everything so far crash-safe (kill -9): end the open transaction."""
+        ...
+
+    async def make_durable(self) -> None:
+        """Make everything so far power-safe: commit, then sync the write-ahead log in a worker thread.
+
+        This one does suspend. Concurrent callers share one sync; each returns after a sync that began
+        after its call.
+        """
+        ...

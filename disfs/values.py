@@ -1,0 +1,205 @@
+"""The nouns that the layers exchange: ids, locations, extents, packs, attributes. No I/O.
+
+Ids are NewTypes so that a chunk index cannot stand where an inode number belongs. Records are frozen
+dataclasses; `Attributes` is a NamedTuple instead, because one is made from a row for every kernel
+request and a tuple is built several times faster.
+"""
+
+from __future__ import annotations
+
+import array
+import itertools
+import sys
+from dataclasses import dataclass
+from typing import NamedTuple, NewType
+
+InodeNumber = NewType("InodeNumber", int)
+ChunkIndex = NewType("ChunkIndex", int)
+Revision = NewType("Revision", int)
+"""Counter of a chunk's content. One counter serves a whole volume, so a later write anywhere has a higher one."""
+PackId = NewType("PackId", bytes)
+"""16 random bytes; a pack that is sealed again gets a new one."""
+GuildId = NewType("GuildId", int)
+ChannelId = NewType("ChannelId", int)
+MessageId = NewType("MessageId", int)
+AttachmentId = NewType("AttachmentId", int)
+
+ROOT_INODE = InodeNumber(1)
+PACK_ID_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Location:
+    """Where an attachment lies in Discord."""
+
+    channel: ChannelId
+    message: MessageId
+    attachment: AttachmentId
+
+
+class ChunkKey(NamedTuple):
+    """Names one chunk of a volume; sorts by inode, then by the chunk's index in it."""
+
+    inode: InodeNumber
+    chunk: ChunkIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of `count` consecutive chunks of one inode in consecutive slots of one pack."""
+
+    inode: InodeNumber
+    first_chunk: ChunkIndex
+    count: int
+    pack: PackId
+    first_slot: int
+
+    def slot_of(self, index: ChunkIndex) -> int:
+        """The slot that holds chunk `index`, which must lie in this extent."""
+        assert self.first_chunk <= index < self.first_chunk + self.count
+        return self.first_slot + (index - self.first_chunk)
+
+
+class SlotTable:
+    """How many bytes each slot of a pack takes, and whether it is compressed: what a reader needs for a Range.
+
+    Kept beside the pack's location as little-endian u32, one per slot: the stored length in the low 31
+    bits, the top bit set when the chunk is compressed.
+    """
+
+    __slots__ = ("_offsets", "_words")
+
+    _COMPRESSED = 1 << 31
+
+    def __init__(self, stored_lengths: list[int], compressed: list[bool]) -> None:
+        assert len(stored_lengths) == len(compressed)
+        assert all(0 <= length < self._COMPRESSED for length in stored_lengths)
+        self._words = array.array(
+            "I", [n | (self._COMPRESSED if c else 0) for n, c in zip(stored_lengths, compressed, strict=True)]
+        )
+        self._offsets = [0, *itertools.accumulate(stored_lengths)]
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> SlotTable:
+        """Read what `to_bytes` wrote; ValueError when the length is not a multiple of four."""
+        words = array.array("I")
+        words.frombytes(raw)
+        if sys.byteorder == "big":
+            words.byteswap()
+        return cls([w & ~cls._COMPRESSED for w in words], [bool(w & cls._COMPRESSED) for w in words])
+
+    def to_bytes(self) -> bytes:
+        """The stored form, four bytes a slot."""
+        words = array.array("I", self._words)
+        if sys.byteorder == "big":
+            words.byteswap()
+        return words.tobytes()
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SlotTable) and self._words == other._words
+
+    def __hash__(self) -> int:
+        return hash(self._words.tobytes())
+
+    def offset(self, slot: int) -> int:
+        """Where `slot` begins in the pack; `offset(len(table))` is where the directory begins."""
+        return self._offsets[slot]
+
+    def stored_length(self, slot: int) -> int:
+        """How many bytes `slot` takes in the pack."""
+        return self._offsets[slot + 1] - self._offsets[slot]
+
+    def is_compressed(self, slot: int) -> bool:
+        """Whether the chunk in `slot` was compressed before it was encrypted."""
+        return bool(self._words[slot] & self._COMPRESSED)
+
+
+@dataclass(frozen=True, slots=True)
+class PackRecord:
+    """A pack that Discord has acknowledged."""
+
+    pack: PackId
+    location: Location
+    size_bytes: int
+    slots: SlotTable
+
+
+@dataclass(frozen=True, slots=True)
+class SentChunk:
+    """One chunk as it went into a pack: its content had `revision`, its slot is its position in the list."""
+
+    key: ChunkKey
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class SentPack:
+    """A pack that Discord has acknowledged together with what its slots hold, slot 0 first."""
+
+    record: PackRecord
+    chunks: tuple[SentChunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DirtyChunk:
+    """A chunk whose content is newer than any recorded location."""
+
+    key: ChunkKey
+    revision: Revision
+    born: Revision
+    """The revision of the first write since the chunk was last clean (or did not exist). A pack that was
+    sealed from an older life of the chunk, before a truncate, has a lower revision and is not recorded."""
+
+
+class Attributes(NamedTuple):
+    """What stat(2) shows of an inode. Field order is the column order of the inodes table."""
+
+    inode: InodeNumber
+    mode: int
+    """Type and permission bits, as st_mode."""
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size_bytes: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeChanges:
+    """What setattr(2) asks for; None leaves a field as it is."""
+
+    mode: int | None = None
+    """Permission bits only; the type of an inode never changes."""
+    uid: int | None = None
+    gid: int | None = None
+    size_bytes: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    ctime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewInode:
+    """What mknod, mkdir, symlink and create give a new inode. The store sets the rest: number, times, nlink,
+    and what a setgid parent hands down."""
+
+    mode: int
+    uid: int
+    gid: int
+    rdev: int = 0
+    target: bytes | None = None
+    """A symbolic link's target; None for everything else."""
+
+
+class DirectoryEntry(NamedTuple):
+    """One name in a directory. `cookie` rises with each entry ever made, is never reused, and is at least 3."""
+
+    name: bytes
+    cookie: int
+    attributes: Attributes
