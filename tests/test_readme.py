@@ -1,0 +1,54 @@
+"""What the README promises is tested, and what it lists is what the code has."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from disfs.errors import ExitCode
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+PROMISES = re.findall(r"^\d\. \*\*(.+?)\*\*$", README, re.MULTILINE)
+
+
+def flat(text: str) -> str:
+    """The words alone: line breaks and backquotes do not matter."""
+    return " ".join(text.replace("`", "").split())
+
+
+def docstrings() -> str:
+    """All docstrings of all tests and test modules."""
+    found = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef):
+                found.append(ast.get_docstring(node) or "")
+    return flat("\n".join(found))
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_each_promise_is_quoted_by_a_test(promise: str) -> None:
+    """Each numbered promise of the README stands word for word in the docstring of a test that shows it."""
+    assert flat(promise) in docstrings()
+
+
+def test_there_are_promises() -> None:
+    """The README makes six promises, so the test above has something to check."""
+    assert 6 == len(PROMISES)
+
+
+def test_exit_codes_are_listed() -> None:
+    """The README lists every exit code, and no other."""
+    section = README.split("## Exit codes")[1].split("##")[0]
+    listed = {int(number) for number in re.findall(r"\| (\d+) \|", section)}
+    assert {int(code) for code in ExitCode} == listed
+
+
+def test_local_links_lead_somewhere() -> None:
+    """Every relative link of the README names a file of the repository."""
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
