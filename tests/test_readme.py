@@ -22,12 +22,11 @@ def flat(text: str) -> str:
 
 def docstrings() -> str:
     """All docstrings of all tests and test modules."""
-    found = []
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef):
-                found.append(ast.get_docstring(node) or "")
-    return flat("\n".join(found))
+    nodes = (
+        node for path in sorted((ROOT / "tests").rglob("test_*.py")) for node in ast.walk(ast.parse(path.read_text()))
+    )
+    documented = (n for n in nodes if isinstance(n, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef))
+    return flat("\n".join(ast.get_docstring(node) or "" for node in documented))
 
 
 @pytest.mark.parametrize("promise", PROMISES)

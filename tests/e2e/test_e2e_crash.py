@@ -1,4 +1,4 @@
-"""Promise 1: after kill -9 the volume mounts again by itself, and everything fsynced is there."""
+"""After kill -9 at any instant the volume mounts again by itself, with no fsck, and everything fsynced is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Promise 3: no reader ever sees bytes that fail authentication."""
+"""No reader ever sees bytes that fail authentication: the read is EIO, a log line names the file, and other files
+are not affected."""
 
 from __future__ import annotations
 
