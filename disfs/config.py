@@ -1,0 +1,347 @@
+"""Where disfs keeps things, and what its two kinds of configuration file say.
+
+`config.toml` holds what all volumes share (the bot token, mostly); `volumes/NAME.toml` describes one volume as
+this machine sees it. Both are TOML, mode 0600, replaced atomically. Everything read from them is
+checked here and turned into frozen dataclasses; a file that makes no sense is a one-line `UserError`.
+
+The cache lies under the *state* directory, not under ~/.cache: until writeback has sent it, it holds
+the only copy of what was written, and ~/.cache is what cleaners wipe and backups skip. A CACHEDIR.TAG keeps
+backup programs from copying it all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import platformdirs
+
+from disfs.errors import ExitCode, UserError
+from disfs.private_files import explained, make_directory, write_text
+from disfs.superblock import Superblock, SuperblockError
+from disfs.values import ChannelId, GuildId
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Scalar: TypeAlias = str | int | float | bool
+Table: TypeAlias = Mapping[str, "Scalar | Sequence[Scalar] | Table | None"]
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+CACHEDIR_TAG = """Signature: 8a477f597d28d172789f06886806bc55
+# This directory is the cache of disfs mounts. Backup programs may skip it.
+# It can be deleted while nothing is mounted and everything is in Discord (`disfs umount` says so).
+"""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The three directories that everything of disfs lies in."""
+
+    config: Path
+    state: Path
+    cache: Path
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Paths:
+        """`$DISFS_HOME/{config,state,cache}` where that is set, else the XDG directories."""
+        home = environment.get("DISFS_HOME")
+        if home:
+            root = Path(home).expanduser().absolute()
+            return cls(root / "config", root / "state", root / "cache")
+        state = platformdirs.user_state_path("disfs")
+        return cls(platformdirs.user_config_path("disfs"), state, state / "cache")
+
+    @property
+    def config_file(self) -> Path:
+        """What all volumes share."""
+        return self.config / "config.toml"
+
+    @property
+    def emulator_state(self) -> Path:
+        """Where the emulator that disfs starts by itself keeps its messages."""
+        return self.state / "emulator"
+
+    @property
+    def log_file(self) -> Path:
+        """Where command lines log what they cannot explain in one line."""
+        return self.state / "disfs.log"
+
+    def volume_file(self, name: str) -> Path:
+        """The description of one volume."""
+        return self.config / "volumes" / f"{name}.toml"
+
+    def passphrase_file(self, name: str) -> Path:
+        """Where a passphrase that disfs made up itself is kept."""
+        return self.config / "volumes" / f"{name}.passphrase"
+
+    def volume_state(self, name: str) -> Path:
+        """Metadata, lock, control socket and log of one volume."""
+        return self.state / "volumes" / name
+
+    def volume_cache(self, name: str) -> Path:
+        """The cached chunks of one volume."""
+        return self.cache / name
+
+    def make_volume_directories(self, name: str) -> None:
+        """Make both directories of a volume, private, and tag the cache. STATE_UNUSABLE, STATE_FULL."""
+        make_directory(self.volume_state(name))
+        make_directory(self.volume_cache(name))
+        tag = self.cache / "CACHEDIR.TAG"
+        if not tag.exists():
+            write_text(tag, CACHEDIR_TAG)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSettings:
+    """What a user may tune per volume. Every queue and cache of the daemon takes its bound from here."""
+
+    cache_bytes: int = 10 * GIB
+    """How much of the disk the cache may take."""
+    dirty_limit_bytes: int = 2 * GIB
+    """Above this much unsent data writers wait."""
+    writeback_delay_seconds: float = 5.0
+    """How long a chunk must have been quiet before it is sent."""
+    message_bytes: int = 24 * MIB
+    """How much one message may carry: Discord documents 25 MiB per request."""
+    fsync_remote: bool = False
+    """Whether fsync also waits for Discord."""
+
+    def __post_init__(self) -> None:
+        if self.cache_bytes < 16 * MIB:
+            raise ValueError("cache_bytes must be at least 16 MiB")
+        if self.dirty_limit_bytes < MIB:
+            raise ValueError("dirty_limit_bytes must be at least 1 MiB")
+        if not 0 <= self.writeback_delay_seconds <= 3600:
+            raise ValueError("writeback_delay_seconds must lie between 0 and 3600")
+        if not MIB <= self.message_bytes <= 500 * MIB:
+            raise ValueError("message_bytes must lie between 1 MiB and 500 MiB")
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeConfig:
+    """One volume as this machine sees it."""
+
+    name: str
+    guild: GuildId
+    category: ChannelId
+    index_channel: ChannelId
+    superblock: Superblock
+    """A copy of the volume's superblock: with it a passphrase can be checked, and a volume mounted, without Discord."""
+    emulator: bool = False
+    """The guild lives in the emulator that disfs runs itself; address and token are looked up at each mount."""
+    api_url: str | None = None
+    token_file: Path | None = None
+    """Where this volume's bot token lies, when it is not the one of config.toml."""
+    passphrase_file: Path | None = None
+    settings: VolumeSettings = field(default_factory=VolumeSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalConfig:
+    """What all volumes share."""
+
+    token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    api_url: str | None = None
+    default_volume: str | None = None
+
+
+def check_volume_name(name: str) -> str:
+    """Return `name` if a volume may be called so: it becomes a file name, a category and a mount source."""
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} cannot name a volume; use up to 64 of [A-Za-z0-9_.-] and begin with a letter or digit",
+            ExitCode.USAGE,
+        )
+    return name
+
+
+def load_global(paths: Paths) -> GlobalConfig:
+    """Read config.toml; all defaults when there is none. CONFIG_INVALID, STATE_UNUSABLE."""
+    table = _read(paths.config_file) or {}
+    reader = _Reader(paths.config_file, table)
+    config = GlobalConfig(
+        token=reader.get("token", str),
+        token_file=reader.path("token_file"),
+        api_url=reader.get("api_url", str),
+        default_volume=reader.get("default_volume", str),
+    )
+    reader.finish()
+    return config
+
+
+def save_global(paths: Paths, config: GlobalConfig) -> None:
+    """Write config.toml. STATE_UNUSABLE, STATE_FULL."""
+    table: dict[str, Any] = {
+        "token": config.token,
+        "token_file": str(config.token_file) if config.token_file else None,
+        "api_url": config.api_url,
+        "default_volume": config.default_volume,
+    }
+    write_text(paths.config_file, toml_text(table))
+
+
+def volume_names(paths: Paths) -> list[str]:
+    """The names of all volumes that this machine knows, sorted."""
+    directory = paths.config / "volumes"
+    with explained(directory):
+        return sorted(path.stem for path in directory.glob("*.toml") if _NAME.fullmatch(path.stem))
+
+
+def load_volume(paths: Paths, name: str) -> VolumeConfig:
+    """Read one volume's description. NO_SUCH_VOLUME, CONFIG_INVALID, STATE_UNUSABLE."""
+    check_volume_name(name)
+    path = paths.volume_file(name)
+    table = _read(path)
+    if table is None:
+        known = ", ".join(volume_names(paths))
+        hint = f"known volumes: {known}" if known else "make one with 'disfs init', or try 'disfs mount --emulator'"
+        raise UserError(f"there is no volume {name!r} on this machine; {hint}", ExitCode.NO_SUCH_VOLUME)
+    return _parse_volume(path, name, table)
+
+
+def save_volume(paths: Paths, volume: VolumeConfig) -> None:
+    """Write one volume's description. STATE_UNUSABLE, STATE_FULL."""
+    defaults = VolumeSettings()
+    changed = {
+        setting.name: getattr(volume.settings, setting.name)
+        for setting in fields(VolumeSettings)
+        if getattr(volume.settings, setting.name) != getattr(defaults, setting.name)
+    }
+    table: dict[str, Any] = {
+        "guild_id": volume.guild,
+        "category_id": volume.category,
+        "index_channel_id": volume.index_channel,
+        "emulator": volume.emulator,
+        "api_url": volume.api_url,
+        "token_file": str(volume.token_file) if volume.token_file else None,
+        "passphrase_file": str(volume.passphrase_file) if volume.passphrase_file else None,
+        "superblock": volume.superblock.to_json(),
+        "settings": changed,
+    }
+    write_text(paths.volume_file(volume.name), toml_text(table))
+
+
+def _parse_volume(path: Path, name: str, table: dict[str, Any]) -> VolumeConfig:
+    reader = _Reader(path, table)
+    try:
+        superblock = Superblock.from_json(reader.need("superblock", str))
+    except SuperblockError as error:
+        raise reader.invalid(f"superblock: {error}") from error
+    volume = VolumeConfig(
+        name=name,
+        guild=GuildId(reader.need("guild_id", int)),
+        category=ChannelId(reader.need("category_id", int)),
+        index_channel=ChannelId(reader.need("index_channel_id", int)),
+        superblock=superblock,
+        emulator=reader.get("emulator", bool) or False,
+        api_url=reader.get("api_url", str),
+        token_file=reader.path("token_file"),
+        passphrase_file=reader.path("passphrase_file"),
+        settings=_parse_settings(path, reader.get("settings", dict) or {}),
+    )
+    reader.finish()
+    return volume
+
+
+def _parse_settings(path: Path, table: dict[str, Any]) -> VolumeSettings:
+    reader = _Reader(path, table)
+    chosen: dict[str, Any] = {}
+    for setting in fields(VolumeSettings):
+        kind = type(getattr(VolumeSettings(), setting.name))
+        value = reader.get(setting.name, kind)
+        if value is not None:
+            chosen[setting.name] = value
+    reader.finish()
+    try:
+        return VolumeSettings(**chosen)
+    except ValueError as error:
+        raise reader.invalid(str(error)) from error
+
+
+class _Reader:
+    """Takes typed values out of a TOML table and notices what nobody asked for."""
+
+    def __init__(self, path: Path, table: dict[str, Any]) -> None:
+        self._path = path
+        self._rest = dict(table)
+
+    def invalid(self, problem: str) -> UserError:
+        return UserError(f"{self._path}: {problem}; correct the file", ExitCode.CONFIG_INVALID)
+
+    def get(self, key: str, kind: type) -> Any:
+        value = self._rest.pop(key, None)
+        if kind is float and type(value) is int:
+            return float(value)
+        # type() and not isinstance(): TOML's true must not pass for the integer 1.
+        if value is not None and type(value) is not kind:
+            raise self.invalid(f"{key} must be of type {kind.__name__}, not {type(value).__name__}")
+        return value
+
+    def need(self, key: str, kind: type) -> Any:
+        value = self.get(key, kind)
+        if value is None:
+            raise self.invalid(f"{key} is missing")
+        return value
+
+    def path(self, key: str) -> Path | None:
+        value = self.get(key, str)
+        return None if value is None else self._path.parent / Path(value).expanduser()
+
+    def finish(self) -> None:
+        if self._rest:
+            raise self.invalid(f"{', '.join(sorted(self._rest))} means nothing here")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The table that a TOML file holds; None when there is no file."""
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError:
+        return None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}; correct the file", ExitCode.CONFIG_INVALID) from error
+    except OSError as error:
+        reason = error.strerror or "it cannot be read"
+        raise UserError(f"cannot read {path}: {reason}; make it readable", ExitCode.STATE_UNUSABLE) from error
+
+
+def toml_text(table: Table) -> str:
+    """Write a table as TOML: scalars and lists of scalars first, then one level of sub-tables. None is left out."""
+    plain = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if _is_plain(value)]
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            plain += ["", f"[{_key(key)}]"]
+            plain += [f"{_key(k)} = {_value(v)}" for k, v in value.items() if _is_plain(v)]
+    return "\n".join(plain) + "\n"
+
+
+def _is_plain(value: object) -> bool:
+    return value is not None and not isinstance(value, Mapping)
+
+
+def _key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else _value(key)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # JSON's escapes are TOML's too, except that TOML wants DEL escaped and knows no surrogate pairs.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, int | float):
+        return repr(value)
+    assert isinstance(value, list | tuple)
+    return "[" + ", ".join(_value(item) for item in value) + "]"

@@ -1,0 +1,128 @@
+"""The command line's end of the control socket: plain blocking sockets, so that Ctrl-C simply interrupts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from typing import TYPE_CHECKING, Any, Self
+
+from disfs.control.address import may_talk, peer_pid_and_uid, short_address
+from disfs.control.protocol import (
+    MAX_ANSWER_BYTES,
+    ProtocolError,
+    decode,
+    encode,
+    error_of,
+    progress_of,
+)
+from disfs.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from disfs.control.protocol import (
+        Progress,
+    )
+
+ANSWER_SECONDS = 10.0
+"""How long a daemon that is asked something may stay silent; progress comes several times a second."""
+END_SECONDS = 60.0
+
+
+class ControlClient:
+    """A connection to the daemon of one volume; one request each."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lines = connection.makefile("rb")
+        self._pid, uid = peer_pid_and_uid(connection)
+        if not may_talk(uid):
+            raise UserError(f"the daemon belongs to user {uid}; run the command as that user", ExitCode.STATE_UNUSABLE)
+
+    @classmethod
+    def connect(cls, directory: Path) -> Self:
+        """Connect to the daemon whose state directory this is. NOT_MOUNTED when none answers."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(ANSWER_SECONDS)
+            with short_address(directory) as address:
+                connection.connect(address)
+            return cls(connection)
+        except OSError as error:
+            connection.close()
+            raise UserError(
+                "no daemon answers for this volume; it is not mounted: 'disfs mount' starts it", ExitCode.NOT_MOUNTED
+            ) from error
+        except BaseException:
+            connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._lines.close()
+        self._connection.close()
+
+    def ping(self) -> None:
+        """Return if the daemon answers."""
+        self._request({"request": "ping"})
+
+    def status(self) -> dict[str, Any]:
+        """What the daemon says of itself."""
+        return self._request({"request": "status"})
+
+    def sync(self, on_progress: Callable[[Progress], None]) -> None:
+        """Return when everything written so far is in Discord."""
+        self._request({"request": "sync"}, on_progress)
+
+    def unmount(self, on_progress: Callable[[Progress], None], *, wait: bool) -> None:
+        """Return when the mount is away and, with `wait`, everything is in Discord. MOUNT_BUSY."""
+        self._request({"request": "unmount", "wait": wait}, on_progress)
+
+    @contextlib.contextmanager
+    def daemon_ends(self) -> Any:
+        """Leave the block only when the daemon's process is gone, so that the volume can be mounted again at once."""
+        try:
+            # A pidfd cannot be fooled by a process number that is used again; it is taken while the daemon lives.
+            descriptor = os.pidfd_open(self._pid) if self._pid > 0 else None
+        except OSError:
+            descriptor = None
+        try:
+            yield
+            if descriptor is not None:
+                select.select([descriptor], [], [], END_SECONDS)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _request(
+        self, request: dict[str, object], on_progress: Callable[[Progress], None] | None = None
+    ) -> dict[str, Any]:
+        try:
+            self._connection.sendall(encode(request))
+            while True:
+                answer = decode(self._read_line())
+                if answer.get("event") == "progress":
+                    if on_progress is not None:
+                        on_progress(progress_of(answer))
+                    continue
+                if answer.get("event") == "done":
+                    return dict(answer.get("result") or {})
+                raise error_of(answer)
+        except TimeoutError as error:
+            raise UserError(
+                f"the daemon (pid {self._pid}) does not answer; see its log, or kill it: nothing is lost",
+                ExitCode.INTERNAL,
+            ) from error
+        except (OSError, ProtocolError, KeyError, TypeError, ValueError) as error:
+            raise UserError("the daemon broke off; its log says why", ExitCode.INTERNAL) from error
+
+    def _read_line(self) -> bytes:
+        line = self._lines.readline(MAX_ANSWER_BYTES)
+        if not line.endswith(b"\n"):
+            raise ProtocolError("the answer ended in the middle")
+        return line
