@@ -154,6 +154,27 @@ class DirtyChunk:
     sealed from an older life of the chunk, before a truncate, has a lower revision and is not recorded."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of the chunks of packs that Discord acknowledged."""
+
+    clean: tuple[ChunkKey, ...]
+    """Recorded, and unchanged since they were sealed: no longer dirty."""
+    still_dirty: tuple[ChunkKey, ...]
+    """Recorded, but written again meanwhile: dirty still, and Discord has the content of the older revision."""
+    dropped: tuple[ChunkKey, ...]
+    """Truncated or deleted meanwhile: not recorded, their slots are garbage from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """A message all of whose packs hold no live byte; what sweep deletes."""
+
+    location: Location
+    """Of the first of its packs."""
+    packs: tuple[PackId, ...]
+
+
 class Attributes(NamedTuple):
     """What stat(2) shows of an inode. Field order is the column order of the inodes table."""
 

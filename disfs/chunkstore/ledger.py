@@ -11,7 +11,6 @@ power-safe when the metadata store is made durable.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -19,36 +18,16 @@ if TYPE_CHECKING:
 
     from disfs.values import (
         ChunkIndex,
-        ChunkKey,
+        DeadMessage,
         DirtyChunk,
         Extent,
         InodeNumber,
-        Location,
         PackId,
         PackRecord,
+        Recorded,
         Revision,
         SentPack,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What became of the chunks of packs that Discord acknowledged."""
-
-    clean: tuple[ChunkKey, ...]
-    """Recorded, and unchanged since they were sealed: no longer dirty."""
-    still_dirty: tuple[ChunkKey, ...]
-    """Recorded, but written again meanwhile: dirty still, and Discord has the content of the older revision."""
-    dropped: tuple[ChunkKey, ...]
-    """Truncated or deleted meanwhile: not recorded, their slots are garbage from the start."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadMessage:
-    """A message all of whose packs hold no live byte; what sweep deletes."""
-
-    location: Location
-    packs: tuple[PackId, ...]
 
 
 class ChunkLedger(Protocol):
@@ -78,7 +57,9 @@ class ChunkLedger(Protocol):
         """Record packs that Discord acknowledged, in one transaction, and move their chunks' extents to them.
 
         A chunk is recorded only if it is dirty with `born` <= its sent revision; it becomes clean only if
-        its revision is still the sent one. What lay there before is garbage from then on.
+        its revision is still the sent one. What lay there before is garbage from then on. The `born` of a chunk
+        that stays dirty moves past the sent revision, so that an older pack that comes in later does not
+        replace a newer one. ValueError, and nothing recorded, for a pack that is recorded already.
         """
         ...
 
