@@ -66,8 +66,13 @@ class FilesystemError(DisfsError):
     """A file operation that fails in the way POSIX names with `errno`."""
 
     def __init__(self, errno: int, detail: str = "") -> None:
-        super().__init__(f"{errno_module.errorcode.get(errno, errno)}: {detail or os.strerror(errno)}")
+        super().__init__(errno, detail)
         self.errno = errno
+        self._detail = detail
+
+    def __str__(self) -> str:
+        # Made only when somebody looks: most of these are answers to the kernel, such as ENOENT for a lookup.
+        return f"{errno_module.errorcode.get(self.errno, self.errno)}: {self._detail or os.strerror(self.errno)}"
 
 
 class StorageError(DisfsError):

@@ -1,0 +1,214 @@
+"""Contents of regular files: open, read, write, truncate, sync, release. No names, no kernel.
+
+How sizes and chunks stay in step. Many requests for one file are under way at once, and each may wait inside
+the chunk store: for a fetch, for room below the dirty limit. So there is no moment when "the" size can be
+computed in advance. What makes it right:
+
+- `chunks.write` and `chunks.cut` do all their waiting first and change everything at their very end, in one
+  step; they return without another checkpoint. `metadata.note_write` and `metadata.change_attributes` do not
+  suspend (SQLite). So content, dirty marks and the size in the metadata, as well as the size that `OpenInode`
+  remembers, change in one step and one transaction. Writes and truncates therefore take effect one after
+  another, in the order of these last steps, and after each of them this holds: no byte beyond the size exists
+  in the chunk store.
+- A write does not look at the size at all: `note_write` grows it to the end of the data if it is smaller.
+- A truncate looks at the size only to see whether it shrinks the file. If it does not, nothing is awaited between
+  the look and the change, and by the rule above there is nothing to cut. If it does, the size may be another one
+  when `cut` returns; that is harmless, because what `cut` did was true of the very step in which the size is set:
+  nothing exists beyond it. Cutting needlessly (the file has become shorter meanwhile) cuts nothing.
+- A read takes the size before and after its wait and returns no more than the smaller allows, so bytes between
+  an old end and a new one are never handed out. What it returns up to there is what the file held at some time
+  while the read was under way, as POSIX asks.
+
+A per-inode lock would do the same with longer waits: a reader or writer of one end of a file would wait
+for the fetch that a truncate of the other end needs. The kernel serialises write(2) and truncate(2) of one inode
+itself, but not the writeback of mapped pages, and other doors may come.
+
+O_APPEND is the kernel's: it computes the offset under its inode lock from a size that only it changes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from disfs.errors import FilesystemError
+from disfs.values import AttributeChanges
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from disfs.chunkstore.readahead import Readahead
+    from disfs.handles import HandleTable, OpenInode
+    from disfs.metadata.base import MetadataStore
+    from disfs.values import Attributes, InodeNumber
+
+MAX_FILE_BYTES = 1 << 60
+"""A longer file is EFBIG. Less than the 2**63-1 of the kernel, so that the volume's total stays a 64-bit number."""
+ATIME_INTERVAL_NS = 1_000_000_000
+"""A file that is read all the time offers its atime to the metadata store no more often than this."""
+_CLOCK_REALTIME_COARSE = 5
+"""linux/time.h; Python's `time` does not name it."""
+
+
+class FileChunks(Protocol):
+    """What file contents need of the chunk store; `ChunkStore` says what each method promises."""
+
+    async def read(self, inode: InodeNumber, offset: int, length: int, readahead: Readahead | None = None) -> bytes:
+        """Exactly `length` bytes; holes, and what lies beyond the last write, are zeros."""
+        ...
+
+    async def write(self, inode: InodeNumber, offset: int, data: bytes) -> None:
+        """Wait for room and for what is partly covered, then change everything in one last step."""
+        ...
+
+    async def cut(self, inode: InodeNumber, size_bytes: int) -> None:
+        """Wait for the chunk at the boundary, then forget everything from `size_bytes` on in one last step."""
+        ...
+
+    def discard(self, inode: InodeNumber) -> None:
+        """Forget everything of an inode that is gone for good."""
+        ...
+
+    async def sync(self, inode: InodeNumber) -> None:
+        """Return when what was written to the inode would survive a loss of power, the metadata apart."""
+        ...
+
+    async def sync_all(self) -> None:
+        """As `sync`, for every inode."""
+        ...
+
+    def new_readahead(self) -> Readahead:
+        """What detects one handle's sequential reads."""
+        ...
+
+
+def coarse_now_ns() -> int:
+    """The time as the kernel stamps it for "now" in utimensat(2): its coarse clock, up to 4 ms behind `time_ns`.
+
+    With the fine one, `touch` after a write would move an mtime backwards.
+    """
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+
+
+class FileIo:
+    """Reads and writes open files; see the module's docstring for what keeps sizes right."""
+
+    def __init__(
+        self,
+        metadata: MetadataStore,
+        chunks: FileChunks,
+        handles: HandleTable,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._metadata = metadata
+        self._chunks = chunks
+        self._handles = handles
+        self._now_ns = now_ns
+        self._distrusted: set[InodeNumber] = set()
+        """Open files with a write that failed: the kernel's page cache may hold what the file does not."""
+
+    async def open(self, inode: InodeNumber, flags: int) -> int:
+        """Open a regular file and return the number of its handle; O_TRUNC empties it. ESTALE, EISDIR, EINVAL."""
+        if flags & os.O_TRUNC:
+            await self.truncate(inode, AttributeChanges(size_bytes=0))
+        return self.open_known(await self._metadata.attributes(inode), flags)
+
+    def open_known(self, attributes: Attributes, flags: int) -> int:
+        """As `open`, for a file whose attributes were read or made in this very step."""
+        if not stat.S_ISREG(attributes.mode):
+            raise FilesystemError(errno.EISDIR if stat.S_ISDIR(attributes.mode) else errno.EINVAL)
+        return self._handles.open_file(attributes, flags, self._chunks.new_readahead())
+
+    def keeps_page_cache(self, fh: int) -> bool:
+        """Whether what the kernel has cached of the file is what the file holds.
+
+        Every change passes through this one kernel, so it is, but after a write that failed.
+        """
+        inode = self._handles.file(fh).opened.inode
+        if inode in self._distrusted:
+            self._distrusted.discard(inode)
+            return False
+        return True
+
+    async def read(self, fh: int, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`; fewer only at the end of the file. EBADF, and what fetching raises."""
+        handle = self._handles.file(fh)
+        opened = handle.opened
+        length = min(length, opened.size_bytes - offset)
+        if length <= 0:
+            return b""
+        data = await self._chunks.read(opened.inode, offset, length, handle.readahead)
+        assert len(data) == length
+        if not handle.keeps_atime:
+            await self._note_read(opened)
+        if offset + length > opened.size_bytes:
+            return data[: max(0, opened.size_bytes - offset)]
+        return data
+
+    async def write(self, fh: int, offset: int, data: bytes) -> int:
+        """Write all of `data` at `offset` and return its length. EBADF, EFBIG, ENOSPC, and what fetching raises."""
+        handle = self._handles.file(fh)
+        opened = handle.opened
+        end = offset + len(data)
+        if end > MAX_FILE_BYTES:
+            raise FilesystemError(errno.EFBIG)
+        try:
+            await self._chunks.write(opened.inode, offset, data)
+            # The same step as the end of chunks.write: see the module's docstring.
+            await self._metadata.note_write(opened.inode, end, self._now_ns())
+        except BaseException:
+            self._distrusted.add(opened.inode)
+            raise
+        opened.size_bytes = max(opened.size_bytes, end)
+        opened.atime_noted_ns = 0
+        if handle.syncs_writes:
+            await self._sync(opened.inode)
+        return len(data)
+
+    async def truncate(self, inode: InodeNumber, changes: AttributeChanges) -> Attributes:
+        """Make the file `changes.size_bytes` long, together with the other changes. ESTALE, EISDIR, EINVAL, EFBIG."""
+        size_bytes = changes.size_bytes
+        assert size_bytes is not None
+        if size_bytes > MAX_FILE_BYTES:
+            raise FilesystemError(errno.EFBIG)
+        before = await self._metadata.attributes(inode)
+        if stat.S_ISREG(before.mode) and size_bytes < before.size_bytes:
+            await self._chunks.cut(inode, size_bytes)
+        # The same step as the end of chunks.cut: see the module's docstring.
+        after = await self._metadata.change_attributes(inode, changes, self._now_ns())
+        opened = self._handles.opened(inode)
+        if opened is not None:
+            opened.size_bytes = after.size_bytes
+            opened.atime_noted_ns = 0
+        return after
+
+    def flush(self, fh: int) -> None:
+        """Somebody closed a descriptor of this handle. Nothing to do: what is written is kept already. EBADF."""
+        self._handles.file(fh)
+
+    async def fsync(self, fh: int) -> None:
+        """Return when contents and attributes of the file would survive a loss of power. EBADF."""
+        await self._sync(self._handles.file(fh).opened.inode)
+
+    async def sync_everything(self) -> None:
+        """As `fsync`, for all files and names of the volume; the daemon calls it every few seconds."""
+        await self._chunks.sync_all()
+        await self._metadata.make_durable()
+
+    def forget(self, inode: InodeNumber) -> None:
+        """The inode is about to go: drop what is remembered of it."""
+        self._distrusted.discard(inode)
+
+    async def _sync(self, inode: InodeNumber) -> None:
+        # Contents first: durable metadata must not promise chunks that are not.
+        await self._chunks.sync(inode)
+        await self._metadata.make_durable()
+
+    async def _note_read(self, opened: OpenInode) -> None:
+        now_ns = self._now_ns()
+        if now_ns - opened.atime_noted_ns >= ATIME_INTERVAL_NS:
+            await self._metadata.note_read(opened.inode, now_ns)
+            opened.atime_noted_ns = now_ns

@@ -1,0 +1,308 @@
+"""POSIX rules for names, attributes and the lives of inodes. No kernel, no SQL, no Discord.
+
+The metadata store makes each change of names in one transaction, checks included. What is left for this module
+is what a store cannot know: lookup counts and handles, and with them when an orphan goes; which requests are
+refused from memory; how a directory is cut into replies. Contents of files are `files`, a `FileIo`.
+
+Where a comment says "same step", the code counts on the metadata store answering without suspending.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from disfs.errors import FilesystemError
+from disfs.file_io import FileIo, coarse_now_ns
+from disfs.handles import HandleTable, References
+from disfs.metadata.base import SYMLINK_MAX, RenameMode, XattrMode
+from disfs.values import NewInode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from disfs.file_io import FileChunks
+    from disfs.metadata.base import MetadataStore, Unlinked, VolumeUsage
+    from disfs.values import AttributeChanges, Attributes, InodeNumber
+
+DEFAULT_CAPACITY_BYTES = 1 << 50
+"""What statfs reports when nothing else is set: Discord names no limit."""
+CAPABILITY_XATTR: Final = b"security.capability"
+
+_RENAME_MODES: Final = {0: RenameMode.REPLACE, 1: RenameMode.NOREPLACE, 2: RenameMode.EXCHANGE}
+"""By the flags of renameat2(2)."""
+_XATTR_NAMESPACES: Final = (b"user.", b"trusted.", b"security.")
+_FIRST_PAGE_COUNT: Final = 24
+"""About what fits into 4 KiB, the smallest buffer that the kernel reads a directory with."""
+_DOT_COOKIE: Final = 1
+_DOT_DOT_COOKIE: Final = 2
+
+AddEntry: TypeAlias = "Callable[[bytes, Attributes, int], bool]"
+"""Takes a name, what it stands for and its cookie into a reply; False when there is no room for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What statfs shows: how much the volume holds and how much of it is used."""
+
+    capacity_bytes: int
+    usage: VolumeUsage
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemStatistics:
+    """What is held at this moment, for `disfs status`."""
+
+    open_handles: int
+    known_inodes: int
+    """Inodes that the kernel has in memory."""
+
+
+class Filesystem:
+    """One mounted volume. Errors are `FilesystemError`, and from contents `StorageError`."""
+
+    def __init__(
+        self,
+        metadata: MetadataStore,
+        chunks: FileChunks,
+        *,
+        capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
+        now_ns: Callable[[], int] = coarse_now_ns,
+    ) -> None:
+        self._metadata = metadata
+        self._chunks = chunks
+        self._capacity_bytes = capacity_bytes
+        self._now_ns = now_ns
+        self._handles = HandleTable()
+        self._references = References(self._handles)
+        self.files = FileIo(metadata, chunks, self._handles, now_ns)
+
+    # Names
+
+    async def lookup(self, parent: InodeNumber, name: bytes) -> Attributes | None:
+        """The inode that `name` stands for, counted as looked up; None when there is no such name.
+
+        `.` is understood for every inode, also a file: that is how the kernel turns a file handle
+        (open_by_handle_at, NFS) back into an inode. ENOTDIR, ENAMETOOLONG, ESTALE.
+        """
+        try:
+            if name == b".":
+                found = await self._metadata.attributes(parent)
+            else:
+                found = await self._metadata.lookup(parent, name)
+        except FilesystemError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        self._references.add_lookup(found.inode)
+        return found
+
+    async def make_inode(self, parent: InodeNumber, name: bytes, new: NewInode) -> Attributes:
+        """mknod and mkdir: a new inode, counted as looked up. Errors as in the metadata store."""
+        made = await self._metadata.make_inode(parent, name, new, self._now_ns())
+        self._references.add_lookup(made.inode)
+        return made
+
+    async def symlink(self, parent: InodeNumber, name: bytes, target: bytes, uid: int, gid: int) -> Attributes:
+        """A new symbolic link, counted as looked up. ENOENT for an empty target, ENAMETOOLONG for a long one."""
+        if not target:
+            raise FilesystemError(errno.ENOENT)
+        if len(target) > SYMLINK_MAX:
+            raise FilesystemError(errno.ENAMETOOLONG)
+        new = NewInode(mode=stat.S_IFLNK | 0o777, uid=uid, gid=gid, target=target)
+        return await self.make_inode(parent, name, new)
+
+    async def create(self, parent: InodeNumber, name: bytes, new: NewInode, flags: int) -> tuple[int, Attributes]:
+        """A new regular file, opened and counted as looked up. Errors as in the metadata store."""
+        assert stat.S_ISREG(new.mode)
+        made = await self._metadata.make_inode(parent, name, new, self._now_ns())
+        # Same step: nobody can unlink the file before its handle exists.
+        self._references.add_lookup(made.inode)
+        return self.files.open_known(made, flags), made
+
+    async def link(self, inode: InodeNumber, parent: InodeNumber, name: bytes) -> Attributes:
+        """A further name, counted as looked up. Errors as in the metadata store."""
+        linked = await self._metadata.link(inode, parent, name, self._now_ns())
+        self._references.add_lookup(inode)
+        return linked
+
+    async def unlink(self, parent: InodeNumber, name: bytes) -> None:
+        """Remove a name; the inode goes with its last name, once nobody holds it. Errors as in the store."""
+        await self._after_unlink(await self._metadata.unlink(parent, name, self._now_ns()))
+
+    async def rmdir(self, parent: InodeNumber, name: bytes) -> None:
+        """Remove an empty directory; it stays usable for those who hold it. Errors as in the metadata store."""
+        await self._after_unlink(await self._metadata.rmdir(parent, name, self._now_ns()))
+
+    async def rename(
+        self, parent: InodeNumber, name: bytes, new_parent: InodeNumber, new_name: bytes, flags: int
+    ) -> None:
+        """renameat2(2). EINVAL for flags other than NOREPLACE or EXCHANGE; else errors as in the store."""
+        mode = _RENAME_MODES.get(flags)
+        if mode is None:
+            raise FilesystemError(errno.EINVAL)
+        replaced = await self._metadata.rename(parent, name, new_parent, new_name, mode, self._now_ns())
+        if replaced is not None:
+            await self._after_unlink(replaced)
+
+    async def symlink_target(self, inode: InodeNumber) -> bytes:
+        """Where a symbolic link points. EINVAL, ESTALE."""
+        target = await self._metadata.symlink_target(inode)
+        await self._metadata.note_read(inode, self._now_ns())
+        return target
+
+    # Attributes
+
+    async def attributes(self, inode: InodeNumber) -> Attributes:
+        """What stat shows. ESTALE."""
+        return await self._metadata.attributes(inode)
+
+    async def change_attributes(self, inode: InodeNumber, changes: AttributeChanges) -> Attributes:
+        """chmod, chown, truncate, utimens. ESTALE, and for a size EISDIR, EINVAL, EFBIG."""
+        if changes.size_bytes is not None:
+            return await self.files.truncate(inode, changes)
+        changed = await self._metadata.change_attributes(inode, changes, self._now_ns())
+        opened = self._handles.opened(inode)
+        if opened is not None:
+            opened.atime_noted_ns = 0
+        return changed
+
+    async def space(self) -> Space:
+        """What statfs shows."""
+        return Space(self._capacity_bytes, await self._metadata.usage())
+
+    # Extended attributes
+
+    async def get_xattr(self, inode: InodeNumber, name: bytes) -> bytes | None:
+        """The value, None when there is none. EOPNOTSUPP for a namespace that is not kept."""
+        opened = self._handles.opened(inode) if name == CAPABILITY_XATTR else None
+        if opened is not None and opened.lacks_capability:
+            return None
+        _check_xattr_name(name)
+        try:
+            return await self._metadata.get_xattr(inode, name)
+        except FilesystemError as error:
+            if error.errno != errno.ENODATA:
+                raise
+        if opened is not None:
+            opened.lacks_capability = True
+        return None
+
+    async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None:
+        """Set an attribute, whether it exists or not. EOPNOTSUPP, EINVAL, ERANGE, E2BIG."""
+        _check_xattr_name(name)
+        await self._metadata.set_xattr(inode, name, value, XattrMode.EITHER, self._now_ns())
+        opened = self._handles.opened(inode)
+        if opened is not None and name == CAPABILITY_XATTR:
+            opened.lacks_capability = False
+
+    async def list_xattrs(self, inode: InodeNumber) -> Sequence[bytes]:
+        """The names of all attributes."""
+        return await self._metadata.list_xattrs(inode)
+
+    async def remove_xattr(self, inode: InodeNumber, name: bytes) -> None:
+        """Remove an attribute. ENODATA, EOPNOTSUPP."""
+        _check_xattr_name(name)
+        await self._metadata.remove_xattr(inode, name, self._now_ns())
+
+    # Directories
+
+    async def open_directory(self, inode: InodeNumber) -> int:
+        """A handle for reading a directory. ENOTDIR, ESTALE."""
+        if not stat.S_ISDIR((await self._metadata.attributes(inode)).mode):
+            raise FilesystemError(errno.ENOTDIR)
+        return self._handles.open_directory(inode, _FIRST_PAGE_COUNT)
+
+    async def read_directory(self, fh: int, after_cookie: int, add: AddEntry) -> None:
+        """Pass entries after `after_cookie` to `add(name, attributes, cookie)` until it refuses or there are no more.
+
+        `.` and `..` come first. Every entry that `add` takes counts as looked up, but for those two: the kernel
+        does not count them. Entries are read afresh for each reply, never kept from one to the next: the
+        kernel believes what it is told for a long time. EBADF, ESTALE.
+        """
+        handle = self._handles.directory(fh)
+        if after_cookie == 0:
+            await self._metadata.note_read(handle.inode, self._now_ns())
+        if not await self._add_dots(handle.inode, after_cookie, add):
+            return
+        taken = 0
+        while True:
+            limit = max(handle.page_count - taken, _FIRST_PAGE_COUNT)
+            entries = await self._metadata.list_directory(handle.inode, max(after_cookie, _DOT_DOT_COOKIE), limit)
+            for entry in entries:
+                # Same step as the listing: what the kernel is told is what is there.
+                if not add(entry.name, entry.attributes, entry.cookie):
+                    handle.page_count = taken + 1
+                    return
+                self._references.add_lookup(entry.attributes.inode)
+                after_cookie = entry.cookie
+                taken += 1
+            if len(entries) < limit:
+                return
+
+    async def _add_dots(self, inode: InodeNumber, after_cookie: int, add: AddEntry) -> bool:
+        for name, cookie in ((b".", _DOT_COOKIE), (b"..", _DOT_DOT_COOKIE)):
+            if after_cookie < cookie:
+                meant = inode if name == b"." else await self._metadata.parent_of(inode)
+                if not add(name, await self._metadata.attributes(meant), cookie):
+                    return False
+        return True
+
+    async def release_directory(self, fh: int) -> None:
+        """Close a directory handle. EBADF."""
+        inode = self._handles.close_directory(fh)
+        if self._references.released(inode):
+            await self._remove(inode)
+
+    async def sync_directory(self, fh: int) -> None:
+        """Return when all names would survive a loss of power. EBADF."""
+        self._handles.directory(fh)
+        await self._metadata.make_durable()
+
+    # Lives
+
+    async def release(self, fh: int) -> None:
+        """Close a file handle; an orphan that nobody else holds goes. EBADF."""
+        inode = self._handles.close_file(fh)
+        if self._references.released(inode):
+            await self._remove(inode)
+
+    async def forget(self, forgotten: Iterable[tuple[InodeNumber, int]]) -> None:
+        """The kernel gives lookups back, as (inode, count); orphans that nobody else holds go."""
+        for inode, count in forgotten:
+            if self._references.forget(inode, count):
+                await self._remove(inode)
+
+    async def remove_orphans(self) -> None:
+        """Remove every orphan of the volume; at the start of a mount, when nobody can hold one."""
+        for inode in await self._metadata.orphans():
+            await self._remove(inode)
+
+    async def close(self) -> None:
+        """After the last request: drop all handles and lookup counts, and the orphans that only they held."""
+        self._handles.clear()
+        self._references.clear()
+        await self.remove_orphans()
+
+    def statistics(self) -> FilesystemStatistics:
+        """What is held at this moment."""
+        return FilesystemStatistics(open_handles=len(self._handles), known_inodes=len(self._references))
+
+    async def _after_unlink(self, gone: Unlinked) -> None:
+        if gone.nlink == 0 and self._references.orphaned(gone.inode):
+            await self._remove(gone.inode)
+
+    async def _remove(self, inode: InodeNumber) -> None:
+        self.files.forget(inode)
+        # One step: no orphan without its chunks, and no chunks without their inode, in any transaction.
+        self._chunks.discard(inode)
+        await self._metadata.remove_orphan(inode)
+
+
+def _check_xattr_name(name: bytes) -> None:
+    if not name.startswith(_XATTR_NAMESPACES):
+        raise FilesystemError(errno.EOPNOTSUPP)
+    if name.endswith(b".") and name in _XATTR_NAMESPACES:
+        raise FilesystemError(errno.EINVAL)

@@ -1,0 +1,44 @@
+"""A mounted file system for the tests of this directory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.mounted import Mounted, mounted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what mounts, and skip it with a reason where nothing can be mounted."""
+    missing = [what for what, there in _needs() if not there]
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.fuse)
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=f"needs {' and '.join(missing)}"))
+
+
+def _needs() -> list[tuple[str, bool]]:
+    return [("/dev/fuse", Path("/dev/fuse").exists()), ("fusermount3", shutil.which("fusermount3") is not None)]
+
+
+@pytest.fixture(scope="module")
+def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
+    """One mount for the tests of a module; each test works in a directory of its own."""
+    with mounted(tmp_path_factory.mktemp("fuse")) as found:
+        yield found
+
+
+@pytest.fixture
+def here(mount: Mounted, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """An empty directory on the mount."""
+    directory = mount.root / str(abs(hash(request.node.nodeid)))
+    directory.mkdir()
+    yield directory
+    shutil.rmtree(directory)

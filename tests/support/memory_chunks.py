@@ -1,0 +1,89 @@
+"""A chunk store in bytearrays that can be told to wait where the real one would, and to fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import trio
+
+if TYPE_CHECKING:
+    from disfs.chunkstore.readahead import Readahead
+    from disfs.values import InodeNumber
+
+PAGE_BYTES = 4096
+
+
+class MemoryChunks:
+    """Answers `FileChunks`. As in the real store, all waiting comes first and the change is the last step.
+
+    `hold()` makes the calls from then on wait, each before its change, until its event is set.
+    """
+
+    def __init__(self) -> None:
+        self._pages: dict[InodeNumber, dict[int, bytearray]] = {}
+        self._held: list[trio.Event] | None = None
+        self.fails_with: Exception | None = None
+        self.discarded: list[InodeNumber] = []
+        self.synced: list[InodeNumber | None] = []
+
+    def hold(self) -> list[trio.Event]:
+        """From now on each call adds an event to the returned list, and goes on when it is set."""
+        self._held = []
+        return self._held
+
+    def let_go(self) -> None:
+        """Calls wait no longer; those that wait already still do."""
+        self._held = None
+
+    def has_data(self, inode: InodeNumber) -> bool:
+        """Whether anything of the inode is kept."""
+        return inode in self._pages
+
+    async def _wait(self) -> None:
+        if self._held is not None:
+            event = trio.Event()
+            self._held.append(event)
+            await event.wait()
+        if self.fails_with is not None:
+            raise self.fails_with
+
+    async def read(self, inode: InodeNumber, offset: int, length: int, readahead: Readahead | None = None) -> bytes:
+        await self._wait()
+        pages = self._pages.get(inode, {})
+        first, last = offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES
+        whole = b"".join(bytes(pages.get(n, bytes(PAGE_BYTES))) for n in range(first, last + 1))
+        return whole[offset - first * PAGE_BYTES :][:length]
+
+    async def write(self, inode: InodeNumber, offset: int, data: bytes) -> None:
+        await self._wait()
+        pages = self._pages.setdefault(inode, {})
+        done = 0
+        while done < len(data):
+            number, start = divmod(offset + done, PAGE_BYTES)
+            part = data[done : done + PAGE_BYTES - start]
+            pages.setdefault(number, bytearray(PAGE_BYTES))[start : start + len(part)] = part
+            done += len(part)
+
+    async def cut(self, inode: InodeNumber, size_bytes: int) -> None:
+        await self._wait()
+        pages = self._pages.get(inode, {})
+        last, start = divmod(size_bytes, PAGE_BYTES)
+        for number in [n for n in pages if n > last or (n == last and start == 0)]:
+            del pages[number]
+        if last in pages:
+            pages[last][start:] = bytes(PAGE_BYTES - start)
+
+    def discard(self, inode: InodeNumber) -> None:
+        self._pages.pop(inode, None)
+        self.discarded.append(inode)
+
+    async def sync(self, inode: InodeNumber) -> None:
+        await self._wait()
+        self.synced.append(inode)
+
+    async def sync_all(self) -> None:
+        await self._wait()
+        self.synced.append(None)
+
+    def new_readahead(self) -> Readahead:
+        return cast("Readahead", object())  # nobody in this fake looks into it
