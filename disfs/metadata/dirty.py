@@ -1,0 +1,72 @@
+"""Which chunks are dirty: one row each, changed by every write."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from disfs.values import ChunkIndex, ChunkKey, DirtyChunk, InodeNumber, Revision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from disfs.metadata.counters import Counter
+    from disfs.metadata.database import Database
+
+_CHUNKS_PER_STATEMENT = 16
+
+
+class Dirty:
+    """The dirty chunks. A chunk that is dirty already keeps its `born`."""
+
+    def __init__(self, database: Database, revisions: Counter) -> None:
+        self._database = database
+        self._revisions = revisions
+
+    def mark(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """See ChunkLedger.mark_dirty."""
+        assert count > 0
+        with self._database.growing:
+            revision = Revision(self._revisions.take())
+            end = first + count
+            for start in range(first, end, _CHUNKS_PER_STATEMENT):
+                statement = _mark_statement(min(_CHUNKS_PER_STATEMENT, end - start))
+                self._database.write(statement, (inode, start, revision))
+        return revision
+
+    def all(self) -> Sequence[DirtyChunk]:
+        """See ChunkLedger.dirty_chunks."""
+        rows = self._database.rows("SELECT inode, chunk, revision, born FROM dirty ORDER BY inode, chunk")
+        return [
+            DirtyChunk(ChunkKey(InodeNumber(inode), ChunkIndex(chunk)), Revision(revision), Revision(born))
+            for inode, chunk, revision, born in rows
+        ]
+
+    def among(self, inode: InodeNumber, first: int, end: int) -> dict[int, tuple[int, int]]:
+        """(revision, born) of the dirty ones of chunks `first` to `end`, end excluded, by index."""
+        rows = self._database.rows(
+            "SELECT chunk, revision, born FROM dirty WHERE inode = ? AND chunk >= ? AND chunk < ?", (inode, first, end)
+        )
+        return {chunk: (revision, born) for chunk, revision, born in rows}
+
+    def clean(self, key: ChunkKey) -> None:
+        """A chunk is no longer dirty. Inside a change."""
+        self._database.write("DELETE FROM dirty WHERE inode = ? AND chunk = ?", key)
+
+    def raise_born(self, key: ChunkKey, born: int) -> None:
+        """Packs sealed from a revision below `born` come too late for a chunk from now on. Inside a change."""
+        self._database.write("UPDATE dirty SET born = ? WHERE inode = ? AND chunk = ?", (born, *key))
+
+    def cut(self, inode: InodeNumber, first: ChunkIndex) -> None:
+        """Forget the dirty chunks of an inode from `first` on. Inside a change."""
+        self._database.write("DELETE FROM dirty WHERE inode = ? AND chunk >= ?", (inode, first))
+
+
+@functools.cache
+def _mark_statement(count: int) -> str:
+    """Mark `count` consecutive chunks by one statement: parameters are the inode, the first chunk, the revision."""
+    rows = ", ".join(f"(?1, ?2 + {step}, ?3, ?3)" for step in range(count))
+    return (
+        f"INSERT INTO dirty (inode, chunk, revision, born) VALUES {rows}"  # noqa: S608 - numbers of our own
+        " ON CONFLICT (inode, chunk) DO UPDATE SET revision = excluded.revision"
+    )

@@ -1,0 +1,63 @@
+"""Bring a volume's database to the schema of this version, one tested step at a time.
+
+A step is the list of statements that leads from its version to the next; each runs in one transaction
+together with the new version number, so that a crash leaves the old schema or the new one.
+"""
+
+from __future__ import annotations
+
+import logging
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from disfs.errors import ExitCode, UserError
+from disfs.metadata.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping, Sequence
+
+log = logging.getLogger(__name__)
+
+STEPS: Mapping[int, Sequence[str]] = MappingProxyType({})
+"""Old version -> the statements that make the next one of it. Version 1 is the first, so there is none yet."""
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Make the newest schema in an empty database. Must be called inside a transaction."""
+    for statement in TABLES:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def upgrade(
+    connection: sqlite3.Connection, steps: Mapping[int, Sequence[str]] = STEPS, newest: int = SCHEMA_VERSION
+) -> None:
+    """Apply what is missing. UserError, and nothing changed, for a database of a later disfs or of another program."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID or version < 1:
+        raise UserError("the metadata file is not a disfs volume", ExitCode.VOLUME_DAMAGED)
+    if version > newest:
+        raise UserError(
+            f"the volume's metadata has version {version}, this disfs knows {newest}: use a newer disfs",
+            ExitCode.STATE_UNUSABLE,
+        )
+    while version < newest:
+        log.info("Bringing the metadata from version %d to %d", version, version + 1)
+        _apply(connection, steps[version], version + 1)
+        version += 1
+
+
+def _apply(connection: sqlite3.Connection, statements: Sequence[str], version: int) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

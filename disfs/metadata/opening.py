@@ -1,0 +1,134 @@
+"""Open a volume's database file, or make one: pragmas, first rows, errors as sentences for a person."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from disfs.errors import ExitCode, UserError
+from disfs.metadata.counters import KINDS
+from disfs.metadata.migrations import create_tables, upgrade
+from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, INODE_COUNT, LOGICAL_BYTES
+from disfs.values import ROOT_INODE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from disfs.metadata.settings import Setting
+
+_PRAGMAS = (
+    "PRAGMA synchronous = NORMAL",  # the log is synced by make_durable, in a worker
+    "PRAGMA wal_autocheckpoint = 0",  # checkpoints run in a worker, see durability.py
+    "PRAGMA journal_size_limit = 67108864",  # a log that once was huge shrinks to this when it begins anew
+    "PRAGMA cache_spill = OFF",  # nothing reaches the disk before COMMIT, see database.py
+    "PRAGMA cache_size = -32768",  # 32 MiB
+    "PRAGMA temp_store = MEMORY",
+)
+_CACHED_STATEMENTS = 256
+"""More than there are in this package: a statement that falls out is parsed again at each use."""
+
+_ROOT_MODE = 0o40755
+
+
+@dataclass(frozen=True, slots=True)
+class NewVolume:
+    """What a new volume begins with."""
+
+    chunk_bytes: int
+    root_uid: int
+    root_gid: int
+    now_ns: int
+
+
+def open_connection(path: Path) -> sqlite3.Connection:
+    """The writing connection to an existing volume, in the newest schema. UserError when that cannot be."""
+    if not path.exists():
+        raise UserError(f"there is no volume at {path}", ExitCode.NO_SUCH_VOLUME)
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = connect(path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        upgrade(connection)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise _user_error(path, error) from error
+        raise
+    return connection
+
+
+def connect(path: Path, *, for_worker: bool = False) -> sqlite3.Connection:
+    """A connection that makes no file. One `for_worker` may be used in any thread, though never in two at once."""
+    return sqlite3.connect(
+        path.absolute().as_uri() + "?mode=rw",
+        uri=True,
+        isolation_level=None,
+        cached_statements=_CACHED_STATEMENTS,
+        check_same_thread=not for_worker,
+    )
+
+
+def create_volume(path: Path, new: NewVolume) -> None:
+    """Make the database file of a new volume, durably. UserError when there is one, or when it cannot be made.
+
+    A file that a crash left without tables counts as none.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.close(descriptor)
+        connection = connect(path)
+        try:
+            _create(path, connection, new)
+        finally:
+            connection.close()
+        _sync_directory(path.parent)
+    except (OSError, sqlite3.Error) as error:
+        raise _user_error(path, error) from error
+
+
+def _create(path: Path, connection: sqlite3.Connection, new: NewVolume) -> None:
+    connection.execute("PRAGMA synchronous = FULL")
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+        raise UserError(f"there is a volume at {path} already", ExitCode.VOLUME_EXISTS)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    create_tables(connection)
+    for kind in KINDS:
+        connection.execute("INSERT INTO counters (name, value) VALUES (?, ?)", (kind.name, kind.first))
+    _insert_setting(connection, CHUNK_BYTES, new.chunk_bytes)
+    _insert_setting(connection, CLEAN_SHUTDOWN, True)
+    _insert_setting(connection, INODE_COUNT, 1)
+    _insert_setting(connection, LOGICAL_BYTES, 0)
+    connection.execute(
+        "INSERT INTO inodes (inode, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, ctime_ns, target)"
+        " VALUES (?, ?, 2, ?, ?, 0, 0, ?, ?, ?, NULL)",
+        (ROOT_INODE, _ROOT_MODE, new.root_uid, new.root_gid, new.now_ns, new.now_ns, new.now_ns),
+    )
+    connection.execute("COMMIT")
+
+
+def _insert_setting(connection: sqlite3.Connection, setting: Setting[int] | Setting[bool], value: int) -> None:
+    text = setting.encode(value)  # type: ignore[arg-type]  # each caller pairs a setting with a value of its type
+    connection.execute("INSERT INTO settings (name, value) VALUES (?, ?)", (setting.name, text))
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _user_error(path: Path, error: OSError | sqlite3.Error) -> UserError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return UserError(f"the volume's metadata at {path} is damaged: {error}", ExitCode.VOLUME_DAMAGED)
+    if code == sqlite3.SQLITE_FULL:
+        return UserError(f"the disk of {path} is full", ExitCode.STATE_FULL)
+    return UserError(f"cannot use the volume's metadata at {path}: {error}", ExitCode.STATE_UNUSABLE)

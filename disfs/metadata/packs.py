@@ -1,0 +1,143 @@
+"""Packs and their messages: where they lie, how much of them is live, which messages are dead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from disfs.values import AttachmentId, ChannelId, DeadMessage, Location, MessageId, PackId, PackRecord, SlotTable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from disfs.metadata.counters import Counter
+    from disfs.metadata.database import Database
+    from disfs.values import ChunkIndex, InodeNumber
+
+_REMEMBERED_PACKS = 512
+"""Slot tables kept decoded: about 10 KiB each for packs of 10 MiB."""
+
+_RECORDED = 0
+"""packs.state of a pack that Discord has acknowledged."""
+
+_FREED = (
+    "(SELECT {owner} AS owner, sum(extents.stored_bytes) AS freed_bytes"
+    " FROM extents JOIN packs AS freed_packs ON freed_packs.pack = extents.pack"
+    " WHERE extents.inode = ?1 AND extents.first_chunk >= ?2 GROUP BY {owner}) AS freed"
+)
+_RELEASE_PACKS = (
+    "UPDATE packs SET live_bytes = live_bytes - freed.freed_bytes"  # noqa: S608 - constants of this module
+    f" FROM {_FREED.format(owner='freed_packs.pack')} WHERE packs.pack = freed.owner"
+)
+_RELEASE_MESSAGES = (
+    "UPDATE messages SET live_bytes = live_bytes - freed.freed_bytes,"  # noqa: S608 - constants of this module
+    " dead_since = CASE WHEN live_bytes - freed.freed_bytes = 0 THEN ?3 ELSE NULL END"
+    f" FROM {_FREED.format(owner='freed_packs.message')} WHERE messages.message = freed.owner"
+)
+
+
+class Packs:
+    """The packs and messages. Methods that change rows must be called inside a change."""
+
+    def __init__(self, database: Database, numbers: Counter, revisions: Counter) -> None:
+        self._database = database
+        self._numbers = numbers
+        self._revisions = revisions
+        self._slots: dict[int, SlotTable] = {}
+        database.after_rollback.append(self._slots.clear)
+
+    def is_recorded(self, pack: PackId) -> bool:
+        """Whether a pack is known."""
+        return self._database.row("SELECT 1 FROM packs WHERE pack_id = ?", (pack,)) is not None
+
+    def record(self, pack: PackId) -> PackRecord:
+        """See ChunkLedger.pack."""
+        row = self._database.row(
+            "SELECT packs.pack, messages.channel, messages.message, packs.attachment, packs.size_bytes"
+            " FROM packs JOIN messages ON messages.message = packs.message WHERE packs.pack_id = ?",
+            (pack,),
+        )
+        if row is None:
+            raise KeyError(pack)
+        number, channel, message, attachment, size_bytes = row
+        location = Location(ChannelId(channel), MessageId(message), AttachmentId(attachment))
+        return PackRecord(pack, location, size_bytes, self.slots(number))
+
+    def slots(self, number: int) -> SlotTable:
+        """The slot table of a pack that is known."""
+        table = self._slots.get(number)
+        if table is None:
+            row = self._database.row("SELECT slots FROM packs WHERE pack = ?", (number,))
+            assert row is not None, "extents name packs that are known"
+            table = SlotTable.from_bytes(row[0])
+            self._remember(number, table)
+        return table
+
+    def add(self, record: PackRecord) -> int:
+        """A new pack, with nothing live in it yet; returns the number by which extents name it."""
+        location = record.location
+        self._database.write(
+            "INSERT INTO messages (message, channel, live_bytes, dead_since) VALUES (?, ?, 0, ?)"
+            " ON CONFLICT (message) DO NOTHING",
+            (location.message, location.channel, self._revisions.take()),
+        )
+        number = self._numbers.take()
+        self._database.write(
+            "INSERT INTO packs (pack, pack_id, message, attachment, size_bytes, slots, live_bytes, state)"
+            " VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
+            (
+                number,
+                record.pack,
+                location.message,
+                location.attachment,
+                record.size_bytes,
+                record.slots.to_bytes(),
+                _RECORDED,
+            ),
+        )
+        self._remember(number, record.slots)
+        return number
+
+    def add_live(self, number: int, delta_bytes: int) -> None:
+        """The live bytes of a pack, and of its message, move by `delta_bytes`."""
+        self._database.write("UPDATE packs SET live_bytes = live_bytes + ? WHERE pack = ?", (delta_bytes, number))
+        self._database.write(
+            "UPDATE messages SET live_bytes = live_bytes + ?1,"
+            " dead_since = CASE WHEN live_bytes + ?1 = 0 THEN ?2 ELSE NULL END"
+            " WHERE message = (SELECT message FROM packs WHERE pack = ?3)",
+            (delta_bytes, self._revisions.take(), number),
+        )
+
+    def release_from(self, inode: InodeNumber, first: ChunkIndex) -> None:
+        """What the runs of an inode that begin at `first` or later refer to is garbage from now on."""
+        self._database.write(_RELEASE_PACKS, (inode, first))
+        self._database.write(_RELEASE_MESSAGES, (inode, first, self._revisions.take()))
+
+    def dead_messages(self, limit: int) -> Sequence[DeadMessage]:
+        """See ChunkLedger."""
+        rows = self._database.rows(
+            "SELECT channel, message FROM messages WHERE dead_since IS NOT NULL ORDER BY dead_since, message LIMIT ?",
+            (limit,),
+        )
+        return [self._dead_message(ChannelId(channel), MessageId(message)) for channel, message in rows]
+
+    def forget(self, messages: Sequence[DeadMessage]) -> None:
+        """See ChunkLedger.forget_messages. Leaves alone what has live bytes."""
+        with self._database.changing:
+            for dead in messages:
+                for pack in dead.packs:
+                    self._database.write("DELETE FROM packs WHERE pack_id = ? AND live_bytes = 0", (pack,))
+                self._database.write(
+                    "DELETE FROM messages WHERE message = ?1"
+                    " AND NOT EXISTS (SELECT 1 FROM packs WHERE packs.message = ?1)",
+                    (dead.location.message,),
+                )
+
+    def _dead_message(self, channel: ChannelId, message: MessageId) -> DeadMessage:
+        rows = self._database.rows("SELECT pack_id, attachment FROM packs WHERE message = ? ORDER BY pack", (message,))
+        location = Location(channel, message, AttachmentId(rows[0][1]))
+        return DeadMessage(location, tuple(PackId(row[0]) for row in rows))
+
+    def _remember(self, number: int, table: SlotTable) -> None:
+        if len(self._slots) >= _REMEMBERED_PACKS:
+            del self._slots[next(iter(self._slots))]
+        self._slots[number] = table

@@ -1,0 +1,121 @@
+"""The tables of a volume, with the meaning of every column.
+
+The types and constraints are those that PostgreSQL knows too (INTEGER stands for BIGINT, BLOB for BYTEA);
+`STRICT` and `WITHOUT ROWID` behind a closing parenthesis are SQLite's storage options and nothing
+depends on them. Names and link targets are bytes: Unix does not promise that they are text. Primary
+keys are never reused or renumbered: the journal will name rows by them.
+"""
+
+from __future__ import annotations
+
+APPLICATION_ID = int.from_bytes(b"dsfs", "big")
+"""In the header of the database file (`PRAGMA application_id`): tells our databases from others."""
+
+SCHEMA_VERSION = 1
+"""In the header of the database file (`PRAGMA user_version`)."""
+
+TABLES: tuple[str, ...] = (
+    # Facts about the volume as a whole, as text; `settings.py` names the keys and their types.
+    """
+    CREATE TABLE settings (
+        name TEXT NOT NULL PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT
+    """,
+    # Sources of numbers that are never used twice.
+    """
+    CREATE TABLE counters (
+        name TEXT NOT NULL PRIMARY KEY,  -- inode, cookie, revision or pack
+        value INTEGER NOT NULL           -- every number below it may be in use; those from it on are not
+    ) STRICT
+    """,
+    # Files, directories, symbolic links, devices, FIFOs, sockets.
+    """
+    CREATE TABLE inodes (
+        inode INTEGER NOT NULL PRIMARY KEY,  -- 1 is the root directory
+        mode INTEGER NOT NULL,               -- type and permission bits, as st_mode
+        nlink INTEGER NOT NULL,              -- names of a file; 2 + subdirectories of a directory; 0 is an orphan
+        uid INTEGER NOT NULL,
+        gid INTEGER NOT NULL,
+        rdev INTEGER NOT NULL,               -- of a device file, else 0
+        size_bytes INTEGER NOT NULL,         -- of a file or a link's target, else 0
+        atime_ns INTEGER NOT NULL,           -- nanoseconds since 1970, as are the next two
+        mtime_ns INTEGER NOT NULL,
+        ctime_ns INTEGER NOT NULL,
+        target BLOB                          -- of a symbolic link, else NULL
+    ) STRICT
+    """,
+    # The names in directories. `.` and `..` are not stored.
+    """
+    CREATE TABLE dentries (
+        parent INTEGER NOT NULL,  -- inode of the directory
+        name BLOB NOT NULL,       -- 1 to 255 bytes
+        inode INTEGER NOT NULL,   -- what the name stands for
+        cookie INTEGER NOT NULL,  -- place in the listing of the directory: rises, is never reused, 3 or more
+        PRIMARY KEY (parent, name)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE UNIQUE INDEX dentries_by_cookie ON dentries (parent, cookie)",
+    "CREATE INDEX dentries_by_inode ON dentries (inode)",
+    # Extended attributes.
+    """
+    CREATE TABLE xattrs (
+        inode INTEGER NOT NULL,
+        name BLOB NOT NULL,   -- with its namespace, as in user.comment
+        value BLOB NOT NULL,  -- up to 64 KiB
+        PRIMARY KEY (inode, name)
+    ) STRICT
+    """,
+    # Inodes without a name, that somebody may still have open. Local to this machine.
+    """
+    CREATE TABLE orphans (
+        inode INTEGER NOT NULL PRIMARY KEY
+    ) STRICT
+    """,
+    # Messages that hold packs; one lives as long as any byte of any of its packs does.
+    """
+    CREATE TABLE messages (
+        message INTEGER NOT NULL PRIMARY KEY,  -- Discord's id
+        channel INTEGER NOT NULL,              -- Discord's id
+        live_bytes INTEGER NOT NULL,           -- sum over its packs
+        dead_since INTEGER                     -- the revision at which live_bytes became 0; NULL while it is not
+    ) STRICT
+    """,
+    "CREATE INDEX messages_dead ON messages (dead_since) WHERE dead_since IS NOT NULL",
+    # Packs that Discord has acknowledged.
+    """
+    CREATE TABLE packs (
+        pack INTEGER NOT NULL PRIMARY KEY,  -- number by which extents name it
+        pack_id BLOB NOT NULL UNIQUE,       -- 16 random bytes
+        message INTEGER NOT NULL,           -- its message
+        attachment INTEGER NOT NULL,        -- Discord's id
+        size_bytes INTEGER NOT NULL,        -- of the attachment
+        slots BLOB NOT NULL,                -- slot table, see values.SlotTable
+        live_bytes INTEGER NOT NULL,        -- stored bytes of the slots that extents refer to
+        state INTEGER NOT NULL              -- 0: recorded; others are reserved
+    ) STRICT
+    """,
+    "CREATE INDEX packs_by_message ON packs (message)",
+    # Where chunks lie: runs of consecutive chunks in consecutive slots. Runs of an inode never overlap.
+    """
+    CREATE TABLE extents (
+        inode INTEGER NOT NULL,
+        first_chunk INTEGER NOT NULL,
+        count INTEGER NOT NULL,         -- of chunks, 1 or more
+        pack INTEGER NOT NULL,          -- packs.pack
+        first_slot INTEGER NOT NULL,    -- slot of first_chunk
+        stored_bytes INTEGER NOT NULL,  -- of the run's slots together: lets live_bytes follow without slot tables
+        PRIMARY KEY (inode, first_chunk)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # Chunks whose content is newer than any recorded location. Local to this machine.
+    """
+    CREATE TABLE dirty (
+        inode INTEGER NOT NULL,
+        chunk INTEGER NOT NULL,
+        revision INTEGER NOT NULL,  -- of the newest write
+        born INTEGER NOT NULL,      -- packs sealed from a lower revision are not recorded, see values.DirtyChunk
+        PRIMARY KEY (inode, chunk)
+    ) STRICT, WITHOUT ROWID
+    """,
+)

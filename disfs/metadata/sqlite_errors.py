@@ -1,0 +1,28 @@
+"""SQLite's errors as errno values: the one table."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sqlite3
+
+from disfs.errors import FilesystemError
+
+log = logging.getLogger(__name__)
+
+_ERRNO = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_PERM: errno.EROFS,
+    sqlite3.SQLITE_NOMEM: errno.ENOMEM,
+}
+
+
+def translated(error: sqlite3.Error) -> FilesystemError:
+    """The error to raise instead of `error`. Whatever the table does not name is EIO and is logged: data at risk."""
+    # Errors of the Python module itself carry no code; the low byte is the primary one.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    number = _ERRNO.get(code, errno.EIO)
+    if number == errno.EIO:
+        log.error("The metadata database failed: %s (%s)", error, getattr(error, "sqlite_errorname", "no code"))
+    return FilesystemError(number, f"metadata database: {error}")

@@ -1,0 +1,392 @@
+"""The metadata store on SQLite: one facade over the components, answering MetadataStore and ChunkLedger.
+
+Everything but `run` and `make_durable` answers without suspending. All calls must come from the thread that opened
+the store.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.metadata.counters import COOKIES, INODES, PACKS, REVISIONS, Counter
+from disfs.metadata.database import Database
+from disfs.metadata.dentries import Dentries
+from disfs.metadata.dirty import Dirty
+from disfs.metadata.durability import Checkpointer, SharedSync, WalFile, sync_error
+from disfs.metadata.extents import Extents
+from disfs.metadata.inodes import Inodes
+from disfs.metadata.names import Names
+from disfs.metadata.opening import NewVolume, connect, create_volume, open_connection
+from disfs.metadata.packs import Packs
+from disfs.metadata.recording import Recording
+from disfs.metadata.rename import Renames
+from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, Settings
+from disfs.metadata.totals import Totals
+from disfs.metadata.xattrs import Xattrs
+from disfs.spans import DEFAULT_CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from disfs.metadata.base import RenameMode, Unlinked, VolumeUsage, XattrMode
+    from disfs.values import (
+        AttributeChanges,
+        Attributes,
+        ChunkIndex,
+        DeadMessage,
+        DirectoryEntry,
+        DirtyChunk,
+        Extent,
+        InodeNumber,
+        NewInode,
+        PackId,
+        PackRecord,
+        Recorded,
+        Revision,
+        SentPack,
+    )
+
+log = logging.getLogger(__name__)
+
+COMMIT_SECONDS = 0.05
+"""How long a transaction stays open: what kill -9 can take."""
+CHECKPOINT_CHANGES = 20_000
+"""Changed rows after which the log is copied into the database; some tens of MB of log."""
+CHECKPOINT_SECONDS = 30.0
+"""The same after fewer changes, so that a quiet volume has a short log to recover from."""
+DEFAULT_RESERVE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataStatistics:
+    """What the metadata store does and how it is, for status."""
+
+    inode_count: int
+    logical_bytes: int
+    commit_count: int
+    sync_count: int
+    checkpoint_count: int
+    wal_bytes: int
+    low_space: bool
+    """Below its reserve: nothing new is accepted."""
+    failure: str | None
+    """Why the store has stopped; None while it works."""
+
+
+class SqliteMetadataStore:
+    """One volume's metadata in one SQLite file. Made by `open`."""
+
+    def __init__(self, path: Path, database: Database, checkpointer: Checkpointer, wal: WalFile, sync: SharedSync):
+        self._path = path
+        self._database = database
+        self._checkpointer = checkpointer
+        self._wal = wal
+        self._sync = sync
+        self._closed = False
+        self._synced_commits = 0
+        self.settings = Settings(database)
+        """Facts about the volume, see settings.py for the keys."""
+        self._counters = {kind.name: Counter(database, kind) for kind in (INODES, COOKIES, REVISIONS, PACKS)}
+        revisions = self._counters[REVISIONS.name]
+        self._totals = Totals(database, self.settings)
+        self._inodes = Inodes(database, self._counters[INODES.name], self._totals)
+        self._dentries = Dentries(database, self._inodes, self._counters[COOKIES.name])
+        self._names = Names(database, self._inodes, self._dentries)
+        self._renames = Renames(database, self._inodes, self._dentries)
+        self._xattrs = Xattrs(database, self._inodes)
+        self._dirty = Dirty(database, revisions)
+        self._packs = Packs(database, self._counters[PACKS.name], revisions)
+        self._extents = Extents(database, self._packs)
+        self._recording = Recording(database, self._dirty, self._extents, self._packs)
+        self.chunk_bytes = _known(self.settings.get(CHUNK_BYTES), path)
+        """Fixed when the volume was made."""
+        self.was_clean = self.settings.get(CLEAN_SHUTDOWN) is True
+        """Whether the last user of the volume closed it; if not, it crashed and the newest moments may be missing."""
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        create: bool = False,
+        chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        root_uid: int | None = None,
+        root_gid: int | None = None,
+        now_ns: int | None = None,
+        reserve_bytes: int = DEFAULT_RESERVE_BYTES,
+        sync: Callable[[], None] | None = None,
+        free_bytes: Callable[[], int] | None = None,
+    ) -> Self:
+        """Open the volume at `path`; with `create`, make it first (UserError when it exists).
+
+        A new root directory belongs to `root_uid` and `root_gid`, by default this process's. `sync` stands in for the
+        fsync of the log, and `free_bytes` for the free space of the disk, in tests. UserError when the file is
+        missing, damaged, newer, or cannot be written.
+        """
+        if create:
+            uid = os.getuid() if root_uid is None else root_uid
+            gid = os.getgid() if root_gid is None else root_gid
+            create_volume(path, NewVolume(chunk_bytes, uid, gid, time.time_ns() if now_ns is None else now_ns))
+        wal = WalFile(path)
+        database = Database(open_connection(path), free_bytes or _free_bytes_of(path.parent), reserve_bytes)
+        try:
+            store = cls(path, database, Checkpointer(connect(path, for_worker=True)), wal, SharedSync(sync or wal.sync))
+            store._begin()
+        except BaseException:
+            database.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Commit, copy the whole log into the database, mark the stop as clean, close. Blocks; once is enough.
+
+        FilesystemError when something could not be kept; the store is closed all the same.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._database.failure is None:
+                with self._database.changing:
+                    for counter in self._counters.values():
+                        counter.give_back()
+                    self.settings.put(CLEAN_SHUTDOWN, True)
+                self._database.commit()
+                self._database.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self._checkpointer.close()
+            self._wal.close()
+            self._database.close()
+
+    async def run(self) -> None:
+        """Group commits and checkpoints, until cancelled. Cancelling loses nothing; `close` commits the rest."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._commit_regularly)
+            nursery.start_soon(self._checkpoint_regularly)
+
+    def statistics(self) -> MetadataStatistics:
+        """How the store is."""
+        usage = self._totals.usage()
+        return MetadataStatistics(
+            inode_count=usage.inode_count,
+            logical_bytes=usage.logical_bytes,
+            commit_count=self._database.commit_count,
+            sync_count=self._sync.count,
+            checkpoint_count=self._checkpointer.count,
+            wal_bytes=self._wal.size_bytes(),
+            low_space=self._database.low_space,
+            failure=self._database.failure,
+        )
+
+    # MetadataStore: inodes
+
+    async def attributes(self, inode: InodeNumber) -> Attributes:
+        """See MetadataStore."""
+        return self._inodes.attributes(inode)
+
+    async def change_attributes(self, inode: InodeNumber, changes: AttributeChanges, now_ns: int) -> Attributes:
+        """See MetadataStore."""
+        return self._inodes.change_attributes(inode, changes, now_ns)
+
+    async def note_write(self, inode: InodeNumber, end: int, now_ns: int) -> None:
+        """See MetadataStore."""
+        self._inodes.note_write(inode, end, now_ns)
+
+    async def note_read(self, inode: InodeNumber, now_ns: int) -> None:
+        """See MetadataStore."""
+        self._inodes.note_read(inode, now_ns)
+
+    async def symlink_target(self, inode: InodeNumber) -> bytes:
+        """See MetadataStore."""
+        return self._inodes.symlink_target(inode)
+
+    async def usage(self) -> VolumeUsage:
+        """See MetadataStore."""
+        return self._totals.usage()
+
+    async def orphans(self) -> Sequence[InodeNumber]:
+        """See MetadataStore."""
+        return self._inodes.orphans()
+
+    async def remove_orphan(self, inode: InodeNumber) -> None:
+        """See MetadataStore."""
+        self._inodes.remove_orphan(inode)
+
+    # MetadataStore: names
+
+    async def lookup(self, parent: InodeNumber, name: bytes) -> Attributes:
+        """See MetadataStore."""
+        return self._dentries.lookup(parent, name)
+
+    async def list_directory(self, inode: InodeNumber, after_cookie: int, limit: int) -> Sequence[DirectoryEntry]:
+        """See MetadataStore."""
+        return self._dentries.list_directory(inode, after_cookie, limit)
+
+    async def parent_of(self, directory: InodeNumber) -> InodeNumber:
+        """See MetadataStore."""
+        return self._dentries.parent_of(directory)
+
+    async def paths(self, inode: InodeNumber) -> Sequence[bytes]:
+        """See ChunkLedger."""
+        return self._dentries.paths(inode)
+
+    async def make_inode(self, parent: InodeNumber, name: bytes, new: NewInode, now_ns: int) -> Attributes:
+        """See MetadataStore."""
+        return self._names.make_inode(parent, name, new, now_ns)
+
+    async def link(self, inode: InodeNumber, parent: InodeNumber, name: bytes, now_ns: int) -> Attributes:
+        """See MetadataStore."""
+        return self._names.link(inode, parent, name, now_ns)
+
+    async def unlink(self, parent: InodeNumber, name: bytes, now_ns: int) -> Unlinked:
+        """See MetadataStore."""
+        return self._names.unlink(parent, name, now_ns)
+
+    async def rmdir(self, parent: InodeNumber, name: bytes, now_ns: int) -> Unlinked:
+        """See MetadataStore."""
+        return self._names.rmdir(parent, name, now_ns)
+
+    async def rename(
+        self,
+        parent: InodeNumber,
+        name: bytes,
+        new_parent: InodeNumber,
+        new_name: bytes,
+        mode: RenameMode,
+        now_ns: int,
+    ) -> Unlinked | None:
+        """See MetadataStore."""
+        return self._renames.rename(parent, name, new_parent, new_name, mode, now_ns)
+
+    # MetadataStore: extended attributes
+
+    async def get_xattr(self, inode: InodeNumber, name: bytes) -> bytes:
+        """See MetadataStore."""
+        return self._xattrs.get(inode, name)
+
+    async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes, mode: XattrMode, now_ns: int) -> None:
+        """See MetadataStore."""
+        self._xattrs.set(inode, name, value, mode, now_ns)
+
+    async def list_xattrs(self, inode: InodeNumber) -> Sequence[bytes]:
+        """See MetadataStore."""
+        return self._xattrs.list(inode)
+
+    async def remove_xattr(self, inode: InodeNumber, name: bytes, now_ns: int) -> None:
+        """See MetadataStore."""
+        self._xattrs.remove(inode, name, now_ns)
+
+    # ChunkLedger
+
+    def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """See ChunkLedger."""
+        return self._dirty.mark(inode, first, count)
+
+    def dirty_chunks(self) -> Sequence[DirtyChunk]:
+        """See ChunkLedger."""
+        return self._dirty.all()
+
+    def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
+        """See ChunkLedger."""
+        self._recording.cut_chunks(inode, first)
+
+    async def extents(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
+        """See ChunkLedger."""
+        return self._extents.find(inode, first, last)
+
+    async def pack(self, pack: PackId) -> PackRecord:
+        """See ChunkLedger."""
+        return self._packs.record(pack)
+
+    async def record_packs(self, packs: Sequence[SentPack]) -> Recorded:
+        """See ChunkLedger."""
+        return self._recording.record_packs(packs)
+
+    async def dead_messages(self, limit: int) -> Sequence[DeadMessage]:
+        """See ChunkLedger."""
+        return self._packs.dead_messages(limit)
+
+    async def forget_messages(self, messages: Sequence[DeadMessage]) -> None:
+        """See ChunkLedger."""
+        self._packs.forget(messages)
+
+    # Durability
+
+    async def commit(self) -> None:
+        """See MetadataStore."""
+        self._database.commit()
+
+    async def make_durable(self) -> None:
+        """See MetadataStore. A log that cannot be synced stops the store: nobody knows what of it is on the disk."""
+        self._database.commit()
+        commits = self._database.commit_count
+        if commits == self._synced_commits:
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            await self._sync.wait()
+        except OSError as error:
+            self._database.fail(f"the write-ahead log cannot be synced: {error}")
+            raise sync_error(error) from error
+        self._synced_commits = max(self._synced_commits, commits)
+
+    def _begin(self) -> None:
+        """Note durably, before anything else, that the volume is in use; after a crash, skip numbers."""
+        self._database.rows("PRAGMA synchronous = FULL")
+        with self._database.changing:
+            if not self.was_clean:
+                for counter in self._counters.values():
+                    counter.skip_gap()
+            self.settings.put(CLEAN_SHUTDOWN, False)
+        self._database.commit()
+        self._database.rows("PRAGMA synchronous = NORMAL")
+
+    async def _commit_regularly(self) -> None:
+        while self._database.failure is None:
+            await self._database.opened.wait()
+            await trio.sleep(COMMIT_SECONDS)
+            try:
+                self._database.commit()
+            except FilesystemError as error:
+                # Kept open, or the store has stopped and said so; either way the next caller hears of it.
+                log.warning("A group commit failed: %s", error)
+                await trio.sleep(1)
+
+    async def _checkpoint_regularly(self) -> None:
+        changes, seconds = self._database.committed_changes, trio.current_time()
+        while self._database.failure is None:
+            await trio.sleep(1)
+            fresh = self._database.committed_changes - changes
+            if fresh == 0 or (fresh < CHECKPOINT_CHANGES and trio.current_time() - seconds < CHECKPOINT_SECONDS):
+                continue
+            changes, seconds = self._database.committed_changes, trio.current_time()
+            try:
+                await self._checkpointer.checkpoint()
+            except FilesystemError as error:
+                log.warning("The write-ahead log cannot be copied into the database: %s", error)
+
+
+def _known(chunk_bytes: int | None, path: Path) -> int:
+    if chunk_bytes is None:
+        raise UserError(f"the volume's metadata at {path} is damaged: no chunk size", ExitCode.VOLUME_DAMAGED)
+    return chunk_bytes
+
+
+def _free_bytes_of(directory: Path) -> Callable[[], int]:
+    def free_bytes() -> int:
+        try:
+            figures = os.statvfs(directory)
+        except OSError as error:
+            raise FilesystemError(errno.EIO, f"cannot ask for the free space of {directory}: {error}") from error
+        return figures.f_bavail * figures.f_frsize
+
+    return free_bytes
