@@ -72,7 +72,8 @@ async def _serve(data: Path, port: int, settings: Settings) -> None:
             running = await stack.enter_async_context(run_emulator(data, token, port, settings))
         except OSError as error:
             if error.errno in {errno.EADDRINUSE, errno.EACCES} and port and not error.filename:
-                raise StartError(f"port {port} is taken; choose another with --port", PORT_TAKEN) from error
+                why = "taken" if error.errno == errno.EADDRINUSE else "not allowed"
+                raise StartError(f"port {port} is {why}; choose another with --port", PORT_TAKEN) from error
             raise _unusable(data, error) from error
         except sqlite3.Error as error:
             raise _unusable(data, error) from error
@@ -127,6 +128,8 @@ def _locked(data: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StartError(f"an emulator is already running on {data}", PORT_TAKEN) from error
+        # What a killed run left: nobody shall take it for this one while it starts.
+        (data / "info.json").unlink(missing_ok=True)
         yield
     finally:
         os.close(descriptor)

@@ -89,7 +89,7 @@ def _compose(world: World, token: str, stop: asyncio.Event) -> tuple[Pipeline, w
     attachment = "/attachments/{channel_id}/{attachment_id}/{filename}"
     application.router.add_get(attachment, pipeline.wrap(Route("cdn_get", CDN, CdnRoutes(world).get)))
     unknown = Route("unknown", API, AccountRoutes(world).unknown)
-    application.router.add_route("*", "/{path:.*}", pipeline.wrap(unknown))
+    application.router.add_route("*", "/api/{path:.*}", pipeline.wrap(unknown))
     return pipeline, application, control_path
 
 

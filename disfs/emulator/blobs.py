@@ -72,6 +72,7 @@ class BlobStore:
             directory = self._blobs / f"{number:02x}"
             directory.mkdir(parents=True, exist_ok=True)
             leftovers.extend(path for path in directory.iterdir() if not _is_known(path.name, known))
+        _fsync_directory(self._blobs)
         for path in leftovers:
             path.unlink()
         return len(leftovers)

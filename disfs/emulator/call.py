@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from disfs.emulator.errors import ApiError, invalid_form, too_large
-from disfs.emulator.faults import ANSWERING_KINDS, CONNECTION_KINDS
+from disfs.emulator.faults import CONNECTION_KINDS
 from disfs.emulator.snowflake import MAXIMUM
 
 if TYPE_CHECKING:
@@ -76,11 +76,6 @@ class Call:
         if self.request.body_exists:
             async for _ in self.body():
                 pass
-
-    async def drain_unless_delayed(self, fault: Fault) -> None:
-        """As `drain`, but leave the body to the route when the fault only delays it."""
-        if fault.kind in ANSWERING_KINDS:
-            await self.drain()
 
     async def json(self) -> dict[str, Any]:
         """The body as a JSON object."""

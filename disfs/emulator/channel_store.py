@@ -75,4 +75,4 @@ class ChannelStore:
 
 
 def _channel(row: aiosqlite.Row) -> Channel:
-    return Channel(*row[:6], bool(row[6]), *row[7:])
+    return Channel(*(*row[:6], bool(row[6]), *row[7:]))

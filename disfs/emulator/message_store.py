@@ -167,7 +167,7 @@ class MessageStore:
         for row in found:
             attachment = Attachment(*row)
             by_message[attachment.message].append(attachment)
-        return [Message(*row[:8], tuple(by_message[int(row[0])])) for row in rows]
+        return [Message(*(*row, tuple(by_message[int(row[0])]))) for row in rows]
 
 
 async def _check_nonce(connection: aiosqlite.Connection, message: Message, nonce_since: int, per_channel: bool) -> None:

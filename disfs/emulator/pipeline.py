@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from aiohttp import web
 
 from disfs.emulator.call import Call, ConnectionCutError, cut_connection, json_response, stall
+from disfs.emulator.cdn import GONE
 from disfs.emulator.errors import ApiError, server_error, unauthorized
-from disfs.emulator.faults import CONNECTION_KINDS, STATUS_KINDS
+from disfs.emulator.faults import ANSWERING_KINDS, CONNECTION_KINDS, STATUS_KINDS
 
 if TYPE_CHECKING:
     from disfs.emulator.counters import Counters
@@ -83,6 +85,10 @@ class Pipeline:
                 log.debug("%s: %s", route.name, cut.kind)
                 await cut_connection(request, cut, self.stopping)
                 return web.Response(status=500)  # never sent: the connection is gone
+            except ConnectionError:
+                self._counters.answered(route.name, 0)
+                log.debug("%s: the client went away", route.name)
+                return web.Response(status=500)  # never sent, as above
             self._counters.answered(route.name, response.status)
             log.debug("%s: %d", route.name, response.status)
             return response
@@ -95,10 +101,11 @@ class Pipeline:
         except ApiError as error:
             await call.drain()
             response = json_response(error.body(), error.status)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            raise ConnectionCutError("close", 0) from None
-        except OSError:
+        except ConnectionError:
+            raise
+        except (OSError, sqlite3.Error):
             log.exception("%s failed", route.name)
+            await call.drain()
             response = json_response(server_error().body(), 500)
         if not response.prepared:
             self._add_headers(route, call, response)
@@ -113,12 +120,14 @@ class Pipeline:
                 return refusal
         call.fault = self._faults.pick(route.name, route.group, call.request.match_info.get("channel_id"))
         if call.fault is not None and call.fault.when == "before":
-            replacement = await self._replacement(call, call.fault, drain=True)
+            if call.fault.kind in ANSWERING_KINDS:
+                await call.drain()
+            replacement = await self._replacement(route, call, call.fault)
             if replacement is not None:
                 return replacement
         response = await route.handler(call)
         if call.fault is not None and call.fault.when == "after":
-            return await self._replacement(call, call.fault, drain=False) or response
+            return await self._replacement(route, call, call.fault) or response
         return response
 
     def _refusal(self, route: Route, call: Call) -> web.Response | None:
@@ -141,10 +150,8 @@ class Pipeline:
             call.headers.update(verdict.headers())
         return None
 
-    async def _replacement(self, call: Call, fault: Fault, *, drain: bool) -> web.Response | None:
+    async def _replacement(self, route: Route, call: Call, fault: Fault) -> web.Response | None:
         """The answer that a fault puts in the place of the real one; None when it only changes the real one."""
-        if drain:
-            await call.drain_unless_delayed(fault)
         if fault.kind in CONNECTION_KINDS:
             raise ConnectionCutError(fault.kind, fault.seconds)
         if fault.kind == "delay":
@@ -155,7 +162,7 @@ class Pipeline:
         if fault.kind == "rate_limit":
             return _fault_rate_limit(fault)
         if fault.kind == "status":
-            return _status(fault)
+            return _status(fault) if route.group == API else _cdn_status(fault)
         if fault.kind in STATUS_KINDS:
             status, code, message = STATUS_KINDS[fault.kind]
             return json_response(ApiError(status, code, fault.message or message).body(), status)
@@ -210,6 +217,12 @@ def _fault_rate_limit(fault: Fault) -> web.Response:
         response.headers["X-RateLimit-Remaining"] = str(fault.remaining)
         response.headers["X-RateLimit-Reset-After"] = f"{fault.retry_after:.3f}"
     return response
+
+
+def _cdn_status(fault: Fault) -> web.Response:
+    text = fault.message or (GONE if fault.status == 404 else f"error code: {fault.status}")
+    headers = {"Retry-After": str(max(1, round(fault.retry_after)))} if fault.status == 429 and fault.headers else None
+    return web.Response(text=text, status=fault.status, headers=headers)
 
 
 def _status(fault: Fault) -> web.Response:

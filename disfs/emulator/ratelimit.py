@@ -93,7 +93,8 @@ class SlidingWindow:
         allowed = len(self._times) < limit
         if allowed:
             self._times.append(now)
-        return allowed, max(0, limit - len(self._times)), self._times[0] + seconds - now
+        oldest = self._times[0] if self._times else now
+        return allowed, max(0, limit - len(self._times)), oldest + seconds - now
 
     def ended(self, now: float, seconds: float) -> bool:
         """As in `Window`."""

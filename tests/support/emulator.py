@@ -17,8 +17,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 START_SECONDS = 30.0
 POLL_SECONDS = 0.01
