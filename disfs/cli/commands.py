@@ -1,0 +1,41 @@
+"""The group of all commands."""
+
+from __future__ import annotations
+
+import click
+
+import disfs as package
+from disfs.cli.emulator import emulator
+from disfs.cli.init import init
+from disfs.cli.mount import mount
+from disfs.cli.status import status, volumes
+from disfs.cli.umount import sync, umount
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package.__version__, prog_name="disfs", message="%(prog)s %(version)s")
+def disfs() -> None:
+    """A Discord server as a disk.
+
+    \b
+    Try it without an account:
+        mkdir -p ~/discord
+        disfs mount --emulator ~/discord
+        cp -a ~/photos ~/discord/
+        disfs status
+        disfs umount ~/discord
+
+    \b
+    With a server of your own (the README has the five steps):
+        disfs init photos
+        disfs mount ~/discord
+
+    Secrets come from DISFS_TOKEN and DISFS_PASSPHRASE, from files, or from a prompt; never from an option's value.
+    DISFS_HOME moves configuration, state and cache below one directory, DISFS_API_URL names another API than Discord's.
+    """
+
+
+for command in (init, mount, umount, sync, status, volumes, emulator):
+    disfs.add_command(command)

@@ -1,0 +1,181 @@
+"""`disfs mount`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from disfs.cli.connect import discord_access, emulator_access
+from disfs.cli.exits import complain, explain
+from disfs.cli.init import EMULATOR_NAME
+from disfs.cli.secrets import ask_passphrase, find_passphrase
+from disfs.cli.unlock import unlock
+from disfs.config import Paths, load_global, load_volume, volume_names
+from disfs.errors import ExitCode, UserError
+from disfs.mount_options import MountOptions, parse_options, parse_size
+from disfs.mountpoint import check_fuse, check_mountpoint, is_dead, mount_at, resolve, unmount
+from disfs.volume_state import LOG_NAME, VolumeLock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from disfs.background import Ready
+    from disfs.cli.connect import Access
+    from disfs.config import GlobalConfig, VolumeConfig
+    from disfs.daemon import MountPlan
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path())
+@click.option("--volume", "name", help="Which volume. [default: the only one]")
+@click.option("--emulator", is_flag=True, help="Use the emulator of this machine; makes the volume if there is none.")
+@click.option("--foreground", is_flag=True, help="Stay in the terminal and log to it; Ctrl-C unmounts.")
+@click.option("-o", "options", multiple=True, metavar="OPTION[,OPTION...]", help="Mount options, see above.")
+@click.option("--cache-size", metavar="SIZE", help="How much disk the cache may take, such as 2G.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
+@click.option("--passphrase-file", type=click.Path(path_type=Path), help="A file with the passphrase.")
+def mount(
+    mountpoint: str,
+    name: str | None,
+    emulator: bool,
+    foreground: bool,
+    options: tuple[str, ...],
+    cache_size: str | None,
+    token_file: Path | None,
+    passphrase_file: Path | None,
+) -> None:
+    """Mount a volume at MOUNTPOINT, an empty directory, and return when it can be used.
+
+    The token comes from DISFS_TOKEN, --token-file, the configuration, or a prompt; the passphrase from
+    DISFS_PASSPHRASE, --passphrase-file, the volume's key file, or a prompt.
+
+    \b
+    Mount options:
+        cache_size=SIZE         how much disk the cache may take
+        dirty_limit=SIZE        how much may be unsent before writers wait
+        writeback_delay=SECONDS how long a chunk is quiet before it is sent
+        message_size=SIZE       how much one Discord message carries
+        fsync=local|remote      whether fsync also waits for Discord
+        allow_other, ro, noexec, nosuid, nodev, noatime ... as for mount(8)
+
+    \b
+    Examples:
+        disfs mount --emulator ~/discord
+        disfs mount ~/discord --volume photos -o cache_size=20G
+    """
+    paths = Paths.from_environment(os.environ)
+    parsed = _options(options, cache_size)
+    path = _checked_mountpoint(mountpoint, parsed)
+    config = load_global(paths)
+    volume = _choose(paths, config, name, emulator=emulator)
+    settings = parsed.apply(volume.settings)
+    paths.make_volume_directories(volume.name)
+    lock = VolumeLock.acquire(paths.volume_state(volume.name), volume.name)
+    access = _access(paths, config, volume, token_file)
+    passphrase = find_passphrase(passphrase_file or volume.passphrase_file)
+    key = unlock(volume.superblock, passphrase or ask_passphrase(volume.name, confirm=False))
+
+    from disfs.daemon import MountPlan
+
+    plan = MountPlan(
+        volume=volume,
+        mountpoint=path,
+        kernel_options=parsed.flags,
+        settings=settings,
+        state_directory=paths.volume_state(volume.name),
+        cache_directory=paths.volume_cache(volume.name),
+        key=key,
+        token=access.token,
+        api_url=access.api_url,
+        lock=lock,
+    )
+    _serve(plan, foreground=foreground)
+
+
+def _options(options: tuple[str, ...], cache_size: str | None) -> MountOptions:
+    parsed = parse_options(options)
+    if cache_size is None:
+        return parsed
+    try:
+        return MountOptions(parsed.flags, (*parsed.changes, ("cache_bytes", parse_size(cache_size))))
+    except ValueError as error:
+        raise UserError(f"--cache-size: {error}", ExitCode.USAGE) from error
+
+
+def _checked_mountpoint(mountpoint: str, options: MountOptions) -> Path:
+    """Where to mount. What a killed daemon left there is cleaned away: mounting again is how one recovers."""
+    path = resolve(mountpoint)
+    left = mount_at(path)
+    if left is not None and left.volume is not None and is_dead(path):
+        unmount(path, lazy=True)
+        complain(f"cleaned up {path}, whose daemon had died; everything that was synced is kept")
+    check_mountpoint(path)
+    check_fuse(options.flags)
+    return path
+
+
+def _choose(paths: Paths, config: GlobalConfig, name: str | None, *, emulator: bool) -> VolumeConfig:
+    """The volume that is meant. NO_SUCH_VOLUME when there is none, USAGE when it is not clear which."""
+    if emulator:
+        name = name or EMULATOR_NAME
+        if not paths.volume_file(name).exists():
+            _make_emulator_volume(name)
+        volume = load_volume(paths, name)
+        if not volume.emulator:
+            raise UserError(
+                f"volume {name!r} is not one of the emulator; leave --emulator out, or choose another --volume",
+                ExitCode.USAGE,
+            )
+        return volume
+    name = name or config.default_volume
+    if name is not None:
+        return load_volume(paths, name)
+    names = volume_names(paths)
+    if len(names) > 1:
+        raise UserError(f"there are several volumes; choose one with --volume: {', '.join(names)}", ExitCode.USAGE)
+    if not names:
+        raise UserError(
+            "there is no volume on this machine; make one with 'disfs init', or try 'disfs mount --emulator'",
+            ExitCode.NO_SUCH_VOLUME,
+        )
+    return load_volume(paths, names[0])
+
+
+def _make_emulator_volume(name: str) -> None:
+    """Run `disfs init` as a process of its own: it uses threads, and this process still has to fork."""
+    made = subprocess.run([sys.executable, "-m", "disfs", "init", "--emulator", name], check=False)
+    if made.returncode != 0:
+        raise click.exceptions.Exit(made.returncode)  # it has said why
+
+
+def _access(paths: Paths, config: GlobalConfig, volume: VolumeConfig, token_file: Path | None) -> Access:
+    if volume.emulator:
+        return emulator_access(paths)
+    return discord_access(config, token_file=token_file or volume.token_file, api_url=volume.api_url)
+
+
+def _serve(plan: MountPlan, *, foreground: bool) -> None:
+    """Run the daemon, here or in the background, and exit with its code."""
+    from disfs import background, daemon, logs
+
+    log_file = plan.state_directory / LOG_NAME
+
+    def serve(ready: Callable[[Ready], None]) -> int:
+        plan.lock.sign()
+        logs.set_up(log_file, to_stderr=foreground, secrets=(plan.token,))
+        return daemon.run(plan, ready)
+
+    def show(ready: Ready) -> None:
+        for warning in ready.warnings:
+            complain(warning)
+        click.echo(f"volume {plan.volume.name!r} is mounted at {plan.mountpoint}")
+
+    if foreground:
+        code = serve(show)
+        raise click.exceptions.Exit(code)
+    show(background.start(serve, explain=explain))

@@ -1,0 +1,203 @@
+"""Make a volume: its category and channels in a guild, its superblock, its local state.
+
+Everything here can be repeated after a crash at any point: what an earlier attempt made in the guild is
+found by name and adopted. A guild that already holds a volume of this name *with data* is refused: adopting it
+with empty metadata would make its contents garbage.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from disfs.chunkstore.transport.base import Upload
+from disfs.errors import ExitCode, NotFoundError, UserError
+from disfs.spans import DEFAULT_CHUNK_BYTES
+from disfs.superblock import ATTACHMENT_NAME, MAX_BYTES, Superblock, SuperblockError
+from disfs.values import Location, MessageId
+
+if TYPE_CHECKING:
+    from disfs.chunkstore.transport.base import ChannelInfo, Guild, GuildAdmin, StoredMessage, Transport
+    from disfs.values import ChannelId, GuildId
+
+log = logging.getLogger(__name__)
+
+DEFAULT_DATA_CHANNELS = 4
+MAX_DATA_CHANNELS = 49
+"""A category holds 50 channels, and one of them is the index."""
+INDEX_NAME = "index"
+INDEX_TOPIC = "disfs: what the volume is made of. Written by a bot; deleting messages here destroys files."
+DATA_TOPIC = "disfs: sealed packs of file contents. Written by a bot; deleting messages here destroys files."
+SUPERBLOCK_LINE = "disfs volume **{name}**: the superblock. Without this message the volume cannot be opened again."
+
+
+@dataclass(frozen=True, slots=True)
+class NewVolume:
+    """What a volume is to be like."""
+
+    name: str
+    wrapped_key: bytes = field(repr=False)
+    guild: GuildId | None = None
+    """None: the only guild that the bot is in."""
+    data_channel_count: int = DEFAULT_DATA_CHANNELS
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedVolume:
+    """A volume that exists in a guild."""
+
+    guild: Guild
+    category: ChannelId
+    index_channel: ChannelId
+    superblock: Superblock
+    adopted: bool
+    """An earlier attempt had sent the superblock already."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Channels:
+    category: ChannelInfo
+    index: ChannelInfo
+    data: tuple[ChannelInfo, ...]
+
+
+async def place_volume(admin: GuildAdmin, transport: Transport, new: NewVolume) -> PlacedVolume:
+    """Make the volume in the guild, or finish what an earlier attempt began.
+
+    An earlier attempt's superblock, and so its wrapped key, wins over `new`. The superblock is read back before this
+    returns: what it says is in Discord. UNKNOWN_GUILD, VOLUME_EXISTS, VOLUME_DAMAGED, MISSING_PERMISSION; storage
+    errors as of `GuildAdmin` and `Transport`.
+    """
+    guild = await find_guild(admin, new.guild)
+    channels = await _make_channels(admin, guild.guild, new)
+    found = await find_superblock(transport, channels.index.channel)
+    if found is not None:
+        await _refuse_volume_in_use(transport, channels, found, new.name)
+        superblock = found
+    else:
+        superblock = Superblock(
+            volume_id=os.urandom(16),
+            name=new.name,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            chunk_bytes=new.chunk_bytes,
+            data_channels=tuple(info.channel for info in channels.data),
+            wrapped_key=new.wrapped_key,
+        )
+        await _send_superblock(transport, channels.index.channel, superblock)
+    return PlacedVolume(guild, channels.category.channel, channels.index.channel, superblock, found is not None)
+
+
+async def find_guild(admin: GuildAdmin, wanted: GuildId | None) -> Guild:
+    """The guild that was named, or the only one that the bot is in. UNKNOWN_GUILD."""
+    if wanted is not None:
+        try:
+            return await admin.guild(wanted)
+        except NotFoundError as error:
+            raise UserError(
+                f"the bot is in no guild {wanted}; check the number (Copy Server ID in its menu) and invite the bot",
+                ExitCode.UNKNOWN_GUILD,
+            ) from error
+    guilds = await admin.guilds()
+    if not guilds:
+        raise UserError("the bot is in no guild; invite it to your server first", ExitCode.UNKNOWN_GUILD)
+    if len(guilds) > 1:
+        listed = ", ".join(f"{guild.guild} ({guild.name})" for guild in guilds[:10])
+        raise UserError(f"the bot is in several guilds; choose one with --guild: {listed}", ExitCode.UNKNOWN_GUILD)
+    return guilds[0]
+
+
+async def _make_channels(admin: GuildAdmin, guild: GuildId, new: NewVolume) -> _Channels:
+    """The volume's category and channels; those that exist under their names are taken as they are."""
+    present = await admin.channels(guild)
+    names = (f"disfs {new.name}", new.name)
+    categories = sorted(
+        (info for info in present if info.is_category and info.name in names), key=lambda info: info.channel
+    )
+    category = categories[0] if categories else await admin.create_category(guild, names[0])
+    inside = {info.name: info for info in present if info.parent == category.channel and not info.is_category}
+
+    async def channel(name: str, topic: str) -> ChannelInfo:
+        found = inside.get(name)
+        return found or await admin.create_channel(guild, name, parent=category.channel, topic=topic)
+
+    index = await channel(INDEX_NAME, INDEX_TOPIC)
+    data = [await channel(f"data-{number}", DATA_TOPIC) for number in range(1, new.data_channel_count + 1)]
+    return _Channels(category, index, tuple(data))
+
+
+async def find_superblock(transport: Transport, index_channel: ChannelId) -> Superblock | None:
+    """The superblock in an index channel: the oldest one, as nothing comes before it. VOLUME_DAMAGED if unreadable."""
+    oldest_first = reversed(await transport.list_messages(index_channel, after=MessageId(0)))
+    for message in oldest_first:
+        for attachment in message.attachments:
+            if attachment.name == ATTACHMENT_NAME:
+                if attachment.size_bytes > MAX_BYTES:
+                    raise _damaged(f"it is {attachment.size_bytes} bytes long")
+                location = Location(message.channel, message.message, attachment.attachment)
+                raw = await transport.fetch(location, 0, attachment.size_bytes)
+                return _parse(raw)
+    return None
+
+
+def _parse(raw: bytes) -> Superblock:
+    try:
+        return Superblock.from_json(raw)
+    except SuperblockError as error:
+        raise _damaged(str(error)) from error
+
+
+def _damaged(problem: str) -> UserError:
+    return UserError(
+        f"the volume's superblock in Discord cannot be used: {problem}; choose another name for a new volume",
+        ExitCode.VOLUME_DAMAGED,
+    )
+
+
+async def _refuse_volume_in_use(transport: Transport, channels: _Channels, found: Superblock, name: str) -> None:
+    """Raise VOLUME_EXISTS unless what was found is what an interrupted init leaves: a superblock and no data."""
+    index_messages = await transport.list_messages(channels.index.channel)
+    used = any(not _holds_superblock(message) for message in index_messages)
+    for channel in found.data_channels:
+        used = used or bool(await _list_if_there(transport, channel))
+    if used:
+        raise UserError(
+            f"the guild already holds a volume {name!r} with data; choose another name for the new one",
+            ExitCode.VOLUME_EXISTS,
+        )
+
+
+async def _list_if_there(transport: Transport, channel: ChannelId) -> list[StoredMessage]:
+    try:
+        return await transport.list_messages(channel)
+    except NotFoundError as error:
+        raise _damaged(f"its data channel {channel} is gone") from error
+
+
+def _holds_superblock(message: StoredMessage) -> bool:
+    return any(attachment.name == ATTACHMENT_NAME for attachment in message.attachments)
+
+
+async def _send_superblock(transport: Transport, index_channel: ChannelId, superblock: Superblock) -> None:
+    """Send it and read it back: a bot may send without being allowed to read, and would notice at recovery only."""
+    upload = Upload(ATTACHMENT_NAME, (superblock.to_json().encode("utf-8"),))
+    await transport.send(
+        index_channel,
+        [upload],
+        nonce=f"sb{superblock.volume_id.hex()[:20]}",
+        content=SUPERBLOCK_LINE.format(name=superblock.name),
+    )
+    stored = await find_superblock(transport, index_channel)
+    if stored is None:
+        raise UserError(
+            "the bot lacks the permission Read Message History; give it to the bot's role in the server settings",
+            ExitCode.MISSING_PERMISSION,
+        )
+    if stored != superblock:
+        raise UserError(
+            "somebody else made a volume of this name at the same time; repeat with another name",
+            ExitCode.VOLUME_EXISTS,
+        )
