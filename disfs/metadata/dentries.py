@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _INODE_COLUMNS = ", ".join(f"inodes.{column}" for column in COLUMNS.split(", "))
 _LOOKUP = (
-    f"SELECT {_INODE_COLUMNS} FROM dentries JOIN inodes ON inodes.inode = dentries.inode"  # noqa: S608 - constants
+    f"SELECT {_INODE_COLUMNS} FROM dentries JOIN inodes ON inodes.inode = dentries.inode"  # noqa: S608 - constants of this module
     " WHERE dentries.parent = ? AND dentries.name = ?"
 )
 _LIST = (

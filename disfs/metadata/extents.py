@@ -23,7 +23,7 @@ _TOUCHING = (
     " AND extents.first_chunk + extents.count > ?2"
 )
 _FIND = (
-    "SELECT extents.first_chunk, extents.count, packs.pack_id, extents.first_slot"  # noqa: S608 - constants
+    "SELECT extents.first_chunk, extents.count, packs.pack_id, extents.first_slot"  # noqa: S608 - constants of this module
     f" FROM extents JOIN packs ON packs.pack = extents.pack{_TOUCHING} ORDER BY extents.first_chunk"
 )
 _FIND_NUMBERED = (

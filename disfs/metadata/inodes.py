@@ -27,8 +27,8 @@ MAX_INTEGER = (1 << 63) - 1
 _DAY_NS = 24 * 60 * 60 * 1_000_000_000
 _PERMISSION_BITS = 0o7777
 
-_SELECT = f"SELECT {COLUMNS} FROM inodes WHERE inode = ?"  # noqa: S608 - a constant of this module
-_INSERT = f"INSERT INTO inodes ({COLUMNS}, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - as above
+_SELECT = f"SELECT {COLUMNS} FROM inodes WHERE inode = ?"  # noqa: S608 - constants of this module
+_INSERT = f"INSERT INTO inodes ({COLUMNS}, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants of this module
 
 
 def stale(inode: InodeNumber) -> FilesystemError:
