@@ -6,7 +6,7 @@ import dataclasses
 import errno
 import itertools
 import stat
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from disfs.errors import FilesystemError
 from disfs.metadata.base import (
@@ -19,10 +19,12 @@ from disfs.metadata.base import (
     VolumeUsage,
     XattrMode,
 )
-from disfs.values import ROOT_INODE, AttributeChanges, Attributes, DirectoryEntry, InodeNumber, NewInode
+from disfs.values import ROOT_INODE, Attributes, DirectoryEntry, InodeNumber
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from disfs.values import AttributeChanges, NewInode
 
 DAY_NS = 86_400 * 10**9
 
@@ -41,7 +43,7 @@ class Node:
     def is_directory(self) -> bool:
         return stat.S_ISDIR(self.attributes.mode)
 
-    def change(self, **fields: int) -> None:
+    def change(self, **fields: Any) -> None:
         self.attributes = self.attributes._replace(**fields)
 
 
@@ -178,6 +180,8 @@ class MemoryMetadataStore:
         moved = self._child(parent, name)
         old, new = self._directory(parent), self._directory(new_parent)
         target = await self._rename_target(new, new_name, mode)
+        if target is moved:
+            return None
         if moved.is_directory and self._is_below(new_parent, moved.attributes.inode):
             fail(errno.EINVAL)
         if mode is RenameMode.EXCHANGE:
@@ -185,8 +189,6 @@ class MemoryMetadataStore:
             if target.is_directory and self._is_below(parent, target.attributes.inode):
                 fail(errno.EINVAL)
             self._exchange(old, name, new, new_name, now_ns)
-            return None
-        if target is moved:
             return None
         if target is not None:
             self._check_replaceable(moved, target)
