@@ -8,6 +8,7 @@ effect is unknown, as after a lost answer; nothing local is left behind.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -22,6 +23,15 @@ LIST_LIMIT = 100
 """The most messages that one call of `list_messages` returns."""
 DELETE_LIMIT = 100
 """The most messages that one call of `delete` takes."""
+UPLOAD_LIMIT = 10
+"""The most attachments that one message takes."""
+NONCE_LIMIT = 25
+"""The most characters that a nonce may have."""
+CONTENT_LIMIT = 2000
+"""The most characters that a bot's message may have beside its attachments."""
+
+
+_NAME = re.compile(r"[a-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,16 @@ class Upload:
     def size_bytes(self) -> int:
         """How long the attachment will be."""
         return sum(len(memoryview(part).cast("B")) for part in self.parts)
+
+
+def assert_sendable(uploads: Sequence[Upload], nonce: str, content: str) -> None:
+    """Hold the caller of `send` to the contract; every implementation begins with it."""
+    assert 1 <= len(uploads) <= UPLOAD_LIMIT
+    assert len({upload.name for upload in uploads}) == len(uploads)
+    assert all(_NAME.fullmatch(upload.name) for upload in uploads)
+    assert nonce.isascii()
+    assert 1 <= len(nonce) <= NONCE_LIMIT
+    assert len(content) <= CONTENT_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +92,8 @@ class TransportStatistics:
     """Answers with status 429."""
     sent_bytes: int = 0
     fetched_bytes: int = 0
+    trouble: str | None = None
+    """Why requests are being tried again at this moment; None when all is well."""
 
     @property
     def requests(self) -> int:

@@ -1,0 +1,118 @@
+"""Transport and GuildAdmin on a real Discord: the trio side, which passes values over the bridge.
+
+What happens on the other side is `service.py`. Statistics come from there whenever they change.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from disfs.chunkstore.transport.base import (
+    DELETE_LIMIT,
+    Account,
+    ChannelInfo,
+    Guild,
+    StoredMessage,
+    TransportStatistics,
+    assert_sendable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from disfs.chunkstore.transport.base import Upload
+    from disfs.chunkstore.transport.bridge import Bridge
+    from disfs.values import ChannelId, GuildId, Location, MessageId
+
+
+class DiscordTransport:
+    """A Transport whose service lives behind `bridge`."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    async def send(
+        self, channel: ChannelId, uploads: Sequence[Upload], *, nonce: str, content: str = ""
+    ) -> StoredMessage:
+        """See `Transport.send`."""
+        assert_sendable(uploads, nonce, content)
+        stored = await self._bridge.call("send", channel, tuple(uploads), nonce=nonce, content=content)
+        assert isinstance(stored, StoredMessage)
+        return stored
+
+    async def fetch(self, location: Location, start: int, length: int) -> bytes:
+        """See `Transport.fetch`."""
+        assert start >= 0
+        assert length >= 1
+        content = await self._bridge.call("fetch", location, start, length)
+        assert isinstance(content, bytes)
+        assert len(content) == length
+        return content
+
+    async def list_messages(
+        self, channel: ChannelId, *, before: MessageId | None = None, after: MessageId | None = None
+    ) -> list[StoredMessage]:
+        """See `Transport.list_messages`."""
+        assert before is None or after is None
+        messages = await self._bridge.call("list_messages", channel, before=before, after=after)
+        assert isinstance(messages, list)
+        return messages
+
+    async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
+        """See `Transport.delete`."""
+        assert len(messages) <= DELETE_LIMIT
+        if messages:
+            await self._bridge.call("delete", channel, tuple(messages))
+
+    def statistics(self) -> TransportStatistics:
+        """See `Transport.statistics`."""
+        published = self._bridge.published
+        return published if isinstance(published, TransportStatistics) else TransportStatistics()
+
+
+class DiscordAdmin:
+    """A GuildAdmin whose service lives behind `bridge`."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    async def account(self) -> Account:
+        """See `GuildAdmin.account`."""
+        account = await self._bridge.call("account")
+        assert isinstance(account, Account)
+        return account
+
+    async def guilds(self) -> list[Guild]:
+        """See `GuildAdmin.guilds`."""
+        guilds = await self._bridge.call("guilds")
+        assert isinstance(guilds, list)
+        return guilds
+
+    async def guild(self, guild: GuildId) -> Guild:
+        """See `GuildAdmin.guild`."""
+        found = await self._bridge.call("guild", guild)
+        assert isinstance(found, Guild)
+        return found
+
+    async def channels(self, guild: GuildId) -> list[ChannelInfo]:
+        """See `GuildAdmin.channels`."""
+        channels = await self._bridge.call("channels", guild)
+        assert isinstance(channels, list)
+        return channels
+
+    async def create_category(self, guild: GuildId, name: str) -> ChannelInfo:
+        """See `GuildAdmin.create_category`."""
+        return await self._create(guild, name, parent=None, topic="", is_category=True)
+
+    async def create_channel(self, guild: GuildId, name: str, *, parent: ChannelId, topic: str) -> ChannelInfo:
+        """See `GuildAdmin.create_channel`."""
+        return await self._create(guild, name, parent=parent, topic=topic, is_category=False)
+
+    async def _create(
+        self, guild: GuildId, name: str, *, parent: ChannelId | None, topic: str, is_category: bool
+    ) -> ChannelInfo:
+        made = await self._bridge.call(
+            "create_channel", guild, name, parent=parent, topic=topic, is_category=is_category
+        )
+        assert isinstance(made, ChannelInfo)
+        return made
