@@ -40,6 +40,12 @@ CACHEDIR_TAG = """Signature: 8a477f597d28d172789f06886806bc55
 # It can be deleted while nothing is mounted and everything is in Discord (`disfs umount` says so).
 """
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_SETTING_TYPES = {
+    "cache_bytes": int,
+    "dirty_limit_bytes": int,
+    "writeback_delay_seconds": float,
+    "message_bytes": int,
+}
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -107,19 +113,17 @@ class VolumeSettings:
 
     cache_bytes: int = 10 * GIB
     """How much of the disk the cache may take."""
-    dirty_limit_bytes: int = 2 * GIB
-    """Above this much unsent data writers wait."""
+    dirty_limit_bytes: int | None = None
+    """Above this much unsent data writers wait; None: half the cache."""
     writeback_delay_seconds: float = 5.0
     """How long a chunk must have been quiet before it is sent."""
     message_bytes: int = 24 * MIB
     """How much one message may carry: Discord documents 25 MiB per request."""
-    fsync_remote: bool = False
-    """Whether fsync also waits for Discord."""
 
     def __post_init__(self) -> None:
         if self.cache_bytes < 16 * MIB:
             raise ValueError("cache_bytes must be at least 16 MiB")
-        if self.dirty_limit_bytes < MIB:
+        if self.dirty_limit_bytes is not None and self.dirty_limit_bytes < MIB:
             raise ValueError("dirty_limit_bytes must be at least 1 MiB")
         if not 0 <= self.writeback_delay_seconds <= 3600:
             raise ValueError("writeback_delay_seconds must lie between 0 and 3600")
@@ -257,11 +261,10 @@ def _parse_volume(path: Path, name: str, table: dict[str, Any]) -> VolumeConfig:
 def _parse_settings(path: Path, table: dict[str, Any]) -> VolumeSettings:
     reader = _Reader(path, table)
     chosen: dict[str, Any] = {}
-    for setting in fields(VolumeSettings):
-        kind = type(getattr(VolumeSettings(), setting.name))
-        value = reader.get(setting.name, kind)
+    for name, kind in _SETTING_TYPES.items():
+        value = reader.get(name, kind)
         if value is not None:
-            chosen[setting.name] = value
+            chosen[name] = value
     reader.finish()
     try:
         return VolumeSettings(**chosen)

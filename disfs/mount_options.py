@@ -73,16 +73,9 @@ def _read_value(word: str, value: str, read: Callable[[str], Any]) -> Any:
         raise UserError(f"-o {word}: {error}", ExitCode.USAGE) from error
 
 
-def _read_fsync(text: str) -> bool:
-    if text not in ("local", "remote"):
-        raise ValueError("fsync is local or remote")
-    return text == "remote"
-
-
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "cache_size": ("cache_bytes", parse_size),
     "dirty_limit": ("dirty_limit_bytes", parse_size),
     "message_size": ("message_bytes", parse_size),
     "writeback_delay": ("writeback_delay_seconds", float),
-    "fsync": ("fsync_remote", _read_fsync),
 }

@@ -60,7 +60,6 @@ def mount(
         dirty_limit=SIZE        how much may be unsent before writers wait
         writeback_delay=SECONDS how long a chunk is quiet before it is sent
         message_size=SIZE       how much one Discord message carries
-        fsync=local|remote      whether fsync also waits for Discord
         allow_other, ro, noexec, nosuid, nodev, noatime ... as for mount(8)
 
     \b

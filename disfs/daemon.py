@@ -1,0 +1,383 @@
+"""The composition root: builds every object of a mounted volume, runs them in one nursery, stops them in order.
+
+Start: metadata, connection to Discord, a look at Discord (which may fail: the volume mounts from what is here),
+chunk store, orphans of a crash, control socket, kernel. The mount counts as usable when the kernel's own question
+about its root has been answered.
+
+Stop, whoever asks: the mount goes first, so that nothing is written any more and it is known at once whether somebody
+still uses it; then, if it was asked for, everything is sent; then everything is made durable here; then the tasks end
+and the metadata is closed, which marks the stop as clean.
+
+    asked by            mount in use                 waits for uploads
+    control: unmount    refused, goes on             as the request says; a client that leaves ends the wait
+    SIGTERM, SIGINT     detached when all is sent    until a second signal
+    fusermount3 -u      (the kernel refuses)         no: the next mount goes on with them
+    a failed task       detached at once             no
+
+Whatever is not sent stays in the cache and is noted in the metadata, and the next mount sends it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+
+from disfs import mountpoint as mounting
+from disfs.background import Ready
+from disfs.chunkstore.transport.stack import open_connection
+from disfs.control.protocol import Progress
+from disfs.control.server import serve as serve_control
+from disfs.errors import (
+    ExitCode,
+    FilesystemError,
+    NotFoundError,
+    PermissionMissingError,
+    StorageError,
+    TokenRejectedError,
+    UserError,
+)
+from disfs.filesystem import Filesystem
+from disfs.fuse_ops import FuseOperations
+from disfs.local_volume import open_metadata
+from disfs.polled_loop import polled_loop
+from disfs.values import ROOT_INODE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from disfs.chunkstore.keys import VolumeKey
+    from disfs.chunkstore.store import ChunkStore
+    from disfs.chunkstore.transport.base import GuildAdmin, Transport
+    from disfs.config import VolumeConfig, VolumeSettings
+    from disfs.metadata.store import SqliteMetadataStore
+    from disfs.volume_state import VolumeLock
+
+log = logging.getLogger(__name__)
+
+SYNC_SECONDS = 5.0
+"""How often everything un-synced is made durable: what a power cut can take."""
+LOOK_SECONDS = 5.0
+"""How long mounting waits for a first answer of Discord."""
+ANSWER_SECONDS = 30.0
+"""How long the kernel may take to get its first answer; it is milliseconds, so this is a hang."""
+LAST_SYNC_SECONDS = 120.0
+"""How long the last sync may take; a disk that takes longer is broken, and a shutdown must end."""
+KERNEL_TASKS = 64
+"""How many requests of the kernel are worked on at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountPlan:
+    """Everything that a daemon needs to know, found out and checked before it starts."""
+
+    volume: VolumeConfig
+    mountpoint: Path
+    kernel_options: frozenset[str]
+    settings: VolumeSettings
+    state_directory: Path
+    cache_directory: Path
+    key: VolumeKey
+    token: str = field(repr=False)
+    api_url: str | None
+    lock: VolumeLock
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a first look at Discord showed."""
+
+    attachment_bytes: int | None = None
+    warning: str | None = None
+
+
+def run(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
+    """Serve the mount until it is unmounted. Raises `UserError` if it cannot be mounted; a failure later is logged."""
+    told = False
+
+    def tell(report: Ready) -> None:
+        nonlocal told
+        told = True
+        ready(report)
+
+    try:
+        code = trio.run(_serve, plan, tell)
+    except BaseExceptionGroup as group:
+        error = _first_user_error(group)
+        if error is not None and not told:
+            raise error from group
+        log.critical("the daemon failed; what is unsent is kept for the next mount", exc_info=group)
+        if told:
+            return ExitCode.INTERNAL
+        raise
+    log.info("volume %s is unmounted", plan.volume.name)
+    return code
+
+
+def _first_user_error(group: BaseExceptionGroup[BaseException]) -> UserError | None:
+    for error in group.exceptions:
+        found = _first_user_error(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, UserError):
+            return found
+    return None
+
+
+async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
+    """Build from the bottom up; the stack takes down in reverse order."""
+    log.info("mounting volume %s at %s", plan.volume.name, plan.mountpoint)
+    async with AsyncExitStack() as stack:
+        metadata = open_metadata(plan.state_directory, plan.volume.superblock)
+        stack.callback(metadata.close)
+        if not metadata.was_clean:
+            log.warning("volume %s was not unmounted in order; what was synced is kept", plan.volume.name)
+        connection = await stack.enter_async_context(open_connection(plan.token, plan.api_url))
+        look = await look_at_discord(connection.admin, plan.volume)
+        chunks = await _open_chunks(plan, metadata, connection.transport, look)
+        daemon = Daemon(plan, metadata, connection.transport, chunks, warning=look.warning)
+        return await daemon.serve(ready)
+
+
+async def look_at_discord(admin: GuildAdmin, volume: VolumeConfig) -> Look:
+    """Ask Discord for the volume's guild. No answer is a warning: the volume works from what is here, and catches up.
+
+    A token or a bot that Discord refuses is an error instead (TOKEN_REJECTED, MISSING_PERMISSION, UNKNOWN_GUILD): it
+    cannot mend itself, and a mount would take in what can never be sent.
+    """
+    try:
+        with trio.fail_after(LOOK_SECONDS):
+            guild = await admin.guild(volume.guild)
+    except TokenRejectedError as error:
+        raise UserError(
+            "Discord rejects the bot token; copy it again from the Developer Portal, what is unsent is kept meanwhile",
+            ExitCode.TOKEN_REJECTED,
+        ) from error
+    except PermissionMissingError as error:
+        raise UserError(
+            f"the bot lacks the permission {error.permission}; give it to the bot's role in the server settings",
+            ExitCode.MISSING_PERMISSION,
+        ) from error
+    except NotFoundError as error:
+        raise UserError(
+            f"the bot is not in the guild {volume.guild} of volume {volume.name!r} any more; invite it again",
+            ExitCode.UNKNOWN_GUILD,
+        ) from error
+    except (trio.TooSlowError, StorageError) as error:
+        reason = str(error) or "no answer in time"
+        log.warning("Discord cannot be reached: %s", reason)
+        return Look(warning=f"Discord cannot be reached ({reason}); mounted from local data, uploads follow later")
+    return Look(attachment_bytes=guild.attachment_limit_bytes)
+
+
+class Daemon:
+    """A volume being served; what the control socket talks to."""
+
+    def __init__(
+        self,
+        plan: MountPlan,
+        metadata: SqliteMetadataStore,
+        transport: Transport,
+        chunks: ChunkStore,
+        *,
+        warning: str | None = None,
+    ) -> None:
+        self._plan = plan
+        self._metadata = metadata
+        self._transport = transport
+        self._chunks = chunks
+        self._filesystem = Filesystem(metadata, chunks)
+        self._warning = warning
+        self._started = time.time()
+        self._kernel_gone = trio.Event()
+        self._stopping = trio.Event()
+        self._drained = trio.Event()
+        self._wait_for_uploads = False
+        self._waiting = trio.CancelScope()
+
+    async def serve(self, ready: Callable[[Ready], None]) -> ExitCode:
+        """Mount, serve until something stops it, and leave everything in order."""
+        async with trio.open_nursery() as control:
+            # Its own nursery: whoever asked for the end is still connected while the rest is taken down.
+            await control.start(serve_control, self, self._plan.state_directory)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._metadata.run)
+                nursery.start_soon(self._chunks.run)
+                await self._filesystem.remove_orphans()
+                try:
+                    await self._serve_kernel(ready)
+                finally:
+                    # Also when a task failed, or nobody waited for the mount: what is written is kept.
+                    with trio.move_on_after(LAST_SYNC_SECONDS, shield=True):
+                        await self._filesystem.close()
+                        await self._make_durable()
+                nursery.cancel_scope.cancel()
+            control.cancel_scope.cancel()
+        return ExitCode.UNSENT_DATA if self._abandoned() else ExitCode.OK
+
+    async def _serve_kernel(self, ready: Callable[[Ready], None]) -> None:
+        with polled_loop():
+            self._init_fuse()
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._run_fuse)
+                    nursery.start_soon(self._sync_regularly)
+                    await nursery.start(self._watch_signals)
+                    await self._wait_until_answering()
+                    ready(Ready((self._warning,) if self._warning else ()))
+                    await self._stopping.wait()
+                    await self._drain()
+                    nursery.cancel_scope.cancel()
+            finally:
+                # Closes the device first, so what still waits for an answer gets an error and nothing can hang.
+                pyfuse3.close(unmount=True)
+
+    # Kernel
+
+    def _init_fuse(self) -> None:
+        volume = self._plan.volume
+        options = set(self._plan.kernel_options) | {
+            f"fsname={mounting.SOURCE_PREFIX}{volume.name}",
+            f"subtype={mounting.FILESYSTEM_TYPE.removeprefix('fuse.')}",
+            "default_permissions",
+        }
+        try:
+            pyfuse3.init(FuseOperations(self._filesystem), str(self._plan.mountpoint), options)
+        except RuntimeError as error:
+            raise UserError(
+                f"the kernel refused to mount at {self._plan.mountpoint}; are FUSE mounts allowed here (container, "
+                "mount options, rights on the directory)?",
+                ExitCode.FUSE_UNAVAILABLE,
+            ) from error
+
+    async def _run_fuse(self) -> None:
+        """Answer the kernel until the mount is gone."""
+        try:
+            await pyfuse3.main(max_tasks=KERNEL_TASKS)
+        finally:
+            self._kernel_gone.set()
+        log.info("%s is detached", self._plan.mountpoint)
+        self._stopping.set()
+
+    async def _wait_until_answering(self) -> None:
+        """Return when the kernel has had its first answer, through the mountpoint, as any program would ask."""
+        with trio.move_on_after(ANSWER_SECONDS):
+            root = await trio.to_thread.run_sync(os.stat, self._plan.mountpoint, abandon_on_cancel=True)
+            if root.st_ino == ROOT_INODE:
+                return
+        raise UserError(
+            f"the mount at {self._plan.mountpoint} does not answer; the log says more", ExitCode.FUSE_UNAVAILABLE
+        )
+
+    # Stopping
+
+    async def _watch_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            asked = False
+            async with trio.open_nursery() as nursery:
+                async for number in signals:
+                    log.info("received %s", signal.Signals(number).name)
+                    if asked:
+                        self._waiting.cancel()
+                    else:
+                        nursery.start_soon(self._stop_for_signal)
+                    asked = True
+
+    async def _stop_for_signal(self) -> None:
+        self._wait_for_uploads = True
+        try:
+            await trio.to_thread.run_sync(mounting.unmount, self._plan.mountpoint)
+        except UserError as error:
+            # In use, and nobody is there to be told. Send what there is, then go: those who use it get errors.
+            log.warning("%s", error)
+            self._stopping.set()
+
+    async def _drain(self) -> None:
+        """Wait for the uploads, if that is wanted; a second signal or a client that leaves ends it."""
+        with self._waiting:
+            if self._wait_for_uploads:
+                await self._make_durable()
+                await self._chunks.drain()
+        self._drained.set()
+
+    def _abandoned(self) -> bool:
+        return self._waiting.cancelled_caught and self.progress().dirty_bytes > 0
+
+    # Durability
+
+    async def _make_durable(self) -> None:
+        """Contents first, then what names them: after a power cut no name leads to bytes that are not there."""
+        await self._chunks.sync_all()
+        await self._metadata.make_durable()
+
+    async def _sync_regularly(self) -> None:
+        while True:
+            await trio.sleep(SYNC_SECONDS)
+            try:
+                await self._make_durable()
+            except (FilesystemError, StorageError, OSError):
+                log.exception("data could not be made durable; trying again")
+
+    # Controlled: what the control socket asks
+
+    def status(self) -> Mapping[str, object]:
+        """See Controlled."""
+        chunks = self._chunks.statistics()
+        requests = self._transport.statistics()
+        metadata = self._metadata.statistics()
+        return {
+            "pid": os.getpid(),
+            "volume": self._plan.volume.name,
+            "mountpoint": str(self._plan.mountpoint),
+            "state": "unmounting" if self._stopping.is_set() else "mounted",
+            "uptime_seconds": round(time.time() - self._started),
+            "warning": self._warning,
+            **asdict(chunks),
+            "requests": requests.requests,
+            "transport": asdict(requests),
+            "metadata": asdict(metadata),
+            **asdict(self._filesystem.statistics()),
+        }
+
+    def progress(self) -> Progress:
+        """See Controlled."""
+        chunks = self._chunks.statistics()
+        return Progress(chunks.dirty_bytes, chunks.dirty_chunks, _failure_of(chunks))
+
+    async def sync(self) -> None:
+        """See Controlled."""
+        await self._make_durable()
+        await self._chunks.drain()
+        await self._metadata.make_durable()
+
+    async def unmount(self, *, wait: bool) -> None:
+        """See Controlled."""
+        before = self._wait_for_uploads
+        # Before the mount goes: the main task looks at it as soon as the kernel has let go.
+        self._wait_for_uploads = wait
+        if not self._kernel_gone.is_set():
+            try:
+                await trio.to_thread.run_sync(mounting.unmount, self._plan.mountpoint)
+            except UserError:
+                self._wait_for_uploads = before
+                raise
+        try:
+            await self._drained.wait()
+        except trio.Cancelled:
+            self._waiting.cancel()
+            raise
+
+
+def _failure_of(chunks: object) -> str | None:
+    return getattr(chunks, "failure", None)
+
+
+async def _open_chunks(plan: MountPlan, metadata: SqliteMetadataStore, transport: Transport, look: Look) -> ChunkStore:
+    raise NotImplementedError
