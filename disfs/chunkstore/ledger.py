@@ -74,3 +74,11 @@ class ChunkLedger(Protocol):
     async def paths(self, inode: InodeNumber) -> Sequence[bytes]:
         """The names under which an inode can be found, for messages to people; empty for an orphan."""
         ...
+
+    async def make_durable(self) -> None:
+        """Make everything so far power-safe. The same method as `MetadataStore.make_durable`; this one suspends.
+
+        The chunk store destroys the only copy of bytes (a cut, a deletion, an eviction after sending, a sweep) only
+        after the record that makes them superfluous is durable; a crash must not find the old record without the bytes.
+        """
+        ...

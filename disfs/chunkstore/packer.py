@@ -98,6 +98,11 @@ class PackBuilder:
         """How long the pack would be if it were finished now."""
         return self._size_bytes
 
+    @property
+    def slot_overhead_bytes(self) -> int:
+        """What a slot takes beside its content."""
+        return _SLOT_OVERHEAD_BYTES
+
     def has_room(self, plain_bytes: int) -> bool:
         """Whether a chunk of that length fits even if it does not compress."""
         return self._size_bytes + plain_bytes + _SLOT_OVERHEAD_BYTES <= self._limit_bytes

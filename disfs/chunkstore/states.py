@@ -54,7 +54,7 @@ class ChunkEvent(enum.Enum):
     SETTLE = enum.auto()
     """The record became durable."""
     LOSE = enum.auto()
-    """At the start: the ledger calls it dirty, and the cache does not have it."""
+    """The ledger calls it dirty, and the cache does not have it."""
 
 
 _S, _E = ChunkState, ChunkEvent
@@ -71,6 +71,7 @@ TRANSITIONS: dict[tuple[ChunkState, ChunkEvent], ChunkState] = {
     (_S.CLEAN, _E.EVICT): _S.ABSENT,
     (_S.DIRTY, _E.WRITE): _S.DIRTY,
     (_S.DIRTY, _E.SEND): _S.SENDING,
+    (_S.DIRTY, _E.LOSE): _S.LOST,
     (_S.SENDING, _E.WRITE): _S.REWRITTEN,
     (_S.SENDING, _E.RECORD): _S.RECORDED,
     (_S.SENDING, _E.FAIL): _S.DIRTY,

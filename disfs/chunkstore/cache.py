@@ -1,0 +1,316 @@
+"""The local cache: sparse files, what they hold, and the budget. Everything here but `settle` is one step.
+
+Rules that keep data whole:
+
+1. A region that is not present is a hole of the cache file, or lies in `[end, disk_end)` (rule 3). So one pread serves
+   a range whose absent chunks are holes.
+2. Content is destroyed at once only if a crash could not miss it: holes, clean chunks. What an older, still
+   durable record of the ledger may name as the only copy waits for `settle`, which makes the ledger durable first.
+   Without this, `mv new old` and a crash could bring `old` back without its unsent bytes.
+3. Bytes that were cut and wait lie in `[end, disk_end)` of their inode: they are never shown, never sent, and the
+   file does not grow over them before they are gone (`needs_settling`).
+4. Sizes are reserved before bytes are written: the budget and the free space of the disk hold at every moment.
+
+Rejected: renaming the old file aside at a truncate (recovery would have to tell the generations apart by
+revision), and committing inside `cut` (the caller's new size belongs to the same transaction and is not in it yet).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from disfs.chunkstore.states import IRREPLACEABLE, ChunkEvent, ChunkState
+from disfs.errors import FilesystemError
+from disfs.spans import chunk_count, chunk_range
+from disfs.values import ChunkIndex, ChunkKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from disfs.chunkstore.files import CacheFiles
+    from disfs.chunkstore.ledger import ChunkLedger
+    from disfs.chunkstore.presence import ChunkMap, InodeChunks
+    from disfs.chunkstore.transport.base import Buffer
+    from disfs.values import InodeNumber, Revision
+
+log = logging.getLogger(__name__)
+
+_EVICT_AT_ONCE = 8
+"""Chunks that an eviction takes at least: a system call for each single chunk would cost more than it saves."""
+
+
+class Cache:
+    """The cached chunks of a volume. `changed` is unparked when waiting for room can have become pointless."""
+
+    def __init__(
+        self, files: CacheFiles, chunks: ChunkMap, ledger: ChunkLedger, *, limit_bytes: int, min_free_bytes: int
+    ) -> None:
+        self.files = files
+        self.map = chunks
+        self.changed = trio.lowlevel.ParkingLot()
+        self.unsettled = trio.lowlevel.ParkingLot()
+        """Unparked when `settle` has something to do."""
+        self.unsynced: set[InodeNumber] = set()
+        self.evicted_count = 0
+        self._ledger = ledger
+        self._limit_bytes = limit_bytes
+        self._min_free_bytes = min_free_bytes
+        self._doomed: dict[InodeNumber, int] = {}
+        self._cut_number = 0
+        self._recorded: dict[ChunkKey, Revision] = {}
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def has_all(self, inode: InodeNumber, chunks: range) -> bool:
+        """Whether every one of `chunks` is present."""
+        record = self.map.inodes.get(inode)
+        return record is not None and record.has_all(chunks)
+
+    def read(self, inode: InodeNumber, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes; whatever is not present reads as zeros, so ask `has_all` or the ledger before."""
+        data = self.content(inode, offset, length)
+        self.map.touch(inode, chunk_range(offset, length, self.map.chunk_bytes))
+        return data if len(data) == length else data + bytes(length - len(data))
+
+    def content(self, inode: InodeNumber, offset: int, length: int) -> bytes:
+        """As `read`, but cut off where the cached content ends. A chunk's content is what is sealed."""
+        record = self.map.inodes.get(inode)
+        wanted = 0 if record is None else min(offset + length, record.end) - offset
+        if wanted <= 0:
+            return b""
+        data = self.files.read(inode, offset, wanted)
+        if len(data) != wanted:
+            raise FilesystemError(errno.EIO, f"the cache file of inode {inode} was shortened by somebody else")
+        return data
+
+    def content_length(self, key: ChunkKey) -> int:
+        """How long the content of a present chunk is."""
+        return max(0, min(self.map.chunk_bytes, self.map.inodes[key.inode].end - key.chunk * self.map.chunk_bytes))
+
+    # -- room ---------------------------------------------------------------------------------------------------
+
+    def growth(self, inode: InodeNumber, chunks: range, end: int) -> int:
+        """How many bytes the cache would grow by if `chunks` became present and the content reached `end`."""
+        chunk_bytes = self.map.chunk_bytes
+        record = self.map.inodes.get(inode)
+        if record is None:
+            last_bytes = end - (chunks.stop - 1) * chunk_bytes
+            return (len(chunks) - 1) * chunk_bytes + min(chunk_bytes, -(-last_bytes // 4096) * 4096)
+        end = max(end, record.end)
+        more = sum(not record.has(index) for index in chunks)
+        in_chunks = (end - 1) // chunk_bytes in chunks
+        return record.weight_of(chunk_bytes, more=more, end=end, last_present=in_chunks) - record.weight
+
+    def reserve(self, inode: InodeNumber, chunks: range, end: int) -> bool:
+        """Evict until that growth fits into the budget and on the disk; False when it cannot be made to.
+
+        The eviction may take chunks of the same inode, so look at presence after it, not before.
+        """
+        while (shortage := self._shortage(self.growth(inode, chunks, end))) > 0:
+            if not self.evict(shortage):
+                return False
+        return True
+
+    def has_room(self, inode: InodeNumber, chunks: range, end: int) -> bool:
+        """Whether that growth fits as things are, without evicting."""
+        return self._shortage(self.growth(inode, chunks, end)) <= 0
+
+    def _shortage(self, growth: int) -> int:
+        if growth <= 0:
+            return 0
+        over_budget = self.map.weight + growth - self._limit_bytes
+        return max(over_budget, self._min_free_bytes + growth - self.files.free_bytes())
+
+    def evict(self, shortage: int) -> bool:
+        """Evict of the longest unused group as much as helps, and a little more; False if nothing may be evicted."""
+        found = self.map.evictable()
+        if found is None:
+            return False
+        inode, clean = found
+        chunk_bytes = self.map.chunk_bytes
+        for index in clean[: max(_EVICT_AT_ONCE, -(-shortage // chunk_bytes))]:
+            self._drop(inode, index, ChunkEvent.EVICT)
+            self.evicted_count += 1
+        self._remove_if_empty(self.map.inodes[inode])
+        return True
+
+    def evict_all(self) -> None:
+        """Evict whatever may be evicted."""
+        while self.evict(1 << 62):
+            pass
+
+    def _drop(self, inode: InodeNumber, index: ChunkIndex, event: ChunkEvent) -> None:
+        chunk_bytes = self.map.chunk_bytes
+        # The hole first: a chunk must not be called absent while its bytes are still there (rule 1).
+        self.files.punch(inode, index * chunk_bytes, chunk_bytes)
+        self.map.move(ChunkKey(inode, index), event)
+
+    def _remove_if_empty(self, record: InodeChunks) -> None:
+        if record.count or record.doomed:
+            return
+        if record.disk_end:
+            self.files.remove(record.inode)
+            record.end = record.disk_end = 0
+            self.map.reweigh(record)
+        self.unsynced.discard(record.inode)
+        self.map.forget_if_empty(record.inode)
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def needs_settling(self, inode: InodeNumber, end: int) -> bool:
+        """Whether content up to `end` would lie over bytes that were cut and are not gone yet: `settle` first."""
+        record = self.map.inodes.get(inode)
+        return record is not None and record.doomed and end > record.end
+
+    def write(self, inode: InodeNumber, offset: int, data: Buffer, fills: Mapping[ChunkIndex, bytes]) -> None:
+        """Take new content: `fills` (what Discord has of partly covered chunks) below it, all chunks dirty.
+
+        Room has been made. Raises FilesystemError with nothing changed but, perhaps, the very range in dirty chunks.
+        """
+        end = offset + len(data)
+        assert not self.needs_settling(inode, end)
+        chunks = chunk_range(offset, len(data), self.map.chunk_bytes)
+        record = self.map.at(inode)
+        try:
+            for filled, plain in fills.items():
+                start = filled * self.map.chunk_bytes
+                self.files.write(inode, start, plain, create=not record.disk_end)
+                end = max(end, start + len(plain))
+            self.files.write(inode, offset, data, create=not record.disk_end)
+            revision = self._ledger.mark_dirty(inode, ChunkIndex(chunks.start), len(chunks))
+        except BaseException:
+            self._undo(record, chunks)
+            raise
+        self._reach(record, end)
+        now = trio.current_time()
+        for index in chunks:
+            self.map.wrote(ChunkKey(inode, ChunkIndex(index)), revision, now)
+        self.unsynced.add(inode)
+
+    def fill(self, key: ChunkKey, plain: bytes) -> bool:
+        """Keep what a fetch brought; False (and nothing changed) if there is no place for it now."""
+        chunk_bytes = self.map.chunk_bytes
+        start = key.chunk * chunk_bytes
+        end = start + len(plain)
+        chunks = range(key.chunk, key.chunk + 1)
+        if not plain or self.needs_settling(key.inode, end) or not self.reserve(key.inode, chunks, end):
+            return False
+        record = self.map.at(key.inode)
+        try:
+            self.files.write(key.inode, start, plain, create=not record.disk_end)
+        except FilesystemError as error:
+            log.warning("fetched data could not be cached: %s", error)
+            self._undo(record, chunks)
+            return False
+        self._reach(record, end)
+        self.map.move(key, ChunkEvent.FETCHED)
+        return True
+
+    def _reach(self, record: InodeChunks, end: int) -> None:
+        record.end = max(record.end, end)
+        record.disk_end = max(record.disk_end, record.end)
+
+    def _undo(self, record: InodeChunks, chunks: range) -> None:
+        """After a write that failed half-way: make holes again, and drop clean chunks that it may have touched."""
+        if not record.disk_end:
+            self.files.remove(record.inode)
+            self.map.forget_if_empty(record.inode)
+            return
+        for index in map(ChunkIndex, chunks):
+            state = self.map.state(ChunkKey(record.inode, index))
+            if state is ChunkState.CLEAN:
+                self._drop(record.inode, index, ChunkEvent.EVICT)
+            elif state not in IRREPLACEABLE:
+                self.files.punch(record.inode, index * self.map.chunk_bytes, self.map.chunk_bytes)
+        self.files.truncate(record.inode, record.disk_end)
+        self._remove_if_empty(record)
+
+    # -- cutting ------------------------------------------------------------------------------------------------
+
+    def cut(self, inode: InodeNumber, size_bytes: int) -> None:
+        """The file is now `size_bytes` long. Records the cut in the ledger, and what is left of the boundary chunk."""
+        chunk_bytes = self.map.chunk_bytes
+        first = chunk_count(size_bytes, chunk_bytes)
+        self._ledger.cut_chunks(inode, ChunkIndex(first))
+        record = self.map.inodes.get(inode)
+        if record is None:
+            return
+        boundary = size_bytes // chunk_bytes
+        weight = record.weight
+        was_doomed = record.doomed or self.map.irreplaceable(inode, boundary)
+        shortened = record.has(boundary) and boundary < first and record.end > size_bytes
+        gone = [index for index in record.indices() if index >= first]
+        gone += [index for index in record.entries if index >= first and not record.has(index)]
+        for index in gone:
+            self._recorded.pop(ChunkKey(inode, index), None)
+            self.map.move(ChunkKey(inode, index), ChunkEvent.CUT)
+        record.end = min(record.end, size_bytes)
+        if shortened:
+            self._rewritten(inode, ChunkIndex(boundary))
+        self._shorten(record, weight, at_once=not was_doomed)
+        self.changed.unpark_all()
+
+    def _rewritten(self, inode: InodeNumber, index: ChunkIndex) -> None:
+        revision = self._ledger.mark_dirty(inode, index, 1)
+        self.map.wrote(ChunkKey(inode, index), revision, trio.current_time())
+
+    def _shorten(self, record: InodeChunks, weight: int, *, at_once: bool) -> None:
+        if record.disk_end > record.end:
+            if at_once:
+                self._destroy_tail(record)
+            else:
+                self.map.reweigh(record)
+                record.doomed_bytes += max(0, weight - record.weight)
+                self._cut_number += 1
+                self._doomed[record.inode] = self._cut_number
+                self.unsettled.unpark_all()
+        self.map.reweigh(record)
+        self._remove_if_empty(record)
+
+    def _destroy_tail(self, record: InodeChunks) -> None:
+        if record.count or record.end:
+            self.files.truncate(record.inode, record.end)
+            self.unsynced.add(record.inode)
+        else:
+            self.files.remove(record.inode)
+            self.unsynced.discard(record.inode)
+        record.disk_end = record.end
+        record.doomed_bytes = 0
+        self.map.reweigh(record)
+
+    # -- what waits for durability ------------------------------------------------------------------------------
+
+    def recorded(self, key: ChunkKey) -> None:
+        """The chunk's pack was recorded just now; it may be evicted once that is durable."""
+        entry = self.map.entry(key)
+        assert entry is not None
+        self._recorded[key] = entry.revision
+        self.unsettled.unpark_all()
+
+    @property
+    def settle_count(self) -> int:
+        """How many cuts and records wait for `settle`."""
+        return len(self._doomed) + len(self._recorded)
+
+    async def settle(self) -> None:
+        """Make the ledger durable; then destroy what was cut before, and free for eviction what was recorded before."""
+        doomed, recorded = dict(self._doomed), dict(self._recorded)
+        await self._ledger.make_durable()
+        for inode, number in doomed.items():
+            # A later cut of the same file is not durable yet: the next settle does both.
+            if self._doomed.get(inode) == number:
+                record = self.map.inodes[inode]
+                self._destroy_tail(record)
+                del self._doomed[inode]
+                self._remove_if_empty(record)
+        for key, revision in recorded.items():
+            if self._recorded.get(key) == revision:
+                del self._recorded[key]
+                entry = self.map.entry(key)
+                if entry is not None and entry.state is ChunkState.RECORDED and entry.revision == revision:
+                    self.map.move(key, ChunkEvent.SETTLE)
+        self.changed.unpark_all()

@@ -1,0 +1,285 @@
+"""What the cache holds, chunk by chunk, in memory: presence, state, recency, and what it all weighs. No I/O.
+
+Presence is one bit per chunk, in groups of 64, so a file of terabytes costs nothing where it is sparse.
+A chunk that is merely present or absent has no further record; every other state has an `Entry`. All moves
+go through the table of `states`.
+
+Two lengths are kept per inode. `end` is where its cached content ends: nothing beyond is ever shown. `disk_end` is
+where the cache file ends. They differ only while bytes that were cut wait for the cut to become durable (see
+`cache`): those bytes still weigh, and must go before the file grows over them.
+
+An inode weighs its present chunks, the last one only up to `end`, in blocks of the disk. That is never less than what
+the sparse file takes, and small files weigh little.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from disfs.chunkstore.states import IRREPLACEABLE, PRESENT, UNSENT, ChunkEvent, ChunkState, moved
+from disfs.values import ChunkIndex, ChunkKey, Revision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from disfs.values import InodeNumber
+
+GROUP_CHUNKS = 64
+BLOCK_BYTES = 4096
+_NO_REVISION = Revision(0)
+
+
+@dataclass(slots=True)
+class Entry:
+    """A chunk in a state that one bit cannot tell."""
+
+    state: ChunkState
+    length: int = 0
+    """What it weighs among the dirty bytes."""
+    revision: Revision = _NO_REVISION
+    written_at: float = 0.0
+    dirty_since: float = 0.0
+    sent_revision: Revision = _NO_REVISION
+    """The revision of the copy that is being sent."""
+    recorded_revision: Revision = _NO_REVISION
+    """The newest revision that is in Discord and recorded."""
+    urgent: bool = False
+    """Somebody waits for it: no delay."""
+
+
+@dataclass(slots=True)
+class InodeChunks:
+    """The cached chunks of one inode."""
+
+    inode: InodeNumber
+    end: int = 0
+    disk_end: int = 0
+    present: dict[int, int] = field(default_factory=dict)
+    """Group number -> 64 bits, one for each present chunk."""
+    count: int = 0
+    """How many bits are set."""
+    entries: dict[ChunkIndex, Entry] = field(default_factory=dict)
+    weight: int = 0
+    doomed_bytes: int = 0
+    """What of the weight is due to bytes that were cut and are still in the cache file."""
+
+    @property
+    def doomed(self) -> bool:
+        """Whether bytes that were cut are still in the cache file."""
+        return self.disk_end > self.end
+
+    def has(self, index: int) -> bool:
+        """Whether chunk `index` is present."""
+        group, bit = divmod(index, GROUP_CHUNKS)
+        return bool(self.present.get(group, 0) >> bit & 1)
+
+    def has_all(self, chunks: range) -> bool:
+        """Whether all of `chunks` are present."""
+        return all(map(self.has, chunks))
+
+    def indices(self) -> Iterator[ChunkIndex]:
+        """The present chunks, in order."""
+        for group in sorted(self.present):
+            bits = self.present[group]
+            for bit in range(GROUP_CHUNKS):
+                if bits >> bit & 1:
+                    yield ChunkIndex(group * GROUP_CHUNKS + bit)
+
+    def set(self, index: int, value: bool) -> None:
+        """Set or clear one bit."""
+        group, bit = divmod(index, GROUP_CHUNKS)
+        bits = self.present.get(group, 0)
+        if bool(bits >> bit & 1) == value:
+            return
+        self.count += 1 if value else -1
+        bits ^= 1 << bit
+        if bits:
+            self.present[group] = bits
+        else:
+            del self.present[group]
+
+    def weight_of(self, chunk_bytes: int, *, more: int = 0, end: int | None = None, last_present: bool = False) -> int:
+        """What the inode weighs, or would weigh with `more` chunks and another end."""
+        end = self.end if end is None else end
+        count = self.count + more
+        if not count:
+            return self.doomed_bytes
+        last = (end - 1) // chunk_bytes
+        if not (last_present or self.has(last)):
+            return count * chunk_bytes + self.doomed_bytes
+        used = -(-(end - last * chunk_bytes) // BLOCK_BYTES) * BLOCK_BYTES
+        return (count - 1) * chunk_bytes + min(chunk_bytes, used) + self.doomed_bytes
+
+
+class ChunkMap:
+    """All inodes' chunks, the dirty ones among them, and the order in which clean ones are evicted."""
+
+    def __init__(self, chunk_bytes: int) -> None:
+        self.chunk_bytes = chunk_bytes
+        self.inodes: dict[InodeNumber, InodeChunks] = {}
+        self.weight = 0
+        self.dirty_bytes = 0
+        self.dirty_count = 0
+        self.lost_count = 0
+        self.waiting: dict[InodeNumber, set[ChunkIndex]] = {}
+        """The chunks in state DIRTY: those that a send may take."""
+        self.by_quiet: OrderedDict[ChunkKey, None] = OrderedDict()
+        """The same chunks, the one that was not written for longest first."""
+        self.by_age: OrderedDict[ChunkKey, None] = OrderedDict()
+        """The same chunks, the one that is dirty for longest first."""
+        self.urgent: set[ChunkKey] = set()
+        """Those of them that somebody waits for."""
+        self.recent: OrderedDict[tuple[InodeNumber, int], None] = OrderedDict()
+        """Groups that may hold evictable chunks, the longest unused first."""
+
+    def at(self, inode: InodeNumber) -> InodeChunks:
+        """The record of an inode, made if there is none."""
+        chunks = self.inodes.get(inode)
+        if chunks is None:
+            chunks = self.inodes[inode] = InodeChunks(inode)
+        return chunks
+
+    def state(self, key: ChunkKey) -> ChunkState:
+        """The state of one chunk."""
+        chunks = self.inodes.get(key.inode)
+        if chunks is None:
+            return ChunkState.ABSENT
+        entry = chunks.entries.get(key.chunk)
+        if entry is not None:
+            return entry.state
+        return ChunkState.CLEAN if chunks.has(key.chunk) else ChunkState.ABSENT
+
+    def entry(self, key: ChunkKey) -> Entry | None:
+        """The entry of a chunk that has one."""
+        chunks = self.inodes.get(key.inode)
+        return None if chunks is None else chunks.entries.get(key.chunk)
+
+    def move(self, key: ChunkKey, event: ChunkEvent) -> ChunkState:
+        """Let `event` happen to a chunk and return its new state; raises before anything changed if it cannot."""
+        state = moved(before := self.state(key), event)
+        chunks = self.at(key.inode)
+        entry = chunks.entries.get(key.chunk)
+        if state in {ChunkState.ABSENT, ChunkState.CLEAN}:
+            chunks.entries.pop(key.chunk, None)
+        elif entry is None:
+            chunks.entries[key.chunk] = Entry(state)
+        else:
+            entry.state = state
+        self._count(key, before, state, entry)
+        chunks.set(key.chunk, state in PRESENT)
+        if state is ChunkState.CLEAN:
+            self.touch(key.inode, range(key.chunk, key.chunk + 1), insert=True)
+        self.reweigh(chunks)
+        return state
+
+    def _count(self, key: ChunkKey, before: ChunkState, state: ChunkState, entry: Entry | None) -> None:
+        self.lost_count += (state is ChunkState.LOST) - (before is ChunkState.LOST)
+        if before in UNSENT and state not in UNSENT:
+            assert entry is not None
+            self.dirty_count -= 1
+            self.dirty_bytes -= entry.length
+            entry.length, entry.urgent = 0, False
+        elif state in UNSENT and before not in UNSENT:
+            self.dirty_count += 1
+        if state is ChunkState.DIRTY and before is not ChunkState.DIRTY:
+            self._enqueue(key, first=before is ChunkState.SENDING)
+        elif before is ChunkState.DIRTY and state is not ChunkState.DIRTY:
+            self._dequeue(key)
+
+    def _enqueue(self, key: ChunkKey, *, first: bool) -> None:
+        self.waiting.setdefault(key.inode, set()).add(key.chunk)
+        self.by_quiet[key] = self.by_age[key] = None
+        if first:  # its send failed: it has waited before
+            self.by_quiet.move_to_end(key, last=False)
+            self.by_age.move_to_end(key, last=False)
+        if self.inodes[key.inode].entries[key.chunk].urgent:
+            self.urgent.add(key)
+
+    def _dequeue(self, key: ChunkKey) -> None:
+        waiting = self.waiting[key.inode]
+        waiting.discard(key.chunk)
+        if not waiting:
+            del self.waiting[key.inode]
+        del self.by_quiet[key], self.by_age[key]
+        self.urgent.discard(key)
+
+    def hasten(self, key: ChunkKey) -> None:
+        """Somebody waits until this dirty chunk is in Discord."""
+        self.inodes[key.inode].entries[key.chunk].urgent = True
+        if key in self.by_quiet:
+            self.urgent.add(key)
+
+    def wrote(self, key: ChunkKey, revision: Revision, now: float) -> None:
+        """A chunk has new content of `revision`; the inode's `end` is already the new one."""
+        before = self.state(key)
+        self.move(key, ChunkEvent.WRITE)
+        chunks = self.inodes[key.inode]
+        entry = chunks.entries[key.chunk]
+        length = min(self.chunk_bytes, chunks.end - key.chunk * self.chunk_bytes)
+        self.dirty_bytes += length - entry.length
+        entry.length, entry.revision, entry.written_at = length, revision, now
+        if before not in UNSENT:
+            entry.dirty_since = now
+        if entry.state is ChunkState.DIRTY:
+            self.by_quiet.move_to_end(key)
+
+    def reweigh(self, chunks: InodeChunks) -> None:
+        """Work out anew what an inode weighs, after its bits or its ends have changed."""
+        weight = chunks.weight_of(self.chunk_bytes)
+        self.weight += weight - chunks.weight
+        chunks.weight = weight
+
+    def forget_if_empty(self, inode: InodeNumber) -> bool:
+        """Drop an inode's record if nothing of it is cached or under way; True if it was dropped."""
+        chunks = self.inodes.get(inode)
+        if chunks is None or chunks.count or chunks.entries or chunks.doomed:
+            return False
+        assert not chunks.weight
+        del self.inodes[inode]
+        return True
+
+    def touch(self, inode: InodeNumber, chunks: range, *, insert: bool = False) -> None:
+        """`chunks` were used: their groups are evicted last. `insert` when one of them has become clean."""
+        for group in range(chunks.start // GROUP_CHUNKS, (chunks.stop - 1) // GROUP_CHUNKS + 1):
+            if insert or (inode, group) in self.recent:
+                self.recent[inode, group] = None
+                self.recent.move_to_end((inode, group))
+
+    def evictable(self) -> tuple[InodeNumber, list[ChunkIndex]] | None:
+        """The clean chunks of the group that was unused for longest; None when no chunk may go."""
+        while self.recent:
+            inode, group = next(iter(self.recent))
+            clean = self._clean_in(inode, group)
+            if clean:
+                return inode, clean
+            # Dirty again, or gone. It comes back to the queue when one of its chunks becomes clean.
+            del self.recent[inode, group]
+        return None
+
+    def _clean_in(self, inode: InodeNumber, group: int) -> list[ChunkIndex]:
+        chunks = self.inodes.get(inode)
+        bits = 0 if chunks is None else chunks.present.get(group, 0)
+        if chunks is None or not bits:
+            return []
+        first = group * GROUP_CHUNKS
+        indices = (ChunkIndex(first + bit) for bit in range(GROUP_CHUNKS) if bits >> bit & 1)
+        return [index for index in indices if index not in chunks.entries]
+
+    def irreplaceable(self, inode: InodeNumber, first: int) -> bool:
+        """Whether a chunk from `first` on is the only durable copy that this machine knows of."""
+        chunks = self.inodes.get(inode)
+        if chunks is None:
+            return False
+        return any(e.state in IRREPLACEABLE for index, e in chunks.entries.items() if index >= first)
+
+    def all_keys(self, states: Iterable[ChunkState]) -> list[ChunkKey]:
+        """Every chunk whose entry is in one of `states`; a scan, for rare use."""
+        wanted = frozenset(states)
+        return [
+            ChunkKey(chunks.inode, index)
+            for chunks in self.inodes.values()
+            for index, entry in chunks.entries.items()
+            if entry.state in wanted
+        ]

@@ -1,0 +1,70 @@
+"""The numbers that the chunk store keeps to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from disfs.spans import DEFAULT_CHUNK_BYTES
+
+_KIB = 1024
+_MIB = 1024 * _KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkStoreSettings:
+    """Sizes in bytes, times in seconds; every bound of the chunk store is here."""
+
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES
+    """Fixed when the volume is made."""
+
+    cache_bytes: int = 4096 * _MIB
+    """The budget of the local cache, kept at all times. A single write of more than this cannot succeed."""
+    dirty_limit_bytes: int | None = None
+    """Writers wait above it; None stands for half the cache."""
+    min_free_bytes: int = 256 * _MIB
+    """How much of the disk under the cache is left to others."""
+    open_files: int = 256
+    """How many cache files are held open at once."""
+
+    writeback_delay_seconds: float = 5.0
+    """A chunk is sent once it has not been written for so long."""
+    writeback_age_seconds: float = 60.0
+    """A chunk that is written again and again is sent after so long all the same."""
+    attachment_bytes: int = 10 * _MIB
+    """A first guess, from the guild's tier; what Discord refuses lowers it."""
+    attachment_margin_bytes: int = 4 * _KIB
+    """Packs stay so far below the attachment limit."""
+    message_bytes: int = 24 * _MIB
+    """How much one message carries."""
+    attachments_per_message: int = 10
+    sends_per_channel: int = 1
+    """How many messages are on their way to one channel at once."""
+    backoff_seconds: float = 1.0
+    """The first pause after a failed send; it doubles."""
+    backoff_limit_seconds: float = 30.0
+    rest_seconds: float = 30.0
+    """How long a channel rests that refuses us for good, before it is tried again."""
+    seal_threads: int = 2
+
+    fetch_bytes: int = 4 * _MIB
+    """The most that one Range request brings."""
+    fetches: int = 8
+    """How many Range requests run at once, readahead included."""
+    readahead_bytes: int = 16 * _MIB
+    """The largest readahead window; 0 turns readahead off."""
+
+    sweep_grace_seconds: float = 60.0
+    """How long a message holds nothing live before it is deleted."""
+    sweep_interval_seconds: float = 15.0
+    settle_seconds: float = 1.0
+    """How long bytes that were cut wait in the cache before the cut is made durable on their account."""
+
+    @property
+    def dirty_bytes(self) -> int:
+        """The dirty limit, with its default worked out."""
+        return self.cache_bytes // 2 if self.dirty_limit_bytes is None else self.dirty_limit_bytes
+
+    @property
+    def high_mark_bytes(self) -> int:
+        """Above so many dirty bytes nothing waits for the writeback delay."""
+        return self.dirty_bytes // 2

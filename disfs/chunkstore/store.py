@@ -1,0 +1,381 @@
+"""The chunk store: what the filesystem reads, writes and cuts, whatever is cached, in Discord, or on its way.
+
+The facade over cache, fetch, readahead, writeback and sweep, and the place where they are put together. It decides in
+one step and re-reads what it relies on after each await: every method that waits is a loop "what is missing? fetch it,
+look again", ending in a step in which nothing is missing any more.
+
+Start order: `start`, then `run` in the daemon's nursery. Stop order: `drain` (or not), cancel `run`, `stop`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from disfs.chunkstore.cache import Cache
+from disfs.chunkstore.fetch import Fetcher
+from disfs.chunkstore.files import CacheFiles
+from disfs.chunkstore.presence import ChunkMap
+from disfs.chunkstore.readahead import Readahead
+from disfs.chunkstore.recovery import note_clean_stop, recover
+from disfs.chunkstore.settings import ChunkStoreSettings
+from disfs.chunkstore.states import UNSENT, ChunkState
+from disfs.chunkstore.sweep import Sweeper
+from disfs.chunkstore.syncing import CacheSync
+from disfs.chunkstore.writeback import Writeback
+from disfs.errors import DirtyDataLostError, DisfsError, FilesystemError
+from disfs.spans import chunk_range, spans
+from disfs.values import ChunkIndex, ChunkKey
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from disfs.chunkstore.fetch import FetchStatistics, Target
+    from disfs.chunkstore.keys import VolumeKey
+    from disfs.chunkstore.ledger import ChunkLedger
+    from disfs.chunkstore.recovery import CacheMarks
+    from disfs.chunkstore.sweep import SweepStatistics
+    from disfs.chunkstore.transport.base import Buffer, Transport
+    from disfs.chunkstore.writeback import WritebackStatistics
+    from disfs.spans import Span
+    from disfs.values import ChannelId, InodeNumber
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkStoreStatistics:
+    """For `disfs status`."""
+
+    cache_bytes: int
+    cache_limit_bytes: int
+    dirty_bytes: int
+    dirty_chunks: int
+    dirty_limit_bytes: int
+    lost_chunks: int
+    """Dirty chunks whose only copy is gone from the cache; reading them is an error."""
+    evicted_chunks: int
+    open_files: int
+    unsettled: int
+    """Cuts and records that wait until they are durable."""
+    writeback: WritebackStatistics
+    fetch: FetchStatistics
+    sweep: SweepStatistics
+
+    @property
+    def sending_bytes(self) -> int:
+        """Of the dirty bytes, those on their way."""
+        return self.writeback.sending_bytes
+
+
+class ChunkStore:
+    """The contents of a volume's files. Call it on trio's main thread."""
+
+    def __init__(
+        self,
+        *,
+        ledger: ChunkLedger,
+        transport: Transport,
+        channels: Sequence[ChannelId],
+        volume_key: VolumeKey,
+        cache_directory: Path,
+        settings: ChunkStoreSettings | None = None,
+        message_text: str = "disfs: data of a volume, do not delete",
+    ) -> None:
+        self._settings = settings = settings or ChunkStoreSettings()
+        self._chunk_bytes = settings.chunk_bytes
+        self._ledger = ledger
+        self._files = CacheFiles(cache_directory, settings.open_files)
+        self._map = ChunkMap(settings.chunk_bytes)
+        self._cache = Cache(
+            self._files,
+            self._map,
+            ledger,
+            limit_bytes=settings.cache_bytes,
+            min_free_bytes=settings.min_free_bytes,
+        )
+        self._sync = CacheSync(self._cache)
+        self._fetcher = Fetcher(ledger, transport, self._cache, volume_key, settings)
+        self._writeback = Writeback(ledger, transport, self._cache, volume_key, channels, settings, message_text)
+        self._sweeper = Sweeper(ledger, transport, settings)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def start(
+        self, size_of: Callable[[InodeNumber], Awaitable[int | None]], marks: CacheMarks | None = None
+    ) -> CacheMarks:
+        """Take over the cache directory; once, before anything else.
+
+        `size_of` gives an inode's recorded size, None for one that is unknown. `marks` is what the last `start` or
+        `stop` returned; None, or marks without a clean stop, make clean cached data be dropped. The caller stores
+        the returned marks beside the ledger before the first write is made durable.
+        """
+        dirty = self._ledger.dirty_chunks()
+        sizes = {inode: await size_of(inode) for inode in {row.key.inode for row in dirty}}
+        marks, lost = recover(self._files, self._map, dirty, sizes, marks)
+        for inode in sorted({key.inode for key in lost}):
+            count = sum(key.inode == inode for key in lost)
+            name = await self._name(inode)
+            log.error("%d chunks of %s were not sent and are not in the cache any more: lost", count, name)
+        # Nobody knows whether what survived a crash of this process would survive one of the machine.
+        self._cache.unsynced.update(self._map.inodes)
+        while self._map.weight > self._settings.cache_bytes and self._cache.evict(1):
+            pass  # the budget was made smaller since the last run
+        return marks
+
+    async def run(self) -> None:
+        """Send, settle, sweep and carry fetches, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._fetcher.run)
+            nursery.start_soon(self._writeback.run)
+            nursery.start_soon(self._sweeper.run)
+            nursery.start_soon(self._settle_now_and_then)
+
+    async def stop(self) -> CacheMarks:
+        """Leave a note of what is cached, and close; after `run` has ended. The caller stores the marks.
+
+        What is still dirty stays in the cache for the next start.
+        """
+        try:
+            await self._cache.settle()
+            return await trio.to_thread.run_sync(note_clean_stop, self._files, self._map)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the cache files without a note, as a crash would; closing twice is harmless."""
+        self._files.close()
+
+    async def _settle_now_and_then(self) -> None:
+        while True:
+            if not self._cache.settle_count:
+                await self._cache.unsettled.park()
+            await trio.sleep(self._settings.settle_seconds)
+            try:
+                await self._cache.settle()
+            except DisfsError:
+                log.exception("the metadata cannot be made durable; what was cut or sent keeps its place in the cache")
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def new_readahead(self) -> Readahead:
+        """Sequential detection for one handle; close it with the handle."""
+        limit = min(self._settings.readahead_bytes, self._settings.cache_bytes // 4)
+        return Readahead(self._fetcher, self._chunk_bytes, limit)
+
+    async def read(self, inode: InodeNumber, offset: int, length: int, readahead: Readahead | None = None) -> bytes:
+        """Exactly `length` bytes; holes are zeros, and so is what lies past the end: the caller clips.
+
+        No checkpoint if all of it is cached. FilesystemError(EIO) if any of it cannot be had; the log names the file.
+        """
+        if readahead is not None and (ahead := readahead.on_read(offset, length)) is not None:
+            await self._fetch_ahead(inode, *ahead, readahead)
+        if self._cache.has_all(inode, chunk_range(offset, length, self._chunk_bytes)):
+            return self._cache.read(inode, offset, length)
+        data = bytearray(length)
+        missing = list(spans(offset, length, self._chunk_bytes))
+        while missing:
+            missing = await self._read_some(inode, offset, data, missing)
+        return bytes(data)
+
+    async def _read_some(self, inode: InodeNumber, offset: int, data: bytearray, missing: list[Span]) -> list[Span]:
+        """Copy what is at hand, fetch what is in Discord; returns the spans that have to be looked at again."""
+        targets = await self._fetcher.locate(inode, [span.index for span in missing])
+        away: list[Span] = []
+        for span in missing:
+            position = span.index * self._chunk_bytes + span.start
+            state = self._state(inode, span.index)
+            if state not in {ChunkState.ABSENT, ChunkState.FETCHING}:
+                _copy(self._cache.read(inode, position, span.length), data, position - offset)
+            elif span.index in targets:
+                away.append(span)
+        # What is neither cached nor in Discord is a hole, and `data` began as zeros.
+        plains = await self._fetcher.fetch(targets[span.index] for span in away) if away else {}
+        for span in away:
+            if span.index in plains:
+                plain = memoryview(plains[span.index])[span.start : span.end]
+                _copy(plain, data, span.index * self._chunk_bytes + span.start - offset)
+        return [span for span in away if span.index not in plains]
+
+    async def _fetch_ahead(self, inode: InodeNumber, start: int, end: int, readahead: Readahead) -> None:
+        chunks = chunk_range(start, end - start, self._chunk_bytes)
+        absent = [index for index in chunks if self._map.state(ChunkKey(inode, ChunkIndex(index))) is ChunkState.ABSENT]
+        targets = await self._fetcher.locate(inode, absent)
+        if targets:
+            readahead.began(await self._fetcher.begin(targets.values(), ahead=True))
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    async def write(self, inode: InodeNumber, offset: int, data: Buffer) -> None:
+        """Take `data` into the cache as dirty content: durable after `sync`, in Discord after writeback.
+
+        Waits while too much is dirty; FilesystemError(ENOSPC), with nothing written, when waiting is pointless. No
+        checkpoint follows its last change, so what the caller does next belongs to the same step.
+        """
+        length = memoryview(data).nbytes
+        if not length:
+            return
+        chunks = chunk_range(offset, length, self._chunk_bytes)
+        edges = [s.index for s in spans(offset, length, self._chunk_bytes) if s.length < self._chunk_bytes]
+        held: dict[Target, bytes] = {}
+        while True:
+            end = max(offset + length, *(_reach(target, held, self._chunk_bytes) for target in held), 0)
+            await self._wait_for_room(inode, chunks, end)
+            targets = await self._remote(inode, edges)
+            absent = [target for target in targets if target not in held]
+            if not absent and self._cache.has_room(inode, chunks, end) and not self._cache.needs_settling(inode, end):
+                break
+            await self._hold(absent, held)
+        self._cache.write(inode, offset, data, {t.key.chunk: held[t] for t in targets})
+        self._writeback.poke()
+
+    async def _remote(self, inode: InodeNumber, indices: Iterable[int]) -> list[Target]:
+        """Where those of the chunks lie that only Discord has; EIO for a lost one."""
+        away = {ChunkState.ABSENT, ChunkState.FETCHING}
+        return list((await self._fetcher.locate(inode, [i for i in indices if self._state(inode, i) in away])).values())
+
+    async def _hold(self, targets: Sequence[Target], held: dict[Target, bytes]) -> None:
+        """Fetch for a partial write or a cut: the contents are kept at hand, whether or not the cache has room."""
+        if targets:
+            plains = await self._fetcher.fetch(targets)
+            held.update({target: plains[target.key.chunk] for target in targets if target.key.chunk in plains})
+
+    async def _wait_for_room(self, inode: InodeNumber, chunks: range, end: int) -> None:
+        while True:
+            if self._cache.needs_settling(inode, end):
+                await self._cache.settle()
+            elif self._dirty_fits(inode, chunks, end) and self._cache.reserve(inode, chunks, end):
+                return
+            else:
+                await self._wait_for_writeback()
+
+    def _dirty_fits(self, inode: InodeNumber, chunks: range, end: int) -> bool:
+        growth = self._dirty_growth(inode, chunks, end)
+        # A single write above the limit is let through rather than never.
+        fits = self._map.dirty_bytes + growth <= self._settings.dirty_bytes or not self._map.dirty_count
+        return fits or growth <= 0
+
+    def _dirty_growth(self, inode: InodeNumber, chunks: range, end: int) -> int:
+        growth = 0
+        for index in map(ChunkIndex, chunks):
+            entry = self._map.entry(ChunkKey(inode, index))
+            known = entry.length if entry is not None and entry.state in UNSENT else 0
+            growth += min(self._chunk_bytes, end - index * self._chunk_bytes) - known
+        return growth
+
+    async def _wait_for_writeback(self) -> None:
+        """Wait until something may have changed; ENOSPC if nothing can."""
+        if self._cache.settle_count:
+            await self._cache.settle()
+            return
+        if self._writeback.stopped:
+            raise FilesystemError(errno.ENOSPC, "the cache is full of data that Discord does not take")
+        if not self._map.dirty_count:
+            raise FilesystemError(errno.ENOSPC, "the cache, or the disk under it, has no room")
+        self._writeback.waiting_writers += 1
+        try:
+            self._writeback.poke()
+            await self._cache.changed.park()
+        finally:
+            self._writeback.waiting_writers -= 1
+
+    async def cut(self, inode: InodeNumber, size_bytes: int) -> None:
+        """The file is now `size_bytes` long, shorter or longer: nothing past that offset ever comes back.
+
+        Call it for every change of size that is not a write. No checkpoint follows its last change.
+        """
+        boundary, tail = divmod(size_bytes, self._chunk_bytes)
+        start = size_bytes - tail
+        held: dict[Target, bytes] = {}
+        while True:
+            if self._cache.needs_settling(inode, size_bytes):
+                await self._cache.settle()
+                continue
+            targets = await self._remote_boundary(inode, boundary) if tail else []
+            await self._hold([target for target in targets if target not in held], held)
+            longer = [target for target in targets if len(held.get(target, b"")) > tail]
+            if all(target in held for target in targets):
+                if not longer:
+                    break
+                await self._wait_for_room(inode, range(boundary, boundary + 1), size_bytes)
+                if await self._remote_boundary(inode, boundary) == targets and self._fits(inode, boundary, size_bytes):
+                    break
+        self._cache.cut(inode, size_bytes)
+        for target in longer:
+            self._cache.write(inode, start, held[target][:tail], {})
+        self._writeback.poke()
+
+    async def _remote_boundary(self, inode: InodeNumber, boundary: int) -> list[Target]:
+        if self._map.state(ChunkKey(inode, ChunkIndex(boundary))) is ChunkState.LOST:
+            return []  # shortened or not, it cannot be read; that must not keep anybody from cutting the rest
+        return await self._remote(inode, [boundary])
+
+    def _fits(self, inode: InodeNumber, boundary: int, end: int) -> bool:
+        return self._cache.has_room(inode, range(boundary, boundary + 1), end)
+
+    def discard(self, inode: InodeNumber) -> None:
+        """The inode is gone for good: so are its contents, sent or not."""
+        self._cache.cut(inode, 0)
+
+    # -- making safe --------------------------------------------------------------------------------------------
+
+    async def sync(self, inode: InodeNumber) -> None:
+        """Return when everything written to the inode so far would survive a power loss, as far as the cache goes."""
+        await self._sync.sync(inode)
+
+    async def sync_all(self) -> None:
+        """`sync` for every inode."""
+        await self._sync.sync_all()
+
+    async def drain(self) -> None:
+        """Return when every chunk that is dirty now is in Discord, and durably recorded as such.
+
+        Waits for ever while Discord does not take it; `statistics` says why. Cancelling loses nothing.
+        """
+        await self._writeback.drain()
+
+    async def sweep(self) -> None:
+        """Delete garbage in Discord now, as far as its grace time is over."""
+        await self._sweeper.sweep()
+
+    def statistics(self) -> ChunkStoreStatistics:
+        """Everything that a person may want to see."""
+        return ChunkStoreStatistics(
+            cache_bytes=self._map.weight,
+            cache_limit_bytes=self._settings.cache_bytes,
+            dirty_bytes=self._map.dirty_bytes,
+            dirty_chunks=self._map.dirty_count,
+            dirty_limit_bytes=self._settings.dirty_bytes,
+            lost_chunks=self._map.lost_count,
+            evicted_chunks=self._cache.evicted_count,
+            open_files=self._files.open_count,
+            unsettled=self._cache.settle_count,
+            writeback=self._writeback.statistics(),
+            fetch=self._fetcher.statistics(),
+            sweep=self._sweeper.statistics(),
+        )
+
+    def _state(self, inode: InodeNumber, index: int) -> ChunkState:
+        """The state of a chunk that somebody wants to use; EIO if it is lost."""
+        state = self._map.state(ChunkKey(inode, ChunkIndex(index)))
+        if state is ChunkState.LOST:
+            lost = DirtyDataLostError(f"chunk {index} of inode {inode} was not sent before the cache was deleted")
+            raise FilesystemError(errno.EIO, str(lost)) from lost
+        return state
+
+    async def _name(self, inode: InodeNumber) -> str:
+        paths = [path.decode(errors="backslashreplace") for path in await self._ledger.paths(inode)]
+        return " = ".join(paths) or f"inode {inode} (no name)"
+
+
+def _copy(source: bytes | memoryview, target: bytearray, position: int) -> None:
+    target[position : position + len(source)] = source
+
+
+def _reach(target: Target, held: dict[Target, bytes], chunk_bytes: int) -> int:
+    return target.key.chunk * chunk_bytes + len(held[target])

@@ -1,0 +1,98 @@
+"""Delete messages whose packs hold nothing live.
+
+The order is safe at every instant: what made the packs dead is durable before anything is deleted, and a
+message is forgotten only after Discord has deleted it. A crash between the two deletes it once more, which
+is harmless. The grace time runs from when this process first saw the message dead; readers that were
+on their way to it have then long arrived.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from disfs.chunkstore.transport.base import DELETE_LIMIT
+from disfs.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from disfs.chunkstore.ledger import ChunkLedger
+    from disfs.chunkstore.settings import ChunkStoreSettings
+    from disfs.chunkstore.transport.base import Transport
+    from disfs.values import ChannelId, DeadMessage, MessageId
+
+log = logging.getLogger(__name__)
+
+_LOOK_AT = 10 * DELETE_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class SweepStatistics:
+    """For `disfs status`."""
+
+    swept_messages: int
+    waiting_messages: int
+    """Dead, but within the grace time."""
+    failure: str | None
+    """Why the last sweep could not delete; None when all is well."""
+
+
+class Sweeper:
+    """Looks for dead messages now and then, and deletes them in bulk."""
+
+    def __init__(self, ledger: ChunkLedger, transport: Transport, settings: ChunkStoreSettings) -> None:
+        self._ledger = ledger
+        self._transport = transport
+        self._grace_seconds = settings.sweep_grace_seconds
+        self._interval_seconds = settings.sweep_interval_seconds
+        self._dead_since: dict[tuple[ChannelId, MessageId], float] = {}
+        self._swept = 0
+        self._failure: str | None = None
+
+    def statistics(self) -> SweepStatistics:
+        """Counters since the start."""
+        return SweepStatistics(self._swept, len(self._dead_since), self._failure)
+
+    async def run(self) -> None:
+        """Sweep until cancelled; a sweep that fails is tried again at the next turn."""
+        while True:
+            await trio.sleep(self._interval_seconds)
+            try:
+                await self.sweep()
+                self._failure = None
+            except StorageError as error:
+                if self._failure is None:
+                    log.warning("could not delete garbage in Discord, will try again: %s", error)
+                self._failure = str(error)
+
+    async def sweep(self) -> None:
+        """Delete what has been dead for the grace time."""
+        by_channel = self._ripe(await self._ledger.dead_messages(_LOOK_AT))
+        if not by_channel:
+            return
+        await self._ledger.make_durable()
+        for channel, messages in by_channel.items():
+            for position in range(0, len(messages), DELETE_LIMIT):
+                await self._delete(channel, messages[position : position + DELETE_LIMIT])
+
+    def _ripe(self, dead: Sequence[DeadMessage]) -> dict[ChannelId, list[DeadMessage]]:
+        now = trio.current_time()
+        seen = {(d.location.channel, d.location.message): d for d in dead}
+        self._dead_since = {key: self._dead_since.get(key, now) for key in seen}
+        ripe: dict[ChannelId, list[DeadMessage]] = {}
+        for key, message in seen.items():
+            if now - self._dead_since[key] >= self._grace_seconds:
+                ripe.setdefault(key[0], []).append(message)
+        return ripe
+
+    async def _delete(self, channel: ChannelId, messages: Sequence[DeadMessage]) -> None:
+        await self._transport.delete(channel, [message.location.message for message in messages])
+        await self._ledger.forget_messages(messages)
+        for message in messages:
+            self._dead_since.pop((channel, message.location.message), None)
+        self._swept += len(messages)
+        log.debug("deleted %d dead messages", len(messages))
