@@ -183,10 +183,10 @@ async def test_service_that_cannot_open_raises_at_entry() -> None:
     """What the service raises while it opens reaches the caller, and the thread is gone."""
 
     @asynccontextmanager
-    async def broken(publish: Publish) -> AsyncIterator[object]:
-        if publish:
+    async def broken(publish: Publish | None) -> AsyncIterator[object]:
+        if publish is not None:
             raise OSError("no")
-        yield
+        yield None
 
     with pytest.raises(OSError, match="no"):
         async with Bridge(broken):

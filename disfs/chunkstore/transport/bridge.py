@@ -125,6 +125,7 @@ class Bridge:
             return trio.lowlevel.Abort.FAILED
 
         if not self._post(self._begin, Call(number, method, arguments, options)):
+            await self._ended.wait()  # the loop is closed already; now also know why
             raise self._stopped()
         self._waiters[number] = waiter
         # An error that is raised here keeps this frame, and the frame must not keep the caller's buffers.
