@@ -24,7 +24,7 @@ class ChannelStore:
     async def get(self, channel: int) -> Channel | None:
         """One channel."""
         row = await self._database.row(
-            f"SELECT {_COLUMNS}, {_LAST} FROM channels WHERE id = ? AND deleted_ms IS NULL",  # noqa: S608 constants
+            f"SELECT {_COLUMNS}, {_LAST} FROM channels WHERE id = ? AND deleted_ms IS NULL",  # noqa: S608 - constants only
             (channel,),
         )
         return None if row is None else _channel(row)
@@ -37,7 +37,7 @@ class ChannelStore:
     async def list_all(self) -> list[Channel]:
         """All channels, oldest first."""
         rows = await self._database.rows(
-            f"SELECT {_COLUMNS}, {_LAST} FROM channels WHERE deleted_ms IS NULL ORDER BY id"  # noqa: S608 constants
+            f"SELECT {_COLUMNS}, {_LAST} FROM channels WHERE deleted_ms IS NULL ORDER BY id"  # noqa: S608 - constants only
         )
         return [_channel(row) for row in rows]
 
@@ -45,7 +45,7 @@ class ChannelStore:
         """Add a channel or replace its properties."""
         async with self._database.writing() as connection:
             await connection.execute(
-                f"INSERT INTO channels ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 constants
+                f"INSERT INTO channels ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants only
                 " ON CONFLICT (id) DO UPDATE SET name = excluded.name, topic = excluded.topic,"
                 " parent = excluded.parent, position = excluded.position, nsfw = excluded.nsfw,"
                 " slowmode = excluded.slowmode",

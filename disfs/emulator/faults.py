@@ -139,7 +139,7 @@ class FaultPlan:
     def add(self, fault: Fault) -> int:
         """Put a rule in force; returns its id."""
         number, self._next = self._next, self._next + 1
-        self._rules[number] = _Rule(fault, random.Random(fault.seed))  # noqa: S311 repeatable on purpose
+        self._rules[number] = _Rule(fault, random.Random(fault.seed))  # noqa: S311 - repeatable on purpose
         return number
 
     def pick(self, route: str, group: str, channel: str | None) -> Fault | None:

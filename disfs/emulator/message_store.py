@@ -52,7 +52,7 @@ class MessageStore:
             if nonce_since is not None and message.nonce is not None:
                 await _check_nonce(connection, message, nonce_since, nonce_per_channel)
             await connection.execute(
-                f"INSERT INTO messages ({_MESSAGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 constants
+                f"INSERT INTO messages ({_MESSAGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants only
                 (
                     message.id,
                     message.channel,
@@ -65,14 +65,14 @@ class MessageStore:
                 ),
             )
             await connection.executemany(
-                f"INSERT INTO attachments ({_ATTACHMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 constants
+                f"INSERT INTO attachments ({_ATTACHMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants only
                 [_values(attachment) for attachment in message.attachments],
             )
 
     async def get(self, channel: int, message: int) -> Message | None:
         """One message that is not deleted."""
         rows = await self._database.rows(
-            f"SELECT {_MESSAGE} FROM messages WHERE id = ? AND channel = ? AND deleted_ms IS NULL",  # noqa: S608 constants
+            f"SELECT {_MESSAGE} FROM messages WHERE id = ? AND channel = ? AND deleted_ms IS NULL",  # noqa: S608 - constants only
             (message, channel),
         )
         return next(iter(await self._with_attachments(rows)), None)
@@ -86,7 +86,7 @@ class MessageStore:
         """
         order = "ASC" if oldest_first else "DESC"
         rows = await self._database.rows(
-            f"SELECT {_MESSAGE} FROM messages WHERE channel = ? AND id > ? AND id < ? AND deleted_ms IS NULL"  # noqa: S608 constants
+            f"SELECT {_MESSAGE} FROM messages WHERE channel = ? AND id > ? AND id < ? AND deleted_ms IS NULL"  # noqa: S608 - constants only
             f" ORDER BY id {order} LIMIT ?",
             (channel, after, before, limit),
         )
@@ -124,7 +124,7 @@ class MessageStore:
 
     async def attachment(self, attachment: int) -> Attachment | None:
         """One attachment, also a removed one that is not purged yet."""
-        row = await self._database.row(f"SELECT {_ATTACHMENT} FROM attachments WHERE id = ?", (attachment,))  # noqa: S608 constants
+        row = await self._database.row(f"SELECT {_ATTACHMENT} FROM attachments WHERE id = ?", (attachment,))  # noqa: S608 - constants only
         return None if row is None else Attachment(*row)
 
     async def attachment_ids(self) -> set[int]:
@@ -160,7 +160,7 @@ class MessageStore:
         by_message: dict[int, list[Attachment]] = {int(row[0]): [] for row in rows}
         marks = ",".join("?" * len(by_message))
         found = await self._database.rows(
-            f"SELECT {_ATTACHMENT} FROM attachments WHERE message IN ({marks}) AND removed_ms IS NULL"  # noqa: S608 only marks
+            f"SELECT {_ATTACHMENT} FROM attachments WHERE message IN ({marks}) AND removed_ms IS NULL"  # noqa: S608 - only question marks
             " ORDER BY message, ordinal",
             tuple(by_message),
         )

@@ -54,7 +54,7 @@ class Shaper:
         self._settings = settings
         self._up = Line()
         self._down = Line()
-        self._random = random.Random(0)  # noqa: S311 a delay is no secret
+        self._random = random.Random(0)  # noqa: S311 - a delay is no secret
 
     async def latency(self) -> None:
         """The delay before a request is looked at."""
