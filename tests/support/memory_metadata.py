@@ -177,8 +177,8 @@ class MemoryMetadataStore:
         mode: RenameMode,
         now_ns: int,
     ) -> Unlinked | None:
-        moved = self._child(parent, name)
         old, new = self._directory(parent), self._directory(new_parent)
+        moved = self._child(parent, name)
         target = await self._rename_target(new, new_name, mode)
         if target is moved:
             return None
