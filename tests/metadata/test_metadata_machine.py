@@ -1,0 +1,177 @@
+"""Random operations on names, on the real store and on dicts, with commits, crashes and clean stops in between."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from support.answers import answer
+from support.memory_metadata import MemoryMetadataStore
+from support.new_inodes import a_directory, a_file
+
+from disfs.errors import FilesystemError
+from disfs.metadata.base import RenameMode, Unlinked
+from disfs.metadata.store import SqliteMetadataStore
+from disfs.values import ROOT_INODE, AttributeChanges, Attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from disfs.values import InodeNumber
+
+NAMES = st.sampled_from([b"a", b"b", b"c"])
+PLACES = st.integers(0, 5)
+"""Which of the inodes made so far; 0 is the root."""
+
+
+def outcome(call: Coroutine[Any, Any, Any]) -> object:
+    """What a call returned or which errno it raised."""
+    try:
+        return answer(call)
+    except FilesystemError as error:
+        return f"errno {error.errno}"
+
+
+class NamesMachine(RuleBasedStateMachine):
+    """The same calls to both; inode numbers are translated, as they may differ after a crash."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "volume.db"
+        self.real = SqliteMetadataStore.open(self.path, create=True, now_ns=0)
+        self.model = MemoryMetadataStore()
+        self.clock = itertools.count(1)
+        self.inodes = [(ROOT_INODE, ROOT_INODE)]
+
+    def place(self, number: int) -> tuple[InodeNumber, InodeNumber]:
+        """An inode, in the model and in the real store."""
+        return self.inodes[number % len(self.inodes)]
+
+    def same(self, model: object, real: object) -> None:
+        """Both answered alike."""
+        if isinstance(model, Attributes):
+            assert isinstance(real, Attributes)
+            assert model[1:] == real[1:]
+            model, real = model.inode, real.inode
+        if isinstance(model, Unlinked):
+            assert isinstance(real, Unlinked)
+            assert model.nlink == real.nlink
+            model, real = model.inode, real.inode
+        if isinstance(model, int):
+            assert (model, real) in self.inodes
+        else:
+            assert model == real
+
+    @rule(place=PLACES, name=NAMES, directory=st.booleans())
+    def make(self, place: int, name: bytes, directory: bool) -> None:
+        """create and mkdir."""
+        model, real = self.place(place)
+        now, new = next(self.clock), a_directory(0o2755, gid=next(self.clock)) if directory else a_file()
+        made = (
+            outcome(self.model.make_inode(model, name, new, now)),
+            outcome(self.real.make_inode(real, name, new, now)),
+        )
+        if isinstance(made[0], Attributes) and isinstance(made[1], Attributes):
+            self.inodes.append((made[0].inode, made[1].inode))
+        self.same(*made)
+
+    @rule(place=PLACES, parent=PLACES, name=NAMES)
+    def link(self, place: int, parent: int, name: bytes) -> None:
+        """A further name."""
+        (model, real), (model_parent, real_parent), now = self.place(place), self.place(parent), next(self.clock)
+        self.same(
+            outcome(self.model.link(model, model_parent, name, now)),
+            outcome(self.real.link(real, real_parent, name, now)),
+        )
+
+    @rule(place=PLACES, name=NAMES, directory=st.booleans())
+    def remove(self, place: int, name: bytes, directory: bool) -> None:
+        """unlink and rmdir."""
+        (model, real), now = self.place(place), next(self.clock)
+        if directory:
+            self.same(outcome(self.model.rmdir(model, name, now)), outcome(self.real.rmdir(real, name, now)))
+        else:
+            self.same(outcome(self.model.unlink(model, name, now)), outcome(self.real.unlink(real, name, now)))
+
+    @rule(old=PLACES, name=NAMES, new=PLACES, new_name=NAMES, mode=st.sampled_from(RenameMode))
+    def rename(self, old: int, name: bytes, new: int, new_name: bytes, mode: RenameMode) -> None:
+        """All three kinds."""
+        (model_old, real_old), (model_new, real_new), now = self.place(old), self.place(new), next(self.clock)
+        self.same(
+            outcome(self.model.rename(model_old, name, model_new, new_name, mode, now)),
+            outcome(self.real.rename(real_old, name, real_new, new_name, mode, now)),
+        )
+
+    @rule(place=PLACES, size_bytes=st.integers(0, 2))
+    def resize(self, place: int, size_bytes: int) -> None:
+        """truncate, and a write."""
+        (model, real), now = self.place(place), next(self.clock)
+        changes = AttributeChanges(size_bytes=size_bytes)
+        self.same(
+            outcome(self.model.change_attributes(model, changes, now)),
+            outcome(self.real.change_attributes(real, changes, now)),
+        )
+
+    @rule()
+    def forget_orphans(self) -> None:
+        """Nobody holds the removed ones any more."""
+        for model in answer(self.model.orphans()):
+            answer(self.model.remove_orphan(model))
+        for real in answer(self.real.orphans()):
+            answer(self.real.remove_orphan(real))
+        known = self.model._nodes
+        self.inodes = [pair for pair in self.inodes if pair[0] in known]
+
+    @rule()
+    def stop_cleanly(self) -> None:
+        """Close and open again."""
+        self.real.close()
+        self.real = SqliteMetadataStore.open(self.path)
+        assert self.real.was_clean
+
+    @rule()
+    def crash_after_commit(self) -> None:
+        """What was committed is there after kill -9: the files as they are, without a close."""
+        answer(self.real.commit())
+        self.path = crashed_copy(self.path)
+        self.real.close()
+        self.real = SqliteMetadataStore.open(self.path)
+        assert not self.real.was_clean
+
+    @invariant()
+    def trees_are_equal(self) -> None:
+        """Attributes, names and parents of all inodes are equal, and so are the totals and the orphans."""
+        to_real = dict(self.inodes)
+        assert answer(self.model.usage()) == answer(self.real.usage())
+        assert sorted(to_real[inode] for inode in answer(self.model.orphans())) == list(answer(self.real.orphans()))
+        for model, real in self.inodes:
+            self.same(answer(self.model.attributes(model)), answer(self.real.attributes(real)))
+            if answer(self.model.attributes(model)).mode & 0o40000:
+                self.same(answer(self.model.parent_of(model)), answer(self.real.parent_of(real)))
+                expected = {e.name: to_real[e.attributes.inode] for e in answer(self.model.list_directory(model, 0, 9))}
+                found = answer(self.real.list_directory(real, 0, 9))
+                assert expected == {entry.name: entry.attributes.inode for entry in found}
+
+    def teardown(self) -> None:
+        """Nothing is left behind."""
+        self.real.close()
+        self.directory.cleanup()
+
+
+def crashed_copy(path: Path) -> Path:
+    """A copy of a database and its log as they are on disk at this moment."""
+    copy = path.with_name(path.name + "x")
+    shutil.copy(path, copy)
+    shutil.copy(path.with_name(path.name + "-wal"), copy.with_name(copy.name + "-wal"))
+    return copy
+
+
+TestNamesMachine = NamesMachine.TestCase
+TestNamesMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
