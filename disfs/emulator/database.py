@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import contextlib
+import sqlite3
 from typing import TYPE_CHECKING
 
 import aiosqlite
@@ -98,17 +99,22 @@ class Database:
         async with self._turn:
             await self._writer.execute(f"PRAGMA synchronous={'FULL' if enabled else 'OFF'}")
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def writing(self) -> AsyncIterator[aiosqlite.Connection]:
-        """One transaction: committed when the block ends, rolled back when it raises."""
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        When the commit itself fails or is cancelled, it may or may not have happened.
+        """
         async with self._turn:
             await self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
+                await self._writer.execute("COMMIT")
             except BaseException:
-                await self._writer.execute("ROLLBACK")
+                # A failed COMMIT leaves the transaction open, a cancelled one ends it all the same.
+                with contextlib.suppress(sqlite3.OperationalError):
+                    await self._writer.execute("ROLLBACK")
                 raise
-            await self._writer.execute("COMMIT")
 
     async def rows(self, sql: str, parameters: tuple[object, ...] = ()) -> list[aiosqlite.Row]:
         """All rows of a query over committed data."""

@@ -169,13 +169,14 @@ class MessageRoutes:
         )
         try:
             await world.messages.add(message, nonce_since=since, nonce_per_channel=world.settings.nonce_per_channel)
-        except BaseException as error:
+        except NonceUsedError as used:
             await world.blobs.remove(ids)
-            if isinstance(error, NonceUsedError):
-                return await self._earlier(error)
-            if isinstance(error, ChannelGoneError):
-                raise unknown_channel() from error
-            raise
+            return await self._earlier(used)
+        except ChannelGoneError as error:
+            await world.blobs.remove(ids)
+            raise unknown_channel() from error
+        # After any other error the message may be there all the same, so its files stay; if it is not,
+        # the next start removes them.
         return message
 
     async def _earlier(self, used: NonceUsedError) -> Message:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
+import signal
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -154,6 +156,8 @@ class Pipeline:
         """The answer that a fault puts in the place of the real one; None when it only changes the real one."""
         if fault.kind in CONNECTION_KINDS:
             raise ConnectionCutError(fault.kind, fault.seconds)
+        if fault.kind == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
         if fault.kind == "delay":
             await stall(call.request, fault.seconds, self.stopping)
             return None

@@ -23,7 +23,7 @@ class Limit:
 
 
 def default_limits() -> dict[str, Limit]:
-    """The buckets as observed; `discord-api` facts in docs/emulator.md."""
+    """The buckets as observed in 2026; Discord tells them only in headers."""
     return {
         "create_message": Limit(5, 5.0),
         "list_messages": Limit(5, 5.0, advertised=1000),

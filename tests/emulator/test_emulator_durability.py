@@ -9,6 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import pytest
 from support.emulator import Emulator
 from support.rest_client import RestClient, http_request
 
@@ -16,8 +17,6 @@ from disfs.emulator.blobs import BlobStore
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_acknowledged_message_survives_kill(tmp_path: Path) -> None:
@@ -63,6 +62,21 @@ def test_kill_in_the_middle_of_an_upload_leaves_nothing(tmp_path: Path) -> None:
         assert 1 == len(left)
         assert [] == list(incoming.iterdir())
         assert [] == rest.messages(channel)
+
+
+@pytest.mark.parametrize(("when", "count"), [("before", 0), ("after", 1)])
+def test_crash_at_a_chosen_moment(tmp_path: Path, when: str, count: int) -> None:
+    """The crash fault is kill -9 before or after the commit; the next start knows which it was."""
+    with Emulator.start(tmp_path / "data") as emulator:
+        rest = RestClient(emulator)
+        channel = rest.new_channel()
+        emulator.fault(kind="crash", route="create_message", when=when)
+        with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
+            rest.send(channel, b"x")
+        emulator.kill()
+        emulator.restart()
+
+        assert count == len(rest.messages(channel))
 
 
 def test_file_without_a_row_is_removed_at_start(tmp_path: Path) -> None:
