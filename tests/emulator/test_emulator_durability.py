@@ -91,7 +91,21 @@ def test_file_without_a_row_is_removed_at_start(tmp_path: Path) -> None:
     assert [store.path(5)] == [path for path in (tmp_path / "blobs").glob("*/*") if path.is_file()]
 
 
-def test_clock_shift_and_purge_survive_a_restart(tmp_path: Path) -> None:
+def test_broken_disk_is_a_server_error(tmp_path: Path) -> None:
+    """When a file cannot be written the client gets Discord's 500 in JSON, and the emulator goes on."""
+    with Emulator.start(tmp_path / "data", rate_limits=False) as emulator:
+        rest = RestClient(emulator)
+        channel = rest.new_channel()
+        incoming = tmp_path / "data" / "incoming"
+        incoming.rmdir()
+        failed = rest.send(channel, b"x" * 1_000_000)
+        incoming.mkdir()
+
+        assert (500, 0) == (failed.status, failed.code)
+        assert 200 == rest.send(channel, b"x").status
+
+
+def test_clock_shift_survives_a_restart(tmp_path: Path) -> None:
     """Time does not jump back when the emulator starts again."""
     with Emulator.start(tmp_path / "data") as emulator:
         emulator.shift_clock(1000)
