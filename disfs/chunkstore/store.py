@@ -343,6 +343,10 @@ class ChunkStore:
         """Delete garbage in Discord now, as far as its grace time is over."""
         await self._sweeper.sweep()
 
+    def evict_all(self) -> None:
+        """Evict everything that Discord has too; reads fetch it again."""
+        self._cache.evict_all()
+
     def statistics(self) -> ChunkStoreStatistics:
         """Everything that a person may want to see."""
         return ChunkStoreStatistics(

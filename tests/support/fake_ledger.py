@@ -1,0 +1,160 @@
+"""A ChunkLedger in dicts that can crash: what was not committed is forgotten, as after kill -9.
+
+`sizes` and `names` stand for the metadata that shares the ledger's transactions, so that a test can hold "contents and
+size agree" against every crash. It passes the same contract suite as the real one.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from disfs.values import ChunkIndex, ChunkKey, DeadMessage, DirtyChunk, Extent, Recorded, Revision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from disfs.values import ChannelId, InodeNumber, MessageId, PackId, PackRecord, SentPack
+
+
+@dataclass
+class LedgerState:
+    """Everything that a transaction may change."""
+
+    revision: int = 0
+    dirty: dict[ChunkKey, tuple[int, int]] = field(default_factory=dict)
+    where: dict[ChunkKey, tuple[PackId, int]] = field(default_factory=dict)
+    packs: dict[PackId, PackRecord] = field(default_factory=dict)
+    dead: dict[tuple[ChannelId, MessageId], None] = field(default_factory=dict)
+    sizes: dict[InodeNumber, int] = field(default_factory=dict)
+
+
+class FakeLedger:
+    """See `ChunkLedger`."""
+
+    def __init__(self) -> None:
+        self.state = LedgerState()
+        self.committed = LedgerState()
+        self.names: dict[InodeNumber, bytes] = {}
+        self.durable_count = 0
+
+    def commit(self) -> None:
+        """The group commit."""
+        self.committed = copy.deepcopy(self.state)
+
+    def crash(self) -> None:
+        """kill -9: what was not committed never happened."""
+        self.state = copy.deepcopy(self.committed)
+
+    async def size_of(self, inode: InodeNumber) -> int | None:
+        """The recorded size, as `ChunkStore.start` asks for it."""
+        return self.state.sizes.get(inode)
+
+    def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """See `ChunkLedger.mark_dirty`."""
+        assert count >= 1
+        self.state.revision += 1
+        for index in range(first, first + count):
+            key = ChunkKey(inode, ChunkIndex(index))
+            _, born = self.state.dirty.get(key, (0, self.state.revision))
+            self.state.dirty[key] = (self.state.revision, born)
+        return Revision(self.state.revision)
+
+    def dirty_chunks(self) -> Sequence[DirtyChunk]:
+        """See `ChunkLedger.dirty_chunks`."""
+        rows = sorted(self.state.dirty.items())
+        return [DirtyChunk(key, Revision(revision), Revision(born)) for key, (revision, born) in rows]
+
+    def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
+        """See `ChunkLedger.cut_chunks`."""
+        for key in [key for key in self.state.dirty if key.inode == inode and key.chunk >= first]:
+            del self.state.dirty[key]
+        for key in [key for key in self.state.where if key.inode == inode and key.chunk >= first]:
+            del self.state.where[key]
+        self._bury()
+
+    async def extents(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
+        """See `ChunkLedger.extents`."""
+        found: list[Extent] = []
+        for key in sorted(k for k in self.state.where if k.inode == inode and first <= k.chunk <= last):
+            pack, slot = self.state.where[key]
+            before = found[-1] if found else None
+            if (
+                before is not None
+                and before.pack == pack
+                and before.first_chunk + before.count == key.chunk
+                and before.first_slot + before.count == slot
+            ):
+                found[-1] = Extent(inode, before.first_chunk, before.count + 1, pack, before.first_slot)
+            else:
+                found.append(Extent(inode, key.chunk, 1, pack, slot))
+        return found
+
+    async def pack(self, pack: PackId) -> PackRecord:
+        """See `ChunkLedger.pack`."""
+        return self.state.packs[pack]
+
+    async def record_packs(self, packs: Sequence[SentPack]) -> Recorded:
+        """See `ChunkLedger.record_packs`."""
+        clean: list[ChunkKey] = []
+        still_dirty: list[ChunkKey] = []
+        dropped: list[ChunkKey] = []
+        ids = [sent.record.pack for sent in packs]
+        if len(set(ids)) != len(ids) or any(pack in self.state.packs for pack in ids):
+            raise ValueError("a pack is recorded once")
+        for sent in packs:
+            self.state.packs[sent.record.pack] = sent.record
+            for slot, chunk in enumerate(sent.chunks):
+                revision, born = self.state.dirty.get(chunk.key, (0, 1 << 63))
+                if chunk.revision < born:
+                    dropped.append(chunk.key)
+                    continue
+                self.state.where[chunk.key] = (sent.record.pack, slot)
+                if chunk.revision == revision:
+                    del self.state.dirty[chunk.key]
+                    clean.append(chunk.key)
+                else:
+                    self.state.dirty[chunk.key] = (revision, chunk.revision + 1)
+                    still_dirty.append(chunk.key)
+        self._bury()
+        return Recorded(tuple(clean), tuple(still_dirty), tuple(dropped))
+
+    def _bury(self) -> None:
+        live = {self._message(pack) for pack, _ in self.state.where.values()}
+        messages = dict.fromkeys(self._message(pack) for pack in self.state.packs)
+        self.state.dead = {
+            **{message: None for message in self.state.dead if message in messages and message not in live},
+            **{message: None for message in messages if message not in live and message not in self.state.dead},
+        }
+
+    def _message(self, pack: PackId) -> tuple[ChannelId, MessageId]:
+        location = self.state.packs[pack].location
+        return location.channel, location.message
+
+    async def dead_messages(self, limit: int) -> Sequence[DeadMessage]:
+        """See `ChunkLedger.dead_messages`."""
+        found = []
+        for message in list(self.state.dead)[:limit]:
+            packs = [pack for pack in self.state.packs if self._message(pack) == message]
+            found.append(DeadMessage(self.state.packs[packs[0]].location, tuple(packs)))
+        return found
+
+    async def forget_messages(self, messages: Sequence[DeadMessage]) -> None:
+        """See `ChunkLedger.forget_messages`."""
+        for message in messages:
+            for pack in message.packs:
+                self.state.packs.pop(pack, None)
+        self._bury()
+
+    async def paths(self, inode: InodeNumber) -> Sequence[bytes]:
+        """See `ChunkLedger.paths`."""
+        return [self.names[inode]] if inode in self.names else []
+
+    async def make_durable(self) -> None:
+        """See `ChunkLedger.make_durable`; it suspends, as the real one does."""
+        self.commit()
+        self.durable_count += 1
+        await trio.lowlevel.checkpoint()
