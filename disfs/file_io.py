@@ -11,10 +11,10 @@ computed in advance. What makes it right:
   another, in the order of these last steps, and after each of them this holds: no byte beyond the size exists
   in the chunk store.
 - A write does not look at the size at all: `note_write` grows it to the end of the data if it is smaller.
-- A truncate looks at the size only to see whether it shrinks the file. If it does not, nothing is awaited between
-  the look and the change, and by the rule above there is nothing to cut. If it does, the size may be another one
-  when `cut` returns; that is harmless, because what `cut` did was true of the very step in which the size is set:
-  nothing exists beyond it. Cutting needlessly (the file has become shorter meanwhile) cuts nothing.
+- A truncate looks at the size only to see whether it changes. If it does not, nothing is awaited between the look
+  and the change of the times. If it does, the chunk store cuts, also for a longer file: what an earlier cut left behind
+  may still lie there physically. When `cut` returns the size may be another one than before; that is harmless,
+  because what `cut` did was true of the very step in which the size is set: nothing exists beyond it.
 - A read takes the size before and after its wait and returns no more than the smaller allows, so bytes between
   an old end and a new one are never handed out. What it returns up to there is what the file held at some time
   while the read was under way, as POSIX asks.
@@ -31,17 +31,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from typing import TYPE_CHECKING, Protocol
 
 from disfs.errors import FilesystemError
 from disfs.values import AttributeChanges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from disfs.chunkstore.readahead import Readahead
     from disfs.handles import HandleTable, OpenInode
+    from disfs.kernel_clock import KernelClock
     from disfs.metadata.base import MetadataStore
     from disfs.values import Attributes, InodeNumber
 
@@ -49,8 +47,6 @@ MAX_FILE_BYTES = 1 << 60
 """A longer file is EFBIG. Less than the 2**63-1 of the kernel, so that the volume's total stays a 64-bit number."""
 ATIME_INTERVAL_NS = 1_000_000_000
 """A file that is read all the time offers its atime to the metadata store no more often than this."""
-_CLOCK_REALTIME_COARSE = 5
-"""linux/time.h; Python's `time` does not name it."""
 
 
 class FileChunks(Protocol):
@@ -65,7 +61,10 @@ class FileChunks(Protocol):
         ...
 
     async def cut(self, inode: InodeNumber, size_bytes: int) -> None:
-        """Wait for the chunk at the boundary, then forget everything from `size_bytes` on in one last step."""
+        """Wait for the chunk at the boundary, then forget everything from `size_bytes` on in one last step.
+
+        For every change of size that is not a write, also to a longer file.
+        """
         ...
 
     def discard(self, inode: InodeNumber) -> None:
@@ -85,14 +84,6 @@ class FileChunks(Protocol):
         ...
 
 
-def coarse_now_ns() -> int:
-    """The time as the kernel stamps it for "now" in utimensat(2): its coarse clock, up to 4 ms behind `time_ns`.
-
-    With the fine one, `touch` after a write would move an mtime backwards.
-    """
-    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
-
-
 class FileIo:
     """Reads and writes open files; see the module's docstring for what keeps sizes right."""
 
@@ -101,12 +92,12 @@ class FileIo:
         metadata: MetadataStore,
         chunks: FileChunks,
         handles: HandleTable,
-        now_ns: Callable[[], int],
+        clock: KernelClock,
     ) -> None:
         self._metadata = metadata
         self._chunks = chunks
         self._handles = handles
-        self._now_ns = now_ns
+        self._clock = clock
         self._distrusted: set[InodeNumber] = set()
         """Open files with a write that failed: the kernel's page cache may hold what the file does not."""
 
@@ -158,7 +149,7 @@ class FileIo:
         try:
             await self._chunks.write(opened.inode, offset, data)
             # The same step as the end of chunks.write: see the module's docstring.
-            await self._metadata.note_write(opened.inode, end, self._now_ns())
+            await self._metadata.note_write(opened.inode, end, self._clock.now_ns())
         except BaseException:
             self._distrusted.add(opened.inode)
             raise
@@ -175,10 +166,10 @@ class FileIo:
         if size_bytes > MAX_FILE_BYTES:
             raise FilesystemError(errno.EFBIG)
         before = await self._metadata.attributes(inode)
-        if stat.S_ISREG(before.mode) and size_bytes < before.size_bytes:
+        if stat.S_ISREG(before.mode) and size_bytes != before.size_bytes:
             await self._chunks.cut(inode, size_bytes)
         # The same step as the end of chunks.cut: see the module's docstring.
-        after = await self._metadata.change_attributes(inode, changes, self._now_ns())
+        after = await self._metadata.change_attributes(inode, changes, self._clock.now_ns())
         opened = self._handles.opened(inode)
         if opened is not None:
             opened.size_bytes = after.size_bytes
@@ -198,6 +189,11 @@ class FileIo:
         await self._chunks.sync_all()
         await self._metadata.make_durable()
 
+    def close(self, fh: int) -> InodeNumber:
+        """Close a handle and say whose it was. EBADF."""
+        self._handles.file(fh).readahead.close()
+        return self._handles.close_file(fh)
+
     def forget(self, inode: InodeNumber) -> None:
         """The inode is about to go: drop what is remembered of it."""
         self._distrusted.discard(inode)
@@ -208,7 +204,7 @@ class FileIo:
         await self._metadata.make_durable()
 
     async def _note_read(self, opened: OpenInode) -> None:
-        now_ns = self._now_ns()
+        now_ns = self._clock.now_ns()
         if now_ns - opened.atime_noted_ns >= ATIME_INTERVAL_NS:
             await self._metadata.note_read(opened.inode, now_ns)
             opened.atime_noted_ns = now_ns

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from disfs.errors import FilesystemError
-from disfs.file_io import FileIo, coarse_now_ns
+from disfs.file_io import FileIo
 from disfs.handles import HandleTable, References
+from disfs.kernel_clock import KernelClock
 from disfs.metadata.base import SYMLINK_MAX, RenameMode, XattrMode
 from disfs.values import NewInode
 
@@ -69,15 +70,15 @@ class Filesystem:
         chunks: FileChunks,
         *,
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
-        now_ns: Callable[[], int] = coarse_now_ns,
+        clock: KernelClock | None = None,
     ) -> None:
         self._metadata = metadata
         self._chunks = chunks
         self._capacity_bytes = capacity_bytes
-        self._now_ns = now_ns
+        self._clock = clock or KernelClock()
         self._handles = HandleTable()
         self._references = References(self._handles)
-        self.files = FileIo(metadata, chunks, self._handles, now_ns)
+        self.files = FileIo(metadata, chunks, self._handles, self._clock)
 
     # Names
 
@@ -101,7 +102,7 @@ class Filesystem:
 
     async def make_inode(self, parent: InodeNumber, name: bytes, new: NewInode) -> Attributes:
         """mknod and mkdir: a new inode, counted as looked up. Errors as in the metadata store."""
-        made = await self._metadata.make_inode(parent, name, new, self._now_ns())
+        made = await self._metadata.make_inode(parent, name, new, self._clock.now_ns())
         self._references.add_lookup(made.inode)
         return made
 
@@ -117,24 +118,24 @@ class Filesystem:
     async def create(self, parent: InodeNumber, name: bytes, new: NewInode, flags: int) -> tuple[int, Attributes]:
         """A new regular file, opened and counted as looked up. Errors as in the metadata store."""
         assert stat.S_ISREG(new.mode)
-        made = await self._metadata.make_inode(parent, name, new, self._now_ns())
+        made = await self._metadata.make_inode(parent, name, new, self._clock.now_ns())
         # Same step: nobody can unlink the file before its handle exists.
         self._references.add_lookup(made.inode)
         return self.files.open_known(made, flags), made
 
     async def link(self, inode: InodeNumber, parent: InodeNumber, name: bytes) -> Attributes:
         """A further name, counted as looked up. Errors as in the metadata store."""
-        linked = await self._metadata.link(inode, parent, name, self._now_ns())
+        linked = await self._metadata.link(inode, parent, name, self._clock.now_ns())
         self._references.add_lookup(inode)
         return linked
 
     async def unlink(self, parent: InodeNumber, name: bytes) -> None:
         """Remove a name; the inode goes with its last name, once nobody holds it. Errors as in the store."""
-        await self._after_unlink(await self._metadata.unlink(parent, name, self._now_ns()))
+        await self._after_unlink(await self._metadata.unlink(parent, name, self._clock.now_ns()))
 
     async def rmdir(self, parent: InodeNumber, name: bytes) -> None:
         """Remove an empty directory; it stays usable for those who hold it. Errors as in the metadata store."""
-        await self._after_unlink(await self._metadata.rmdir(parent, name, self._now_ns()))
+        await self._after_unlink(await self._metadata.rmdir(parent, name, self._clock.now_ns()))
 
     async def rename(
         self, parent: InodeNumber, name: bytes, new_parent: InodeNumber, new_name: bytes, flags: int
@@ -143,14 +144,14 @@ class Filesystem:
         mode = _RENAME_MODES.get(flags)
         if mode is None:
             raise FilesystemError(errno.EINVAL)
-        replaced = await self._metadata.rename(parent, name, new_parent, new_name, mode, self._now_ns())
+        replaced = await self._metadata.rename(parent, name, new_parent, new_name, mode, self._clock.now_ns())
         if replaced is not None:
             await self._after_unlink(replaced)
 
     async def symlink_target(self, inode: InodeNumber) -> bytes:
         """Where a symbolic link points. EINVAL, ESTALE."""
         target = await self._metadata.symlink_target(inode)
-        await self._metadata.note_read(inode, self._now_ns())
+        await self._metadata.note_read(inode, self._clock.now_ns())
         return target
 
     # Attributes
@@ -161,9 +162,11 @@ class Filesystem:
 
     async def change_attributes(self, inode: InodeNumber, changes: AttributeChanges) -> Attributes:
         """chmod, chown, truncate, utimens. ESTALE, and for a size EISDIR, EINVAL, EFBIG."""
+        self._clock.saw(changes.atime_ns)
+        self._clock.saw(changes.mtime_ns)
         if changes.size_bytes is not None:
             return await self.files.truncate(inode, changes)
-        changed = await self._metadata.change_attributes(inode, changes, self._now_ns())
+        changed = await self._metadata.change_attributes(inode, changes, self._clock.now_ns())
         opened = self._handles.opened(inode)
         if opened is not None:
             opened.atime_noted_ns = 0
@@ -193,7 +196,7 @@ class Filesystem:
     async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None:
         """Set an attribute, whether it exists or not. EOPNOTSUPP, EINVAL, ERANGE, E2BIG."""
         _check_xattr_name(name)
-        await self._metadata.set_xattr(inode, name, value, XattrMode.EITHER, self._now_ns())
+        await self._metadata.set_xattr(inode, name, value, XattrMode.EITHER, self._clock.now_ns())
         opened = self._handles.opened(inode)
         if opened is not None and name == CAPABILITY_XATTR:
             opened.lacks_capability = False
@@ -205,7 +208,7 @@ class Filesystem:
     async def remove_xattr(self, inode: InodeNumber, name: bytes) -> None:
         """Remove an attribute. ENODATA, EOPNOTSUPP."""
         _check_xattr_name(name)
-        await self._metadata.remove_xattr(inode, name, self._now_ns())
+        await self._metadata.remove_xattr(inode, name, self._clock.now_ns())
 
     # Directories
 
@@ -224,7 +227,7 @@ class Filesystem:
         """
         handle = self._handles.directory(fh)
         if after_cookie == 0:
-            await self._metadata.note_read(handle.inode, self._now_ns())
+            await self._metadata.note_read(handle.inode, self._clock.now_ns())
         if not await self._add_dots(handle.inode, after_cookie, add):
             return
         taken = 0
@@ -265,7 +268,7 @@ class Filesystem:
 
     async def release(self, fh: int) -> None:
         """Close a file handle; an orphan that nobody else holds goes. EBADF."""
-        inode = self._handles.close_file(fh)
+        inode = self.files.close(fh)
         if self._references.released(inode):
             await self._remove(inode)
 

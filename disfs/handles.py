@@ -140,6 +140,8 @@ class HandleTable:
 
     def clear(self) -> None:
         """Close everything; for after the last request."""
+        for handle in self._files.values():
+            handle.readahead.close()
         self._files.clear()
         self._directories.clear()
         self._open_inodes.clear()

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-from support.mounted import Mounted, mounted
+from support.mounted import mounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from support.mounted import Mounted
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,10 +29,14 @@ def _needs() -> list[tuple[str, bool]]:
     return [("/dev/fuse", Path("/dev/fuse").exists()), ("fusermount3", shutil.which("fusermount3") is not None)]
 
 
-@pytest.fixture(scope="module")
-def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
-    """One mount for the tests of a module; each test works in a directory of its own."""
-    with mounted(tmp_path_factory.mktemp("fuse")) as found:
+@pytest.fixture(scope="module", params=["sqlite", "real"])
+def mount(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Mounted]:
+    """One mount for the tests of a module; each test works in a directory of its own.
+
+    Once over chunks in memory, once over the real chunk store with a cache so small that files go to a
+    Discord (in memory) and come back.
+    """
+    with mounted(tmp_path_factory.mktemp("fuse"), parts=request.param, options=["allow_other"]) as found:
         yield found
 
 

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 PAGE_BYTES = 4096
 
 
+class NoReadahead:
+    """Stands in for a `Readahead`; only whether it is closed matters here."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
 class MemoryChunks:
     """Answers `FileChunks`. As in the real store, all waiting comes first and the change is the last step.
 
@@ -25,6 +35,7 @@ class MemoryChunks:
         self.fails_with: Exception | None = None
         self.discarded: list[InodeNumber] = []
         self.synced: list[InodeNumber | None] = []
+        self.readaheads: list[NoReadahead] = []
 
     def hold(self) -> list[trio.Event]:
         """From now on each call adds an event to the returned list, and goes on when it is set."""
@@ -86,4 +97,5 @@ class MemoryChunks:
         self.synced.append(None)
 
     def new_readahead(self) -> Readahead:
-        return cast("Readahead", object())  # nobody in this fake looks into it
+        self.readaheads.append(NoReadahead())
+        return cast("Readahead", self.readaheads[-1])

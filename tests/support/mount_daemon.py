@@ -1,9 +1,10 @@
 """A small daemon for tests: one mounted file system in a process of its own, without Discord and command line.
 
-`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--parts memory] [--option allow_other]...`
+`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--parts memory|sqlite|real] [--option NAME]...`
 
-It ends when the file system is unmounted, or on SIGTERM. A process that uses a mount that it serves itself
-waits for itself, hence the second process.
+It ends when the file system is unmounted, or on SIGTERM. After SIGUSR1 reads and writes fail with an exception that
+nobody expects (parts memory and sqlite), until SIGUSR2. A process that uses a mount that it serves
+itself waits for itself, hence the second process.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ from typing import TYPE_CHECKING
 import pyfuse3
 import trio
 
+from disfs.chunkstore.keys import VolumeKey
+from disfs.chunkstore.settings import ChunkStoreSettings
+from disfs.chunkstore.store import ChunkStore
+from disfs.chunkstore.transport.memory import MemoryTransport
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
+from disfs.metadata.store import SqliteMetadataStore
 from disfs.polled_loop import polled_loop
 from support.memory_chunks import MemoryChunks
 from support.memory_metadata import MemoryMetadataStore
@@ -28,13 +34,66 @@ from support.memory_metadata import MemoryMetadataStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from disfs.values import InodeNumber
+
 
 @contextlib.asynccontextmanager
 async def open_filesystem(parts: str, state: Path) -> AsyncIterator[Filesystem]:
     """The file system over the parts that were asked for."""
-    assert parts == "memory"
-    assert state.is_dir()
-    yield Filesystem(MemoryMetadataStore(), MemoryChunks())
+    async with contextlib.AsyncExitStack() as stack:
+        if parts == "memory":
+            yield Filesystem(MemoryMetadataStore(), await stack.enter_async_context(failing_chunks()))
+            return
+        path = state / "metadata.db"
+        metadata = SqliteMetadataStore.open(path, create=not path.exists())
+        stack.callback(metadata.close)
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+        nursery.start_soon(metadata.run)
+        make_chunks = failing_chunks() if parts == "sqlite" else real_chunks(metadata, state)
+        yield Filesystem(metadata, await stack.enter_async_context(make_chunks))
+
+
+@contextlib.asynccontextmanager
+async def failing_chunks() -> AsyncIterator[MemoryChunks]:
+    """Chunks in memory, with SIGUSR1 and SIGUSR2 listened to."""
+    chunks = MemoryChunks()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail_on_signal, chunks)
+        yield chunks
+        nursery.cancel_scope.cancel()
+
+
+async def fail_on_signal(chunks: MemoryChunks) -> None:
+    with trio.open_signal_receiver(signal.SIGUSR1, signal.SIGUSR2) as signals:
+        async for number in signals:
+            chunks.fails_with = ZeroDivisionError("asked for") if number == signal.SIGUSR1 else None
+
+
+@contextlib.asynccontextmanager
+async def real_chunks(metadata: SqliteMetadataStore, state: Path) -> AsyncIterator[ChunkStore]:
+    """A chunk store with a small cache, over a Discord in memory."""
+    transport = MemoryTransport()
+    category = await transport.create_category(transport.GUILD.guild, "test")
+    channel = await transport.create_channel(transport.GUILD.guild, "data", parent=category.channel, topic="")
+    chunks = ChunkStore(
+        ledger=metadata,
+        transport=transport,
+        channels=[channel.channel],
+        volume_key=VolumeKey(bytes(range(32))),
+        cache_directory=state / "cache",
+        settings=ChunkStoreSettings(cache_bytes=32 << 20, writeback_delay_seconds=0.05, min_free_bytes=1 << 20),
+    )
+
+    async def size_of(inode: InodeNumber) -> int | None:
+        return (await metadata.attributes(inode)).size_bytes
+
+    await chunks.start(size_of)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(chunks.run)
+        yield chunks
+        nursery.cancel_scope.cancel()
+    await chunks.stop()
 
 
 async def terminate_on_signal() -> None:
@@ -45,9 +104,9 @@ async def terminate_on_signal() -> None:
 
 async def serve(arguments: argparse.Namespace) -> None:
     async with open_filesystem(arguments.parts, arguments.state) as filesystem, trio.open_nursery() as nursery:
-        operations = FuseOperations(filesystem)
+        await filesystem.remove_orphans()
         options = {"fsname=disfs-test", "default_permissions", *arguments.option}
-        pyfuse3.init(operations, str(arguments.mountpoint), options)
+        pyfuse3.init(FuseOperations(filesystem), str(arguments.mountpoint), options)
         try:
             nursery.start_soon(terminate_on_signal)
             with polled_loop() if arguments.loop == "polled" else contextlib.nullcontext():
@@ -63,7 +122,7 @@ def main() -> None:
     parser.add_argument("mountpoint", type=Path)
     parser.add_argument("state", type=Path)
     parser.add_argument("--loop", choices=("polled", "stock"), default="polled")
-    parser.add_argument("--parts", choices=("memory", "real"), default="memory")
+    parser.add_argument("--parts", choices=("memory", "sqlite", "real"), default="sqlite")
     parser.add_argument("--option", action="append", default=[])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     trio.run(serve, parser.parse_args())

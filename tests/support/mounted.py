@@ -33,7 +33,7 @@ class Mounted:
 
 @contextlib.contextmanager
 def mounted(
-    directory: Path, *, loop: str = "polled", parts: str = "memory", options: Sequence[str] = ()
+    directory: Path, *, loop: str = "polled", parts: str = "sqlite", options: Sequence[str] = ()
 ) -> Iterator[Mounted]:
     """Mount below `directory`; what is kept lies in `directory/state`. Fails if the daemon logged an error."""
     root, state, log_path = directory / "mnt", directory / "state", directory / "daemon.log"
