@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from disfs.chunkstore.transport.base import ChannelInfo, Guild, StoredAttachment, StoredMessage
+from disfs.chunkstore.transport.base import Account, ChannelInfo, Guild, StoredAttachment, StoredMessage
 from disfs.errors import TransientStorageError
 from disfs.values import AttachmentId, ChannelId, GuildId, MessageId
 
@@ -23,8 +23,21 @@ def _understood(what: str) -> Iterator[None]:
     """Something between Discord and us may answer in its stead; that passes."""
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TransientStorageError(f"Discord's answer is not {what}", maybe_done=True) from error
+
+
+def list_of(raw: Any) -> list[Any]:
+    """A listing, its members not yet looked at."""
+    if not isinstance(raw, list):
+        raise TransientStorageError("Discord's answer is not a list")
+    return raw
+
+
+def account_of(raw: Any) -> Account:
+    """A user object."""
+    with _understood("a user"):
+        return Account(int(raw["id"]), str(raw["username"]))
 
 
 def message_of(raw: Any) -> StoredMessage:

@@ -18,9 +18,9 @@ from discord.http import handle_message_parameters
 from discord.utils import MISSING
 
 from disfs.chunkstore.transport.answers import MISSING_ACCESS, TOO_OLD_FOR_BULK_DELETE, RefusedError
-from disfs.chunkstore.transport.base import LIST_LIMIT, Account, TransportStatistics
+from disfs.chunkstore.transport.base import LIST_LIMIT, TransportStatistics
 from disfs.chunkstore.transport.cdn import CdnClient
-from disfs.chunkstore.transport.decode import channel_of, guild_of, message_of, urls_of
+from disfs.chunkstore.transport.decode import account_of, channel_of, guild_of, list_of, message_of, urls_of
 from disfs.chunkstore.transport.parts import PartsReader
 from disfs.chunkstore.transport.rest import RestClient
 from disfs.errors import CorruptDataError, NotFoundError
@@ -28,7 +28,7 @@ from disfs.errors import CorruptDataError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from disfs.chunkstore.transport.base import ChannelInfo, Guild, StoredMessage, Upload
+    from disfs.chunkstore.transport.base import Account, ChannelInfo, Guild, StoredMessage, Upload
     from disfs.chunkstore.transport.bridge import Publish
     from disfs.chunkstore.transport.urls import UrlCache
     from disfs.values import ChannelId, GuildId, Location, MessageId
@@ -100,7 +100,7 @@ class DiscordService:
             rest = await self._client()
             self._count(lists=1)
             raw = await rest.logs_from(channel, LIST_LIMIT, before=before, after=after)
-        return sorted((self._noted(one) for one in raw), key=lambda message: message.message, reverse=True)
+        return sorted((self._noted(one) for one in list_of(raw)), key=lambda message: message.message, reverse=True)
 
     async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
         """See `Transport.delete`."""
@@ -172,15 +172,15 @@ class DiscordService:
                 rest = await self._client()
                 self._count(lists=1)
                 around = await rest.logs_from(location.channel, LIST_LIMIT, around=location.message)
-                messages = [self._noted(one) for one in around]
+                messages = [self._noted(one) for one in list_of(around)]
                 if location.message not in {message.message for message in messages}:
                     self._count(lists=1)
                     messages = [self._noted(await rest.get_message(location.channel, location.message))]
             if not any(a.attachment == location.attachment for m in messages for a in m.attachments):
                 self._urls.forget(location.attachment)
                 raise NotFoundError("the message no longer has this attachment")
-            url = self._urls.latest(location.attachment)
-            assert url is not None
+            url = self._urls.usable(location.attachment)
+            assert url is not None, "what was noted just now is usable"
             return url
 
     def _refresh_lock(self, channel: ChannelId) -> asyncio.Lock:
@@ -196,7 +196,7 @@ class DiscordService:
         """See `GuildAdmin.account`."""
         with _translated():
             raw = await (await self._client()).request(discord.http.Route("GET", "/users/@me"))
-        return Account(int(raw["id"]), str(raw["username"]))
+        return account_of(raw)
 
     async def guilds(self) -> list[Guild]:
         """See `GuildAdmin.guilds`."""
@@ -205,7 +205,7 @@ class DiscordService:
             rest = await self._client()
             while True:
                 after = found[-1].guild if found else None
-                page = await rest.get_guilds(_GUILD_PAGE, after=after, with_counts=False)
+                page = list_of(await rest.get_guilds(_GUILD_PAGE, after=after, with_counts=False))
                 found += [guild_of(raw) for raw in page]
                 if len(page) < _GUILD_PAGE:
                     return found
@@ -219,7 +219,7 @@ class DiscordService:
         """See `GuildAdmin.channels`."""
         with _guild_translated():
             raw = await (await self._client()).get_all_guild_channels(guild)
-        return [info for one in raw if (info := channel_of(one)) is not None]
+        return [info for one in list_of(raw) if (info := channel_of(one)) is not None]
 
     async def create_channel(
         self, guild: GuildId, name: str, *, parent: ChannelId | None, topic: str, is_category: bool
