@@ -46,7 +46,7 @@ from disfs.errors import (
 )
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
-from disfs.local_volume import open_metadata
+from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
 from disfs.polled_loop import polled_loop
 from disfs.values import ROOT_INODE
 
@@ -140,9 +140,22 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             log.warning("volume %s was not unmounted in order; what was synced is kept", plan.volume.name)
         connection = await stack.enter_async_context(open_connection(plan.token, plan.api_url))
         look = await look_at_discord(connection.admin, plan.volume)
-        chunks = await _open_chunks(plan, metadata, connection.transport, look)
+        chunks = make_chunk_store(
+            plan.volume.superblock,
+            plan.settings,
+            cache_directory=plan.cache_directory,
+            key=plan.key,
+            metadata=metadata,
+            transport=connection.transport,
+            attachment_bytes=look.attachment_bytes,
+        )
+        stack.callback(chunks.close)
+        await take_over_cache(metadata, chunks)
         daemon = Daemon(plan, metadata, connection.transport, chunks, warning=look.warning)
-        return await daemon.serve(ready)
+        code = await daemon.serve(ready)
+        # Only after a stop in order: without these marks the next start drops what is cached and clean.
+        keep_marks(metadata, await chunks.stop())
+        return code
 
 
 async def look_at_discord(admin: GuildAdmin, volume: VolumeConfig) -> Look:
@@ -349,7 +362,8 @@ class Daemon:
     def progress(self) -> Progress:
         """See Controlled."""
         chunks = self._chunks.statistics()
-        return Progress(chunks.dirty_bytes, chunks.dirty_chunks, _failure_of(chunks))
+        failures = chunks.writeback.failures
+        return Progress(chunks.dirty_bytes, chunks.dirty_chunks, failures[0] if failures else None)
 
     async def sync(self) -> None:
         """See Controlled."""
@@ -373,11 +387,3 @@ class Daemon:
         except trio.Cancelled:
             self._waiting.cancel()
             raise
-
-
-def _failure_of(chunks: object) -> str | None:
-    return getattr(chunks, "failure", None)
-
-
-async def _open_chunks(plan: MountPlan, metadata: SqliteMetadataStore, transport: Transport, look: Look) -> ChunkStore:
-    raise NotImplementedError

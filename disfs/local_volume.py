@@ -1,12 +1,17 @@
-"""A volume's local half: its metadata database, made when the other half is in Discord already."""
+"""A volume's local half: its metadata database and its cache, and the marks by which they know each other.
+
+The metadata is made when the other half of the volume is in Discord already.
+"""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
-from disfs.errors import ExitCode, UserError
-from disfs.metadata.settings import FORMAT_VERSION, VOLUME_ID
+from disfs.chunkstore.recovery import CacheMarks
+from disfs.chunkstore.settings import ChunkStoreSettings
+from disfs.chunkstore.store import ChunkStore
+from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.metadata.settings import FORMAT_VERSION, VOLUME_ID, Setting
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.superblock import VERSION
 from disfs.volume_state import METADATA_NAME
@@ -14,9 +19,16 @@ from disfs.volume_state import METADATA_NAME
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from disfs.chunkstore.keys import VolumeKey
+    from disfs.chunkstore.transport.base import Transport
+    from disfs.config import VolumeSettings
     from disfs.superblock import Superblock
+    from disfs.values import InodeNumber
 
-log = logging.getLogger(__name__)
+CACHE_IDENTITY: Setting[str] = Setting("cache_identity", str, str)
+"""Names the cache directory that the dirty chunks were written in."""
+CACHE_CLEAN_STOP: Setting[str] = Setting("cache_clean_stop", str, str)
+"""Names the note of what is cached; empty while the volume is mounted."""
 
 
 def make_metadata(directory: Path, superblock: Superblock) -> None:
@@ -71,3 +83,54 @@ def open_metadata(directory: Path, superblock: Superblock) -> SqliteMetadataStor
         f"the metadata {path} belongs to another volume than the configuration; restore the one that fits",
         ExitCode.VOLUME_DAMAGED,
     )
+
+
+def make_chunk_store(
+    superblock: Superblock,
+    settings: VolumeSettings,
+    *,
+    cache_directory: Path,
+    key: VolumeKey,
+    metadata: SqliteMetadataStore,
+    transport: Transport,
+    attachment_bytes: int | None,
+) -> ChunkStore:
+    """The chunk store of a volume; `attachment_bytes` is what the guild allows, None where that is not known."""
+    chosen = ChunkStoreSettings(
+        chunk_bytes=superblock.chunk_bytes,
+        cache_bytes=settings.cache_bytes,
+        dirty_limit_bytes=settings.dirty_limit_bytes,
+        writeback_delay_seconds=settings.writeback_delay_seconds,
+        message_bytes=settings.message_bytes,
+        attachment_bytes=attachment_bytes or ChunkStoreSettings().attachment_bytes,
+    )
+    return ChunkStore(
+        ledger=metadata,
+        transport=transport,
+        channels=superblock.data_channels,
+        volume_key=key,
+        cache_directory=cache_directory,
+        settings=chosen,
+        message_text=f"disfs: data of volume {superblock.name}; deleting this message destroys files",
+    )
+
+
+async def take_over_cache(metadata: SqliteMetadataStore, chunks: ChunkStore) -> None:
+    """Bring cache and metadata together, also after a crash, and note which cache it is before anything is written."""
+
+    async def size_of(inode: InodeNumber) -> int | None:
+        try:
+            return (await metadata.attributes(inode)).size_bytes
+        except FilesystemError:
+            return None
+
+    identity = metadata.settings.get(CACHE_IDENTITY)
+    marks = CacheMarks(identity, metadata.settings.get(CACHE_CLEAN_STOP) or None) if identity else None
+    keep_marks(metadata, await chunks.start(size_of, marks))
+    await metadata.make_durable()
+
+
+def keep_marks(metadata: SqliteMetadataStore, marks: CacheMarks) -> None:
+    """Write down the marks of the cache, in the open transaction."""
+    metadata.settings.set(CACHE_IDENTITY, marks.identity)
+    metadata.settings.set(CACHE_CLEAN_STOP, marks.clean_stop or "")

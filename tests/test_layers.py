@@ -14,12 +14,14 @@ PACKAGE = ROOT / "disfs"
 # Entries on one line are blind to each other.
 LAYERS = [
     {"disfs", "disfs.values", "disfs.errors"},
-    {"disfs.spans", "disfs.config", "disfs.logs"},
+    {"disfs.spans", "disfs.superblock", "disfs.private_files", "disfs.mountpoint", "disfs.background"},
+    {"disfs.config", "disfs.logs", "disfs.volume_state", "disfs.local_emulator"},
+    {"disfs.mount_options"},
     {"disfs.metadata", "disfs.chunkstore"},
     {"disfs.handles", "disfs.kernel_clock"},
     {"disfs.file_io"},
     {"disfs.filesystem"},
-    {"disfs.control", "disfs.recovery", "disfs.volume", "disfs.polled_loop"},
+    {"disfs.control", "disfs.recovery", "disfs.volume", "disfs.local_volume", "disfs.polled_loop"},
     {"disfs.fuse_ops"},
     {"disfs.daemon"},
     {"disfs.cli"},

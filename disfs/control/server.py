@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 32
 IDLE_SECONDS = 10.0
 """How long a connection may take to say what it wants."""
+LAST_WORD_SECONDS = 2.0
+"""How long a client that does not read may hold up the end of the daemon."""
 
 
 async def serve(
@@ -77,12 +79,12 @@ async def _converse(daemon: Controlled, stream: trio.SocketStream) -> None:
     try:
         with trio.fail_after(IDLE_SECONDS):
             request = decode(await _read_line(stream))
-        answer = await _perform(daemon, request, stream)
+        await _perform(daemon, request, stream)
     except UserError as error:
-        answer = failed(error)
+        await stream.send_all(encode(failed(error)))
     except (ProtocolError, trio.TooSlowError) as error:
-        answer = failed(UserError(f"the daemon did not understand the request: {error}", ExitCode.INTERNAL))
-    await stream.send_all(encode(answer))
+        reason = f"the daemon did not understand the request: {error}"
+        await stream.send_all(encode(failed(UserError(reason, ExitCode.INTERNAL))))
 
 
 async def _read_line(stream: trio.SocketStream) -> bytes:
@@ -97,50 +99,52 @@ async def _read_line(stream: trio.SocketStream) -> bytes:
     return line
 
 
-async def _perform(daemon: Controlled, request: dict[str, Any], stream: trio.SocketStream) -> dict[str, object]:
+async def _perform(daemon: Controlled, request: dict[str, Any], stream: trio.SocketStream) -> None:
     match request:
         case {"request": "ping"}:
-            return done()
+            await stream.send_all(encode(done()))
         case {"request": "status"}:
-            return done(daemon.status())
+            await stream.send_all(encode(done(daemon.status())))
         case {"request": "sync"}:
             await _with_progress(daemon, stream, daemon.sync)
-            return done()
         case {"request": "unmount", "wait": bool(wait)}:
             await _with_progress(daemon, stream, lambda: daemon.unmount(wait=wait))
-            return done()
-    raise ProtocolError("unknown request")
+        case _:
+            raise ProtocolError("unknown request")
 
 
 async def _with_progress(daemon: Controlled, stream: trio.SocketStream, work: Callable[[], Awaitable[None]]) -> None:
-    """Run `work` while the client is told how far it is; the client's going away cancels it.
-
-    Raises what `work` raises, unwrapped: a nursery of trio wraps, so the error is carried out by hand.
-    """
-    failure: UserError | None = None
+    """Run `work` while the client is told how far it is, then tell it the end; its going away cancels the work."""
+    sending = trio.Lock()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_report, daemon, stream, nursery.cancel_scope)
+        nursery.start_soon(_report, daemon, stream, sending, nursery.cancel_scope)
         nursery.start_soon(_watch_hang_up, stream, nursery.cancel_scope)
         try:
             await work()
+            answer = done()
         except UserError as error:
-            failure = error
+            answer = failed(error)
+        # Shielded: an unmount ends the daemon, and the one who asked for it shall still hear that it is done.
+        with trio.move_on_after(LAST_WORD_SECONDS, shield=True), contextlib.suppress(trio.BrokenResourceError):
+            async with sending:
+                await stream.send_all(encode(answer))
         nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
 
 
-async def _report(daemon: Controlled, stream: trio.SocketStream, work: trio.CancelScope) -> None:
+async def _report(
+    daemon: Controlled, stream: trio.SocketStream, sending: trio.Lock, conversation: trio.CancelScope
+) -> None:
     try:
         while True:
-            await stream.send_all(encode(progressed(daemon.progress())))
+            async with sending:
+                await stream.send_all(encode(progressed(daemon.progress())))
             await trio.sleep(PROGRESS_SECONDS)
     except trio.BrokenResourceError:
-        work.cancel()
+        conversation.cancel()
 
 
-async def _watch_hang_up(stream: trio.SocketStream, work: trio.CancelScope) -> None:
+async def _watch_hang_up(stream: trio.SocketStream, conversation: trio.CancelScope) -> None:
     with contextlib.suppress(trio.BrokenResourceError):
         while await stream.receive_some(MAX_REQUEST_BYTES):
             pass  # a client has nothing more to say; what it says all the same is no reason to stop
-    work.cancel()
+    conversation.cancel()
