@@ -193,7 +193,7 @@ class Database:
             return
         self._failure = reason
         log.critical("The metadata store has stopped; changes of the last moments may be lost: %s", reason)
-        self._roll_back()
+        self._undo()
 
     def close(self) -> None:
         """Close the connection. Whatever is not committed is gone."""
@@ -229,6 +229,12 @@ class Database:
             raise FilesystemError(errno.ENOSPC, "no room to commit the volume's metadata; it is kept in memory")
 
     def _roll_back(self) -> None:
+        self._undo()
+        if self._failure is None:
+            for forget in self.after_rollback:
+                forget()
+
+    def _undo(self) -> None:
         if self._connection.in_transaction:
             try:
                 self._connection.execute("ROLLBACK")
@@ -236,8 +242,6 @@ class Database:
                 log.critical("Cannot undo a broken transaction: %s", error)
                 self._failure = self._failure or "cannot undo a broken transaction"
         self._closed()
-        for forget in self.after_rollback:
-            forget()
 
     def _closed(self) -> None:
         self._open = False

@@ -362,7 +362,7 @@ class SqliteMetadataStore:
                 await trio.sleep(1)
 
     async def _checkpoint_regularly(self) -> None:
-        changes, seconds = self._database.committed_changes, trio.current_time()
+        changes, seconds = 0, trio.current_time()
         while self._database.failure is None:
             await trio.sleep(1)
             fresh = self._database.committed_changes - changes

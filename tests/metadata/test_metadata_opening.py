@@ -1,0 +1,152 @@
+"""Opening and making volumes, settings, migrations."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+from support.answers import answer
+
+from disfs.errors import ExitCode, UserError
+from disfs.metadata.migrations import create_tables, upgrade
+from disfs.metadata.schema import APPLICATION_ID, SCHEMA_VERSION
+from disfs.metadata.settings import CACHE_GENERATION, VOLUME_ID
+from disfs.metadata.store import SqliteMetadataStore
+from disfs.values import ROOT_INODE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the volume lies."""
+    return tmp_path / "a name?#%.db"
+
+
+def exit_code_of(path: Path, *, create: bool = False) -> ExitCode:
+    """With which exit code opening fails."""
+    with pytest.raises(UserError) as caught:
+        SqliteMetadataStore.open(path, create=create)
+    return caught.value.exit_code
+
+
+def test_new_volume(path: Path) -> None:
+    """A new volume has a root directory that belongs to who asked, and is readable by its owner alone."""
+    store = SqliteMetadataStore.open(path, create=True, chunk_bytes=4096, root_uid=3, root_gid=4, now_ns=5)
+    assert (1, 0o40755, 2, 3, 4, 0, 0, 5, 5, 5) == answer(store.attributes(ROOT_INODE))
+    assert (4096, 0o600) == (store.chunk_bytes, path.stat().st_mode & 0o777)
+    store.close()
+
+
+def test_missing_volume(path: Path) -> None:
+    """Opening what is not there names the path, and makes no file."""
+    assert ExitCode.NO_SUCH_VOLUME == exit_code_of(path)
+    assert not path.exists()
+
+
+def test_existing_volume_is_not_made_again(path: Path) -> None:
+    """Making a volume where one is raises, and leaves it alone."""
+    SqliteMetadataStore.open(path, create=True, chunk_bytes=4096).close()
+    assert ExitCode.VOLUME_EXISTS == exit_code_of(path, create=True)
+    store = SqliteMetadataStore.open(path)
+    assert (4096, True) == (store.chunk_bytes, store.was_clean)
+    store.close()
+
+
+def test_half_made_volume(path: Path) -> None:
+    """A file that a crash left empty is no volume yet, and can become one."""
+    path.touch()
+    assert ExitCode.VOLUME_DAMAGED == exit_code_of(path)
+    SqliteMetadataStore.open(path, create=True).close()
+
+
+def test_damaged_volume(path: Path) -> None:
+    """A file that is no database is reported as damage, with its path."""
+    path.write_bytes(b"not a database " * 1000)
+    assert ExitCode.VOLUME_DAMAGED == exit_code_of(path)
+
+
+def test_directory_that_is_not_there(path: Path) -> None:
+    """A volume cannot be made where it cannot be written."""
+    assert ExitCode.STATE_UNUSABLE == exit_code_of(path / "none.db", create=True)
+
+
+def test_foreign_database(path: Path) -> None:
+    """Another program's database is left alone."""
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (a)")
+    connection.close()
+    assert ExitCode.VOLUME_DAMAGED == exit_code_of(path)
+
+
+def test_settings_are_kept(path: Path) -> None:
+    """A setting that was never set is None; one that was comes back with its type after a restart."""
+    store = SqliteMetadataStore.open(path, create=True)
+    assert None is store.settings.get(CACHE_GENERATION)
+    store.settings.set(CACHE_GENERATION, 1)
+    store.settings.set(CACHE_GENERATION, 2)
+    store.settings.set(VOLUME_ID, "ab")
+    store.close()
+    store = SqliteMetadataStore.open(path)
+    assert (2, "ab") == (store.settings.get(CACHE_GENERATION), store.settings.get(VOLUME_ID))
+    store.close()
+
+
+def test_newer_schema_is_refused(path: Path) -> None:
+    """A volume that a later disfs has migrated is not touched; the message says what to do."""
+    SqliteMetadataStore.open(path, create=True).close()
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="use a newer disfs") as caught:
+        SqliteMetadataStore.open(path)
+    assert (ExitCode.STATE_UNUSABLE, before) == (caught.value.exit_code, path.read_bytes())
+
+
+@pytest.fixture
+def old_connection() -> sqlite3.Connection:
+    """A database in the schema of this version."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("BEGIN")
+    create_tables(connection)
+    connection.execute("COMMIT")
+    return connection
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Its schema version."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def test_upgrade_runs_each_step_once(old_connection: sqlite3.Connection) -> None:
+    """Steps are applied in order from the version at hand, and not again."""
+    steps = {
+        SCHEMA_VERSION: ["CREATE TABLE added (a INTEGER)", "INSERT INTO added VALUES (1)"],
+        SCHEMA_VERSION + 1: ["UPDATE added SET a = a + 1"],
+    }
+    upgrade(old_connection, steps, SCHEMA_VERSION + 2)
+    upgrade(old_connection, steps, SCHEMA_VERSION + 2)
+    assert (2,) == old_connection.execute("SELECT a FROM added").fetchone()
+    assert SCHEMA_VERSION + 2 == version_of(old_connection)
+    old_connection.close()
+
+
+def test_upgrade_that_fails_changes_nothing(old_connection: sqlite3.Connection) -> None:
+    """A step is applied whole or not at all."""
+    steps = {SCHEMA_VERSION: ["CREATE TABLE added (a INTEGER)", "INSERT INTO nowhere VALUES (1)"]}
+    with pytest.raises(sqlite3.OperationalError):
+        upgrade(old_connection, steps, SCHEMA_VERSION + 1)
+    assert SCHEMA_VERSION == version_of(old_connection)
+    assert None is old_connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'added'").fetchone()
+    old_connection.close()
+
+
+def test_database_says_what_it_is(old_connection: sqlite3.Connection) -> None:
+    """The file carries the application id, and each table's columns explain themselves in the stored schema."""
+    assert (APPLICATION_ID,) == old_connection.execute("PRAGMA application_id").fetchone()
+    assert 0x64736673 == APPLICATION_ID
+    old_connection.close()
