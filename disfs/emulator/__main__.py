@@ -12,11 +12,11 @@ import os
 import re
 import secrets
 import signal
-import sqlite3
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiosqlite
 import click
 
 from disfs.emulator.app import run_emulator
@@ -75,7 +75,7 @@ async def _serve(data: Path, port: int, settings: Settings) -> None:
                 why = "taken" if error.errno == errno.EADDRINUSE else "not allowed"
                 raise StartError(f"port {port} is {why}; choose another with --port", PORT_TAKEN) from error
             raise _unusable(data, error) from error
-        except sqlite3.Error as error:
+        except aiosqlite.Error as error:
             raise _unusable(data, error) from error
         info = {
             "pid": os.getpid(),

@@ -54,7 +54,7 @@ class Running:
 async def run_emulator(directory: Path, token: str, port: int, settings: Settings) -> AsyncIterator[Running]:
     """Listen on the loopback interface while the block runs.
 
-    Raises `OSError` when the port is taken or the directory unusable, and `sqlite3.Error`.
+    Raises `OSError` when the port is taken or the directory unusable, and `aiosqlite.Error`.
     """
     world = await open_world(directory, settings)
     async with contextlib.AsyncExitStack() as stack:

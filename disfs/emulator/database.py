@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 from typing import TYPE_CHECKING
 
 import aiosqlite
@@ -74,7 +73,7 @@ class Database:
 
     @classmethod
     async def open(cls, path: Path) -> Database:
-        """Open or create the file. Raises `sqlite3.Error`."""
+        """Open or create the file. Raises `aiosqlite.Error`."""
         writer = await aiosqlite.connect(path, isolation_level=None)
         try:
             await writer.execute("PRAGMA journal_mode=WAL")
@@ -82,6 +81,7 @@ class Database:
             await writer.execute("PRAGMA foreign_keys=ON")
             await writer.executescript(SCHEMA)
             await writer.execute("INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
+            await _check_version(writer)
             reader = await aiosqlite.connect(path, isolation_level=None)
         except BaseException:
             await writer.close()
@@ -112,7 +112,7 @@ class Database:
                 await self._writer.execute("COMMIT")
             except BaseException:
                 # A failed COMMIT leaves the transaction open, a cancelled one ends it all the same.
-                with contextlib.suppress(sqlite3.OperationalError):
+                with contextlib.suppress(aiosqlite.OperationalError):
                     await self._writer.execute("ROLLBACK")
                 raise
 
@@ -141,3 +141,11 @@ class Database:
             " coalesce((SELECT max(id) FROM attachments), 0))"
         )
         return 0 if row is None else int(row[0])
+
+
+async def _check_version(connection: aiosqlite.Connection) -> None:
+    """Raises `aiosqlite.DatabaseError` for a file of another version, which is left as it is."""
+    rows = await connection.execute_fetchall("SELECT value FROM meta WHERE name = 'schema_version'")
+    for row in rows:
+        if row[0] != str(SCHEMA_VERSION):
+            raise aiosqlite.DatabaseError(f"made by another version (schema {row[0]}, not {SCHEMA_VERSION})")

@@ -7,11 +7,11 @@ import hmac
 import logging
 import os
 import signal
-import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+import aiosqlite
 from aiohttp import web
 
 from disfs.emulator.call import Call, ConnectionCutError, cut_connection, json_response, stall
@@ -105,7 +105,7 @@ class Pipeline:
             response = json_response(error.body(), error.status)
         except ConnectionError:
             raise
-        except (OSError, sqlite3.Error):
+        except (OSError, aiosqlite.Error):
             log.exception("%s failed", route.name)
             await call.drain()
             response = json_response(server_error().body(), 500)

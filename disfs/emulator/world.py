@@ -57,7 +57,7 @@ class World:
 async def open_world(directory: Path, settings: Settings) -> World:
     """Open a data directory, or fill a new one: a guild with one text channel and a bot in it.
 
-    What a killed run left half done is removed. Raises `OSError` and `sqlite3.Error`.
+    What a killed run left half done is removed. Raises `OSError` and `aiosqlite.Error`.
     """
     database = await Database.open(directory / "emulator.sqlite")
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -50,13 +52,18 @@ def test_second_start_on_a_directory_is_one_line_and_code_23(tmp_path: Path) -> 
         assert (tmp_path / "data" / "info.json").exists()
 
 
-@pytest.mark.parametrize("what", ["file", "below a file", "no database"])
+@pytest.mark.parametrize("what", ["file", "below a file", "no database", "other version"])
 def test_unusable_directory_is_one_line_and_code_21(tmp_path: Path, what: str) -> None:
     """Whatever is wrong with the directory, the line names it."""
     data = tmp_path / "data"
     if what == "no database":
         data.mkdir()
         (data / "emulator.sqlite").write_bytes(b"this is not a database" * 100)
+    elif what == "other version":
+        data.mkdir()
+        with contextlib.closing(sqlite3.connect(data / "emulator.sqlite", isolation_level=None)) as database:
+            database.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT)")
+            database.execute("INSERT INTO meta VALUES ('schema_version', '99')")
     else:
         data.write_bytes(b"")
         data = data / "below" if what == "below a file" else data
