@@ -159,7 +159,7 @@ async def test_death_of_the_loop_is_an_error() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hang)
             await published(bridge, "hanging")
-            with pytest.raises((SystemExit, PermanentStorageError)):
+            with pytest.raises(PermanentStorageError, match="has stopped: SystemExit"):
                 await bridge.call("fail", SystemExit(3))
         with pytest.raises(PermanentStorageError, match="has stopped: SystemExit"):
             await bridge.call("echo", 1)

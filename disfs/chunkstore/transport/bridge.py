@@ -85,6 +85,7 @@ class Bridge:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._service: object = None
+        self._dying = False
         self._tasks: dict[int, asyncio.Task[Any]] = {}
 
     # In the trio thread.
@@ -194,6 +195,8 @@ class Bridge:
 
     def _begin(self, call: Call) -> None:
         assert self._loop is not None
+        if self._dying:
+            return
         task = self._loop.create_task(self._invoke(call))
         self._tasks[call.number] = task
         task.add_done_callback(functools.partial(self._finish, call.number))
@@ -211,8 +214,12 @@ class Bridge:
         result: outcome.Value[Any] | outcome.Error | None
         if task.cancelled():
             result = None
-        elif (error := task.exception()) is not None:
+        elif isinstance(error := task.exception(), Exception):
             result = outcome.Error(_as_value(error))
+        elif error is not None:
+            # A SystemExit or the like, which takes the loop down: `_end` tells everybody.
+            self._dying = True
+            return
         else:
             result = outcome.Value(task.result())
         self._tell(self._deliver, Reply(number, result))
@@ -225,7 +232,7 @@ class Bridge:
             log.debug("trio has finished before the transport thread: nobody is left to be told")
 
 
-def _as_value(error: BaseException) -> BaseException:
+def _as_value(error: Exception) -> Exception:
     """An error of ours as it would look after crossing to another process: no frames, no foreign causes.
 
     Frames would keep buffers alive, and the causes of a failed download name signed URLs. An error that is

@@ -38,7 +38,7 @@ async def open_connection(
     api_url: str | None = None,
     *,
     limits: Limits = Limits(),  # noqa: B008 - a frozen value, safe to share
-    retries: Retries = Retries(),  # noqa: B008 - as above
+    retries: Retries = Retries(),  # noqa: B008 - a frozen value, safe to share
 ) -> AsyncIterator[Connection]:
     """Open a bot's connection to Discord, or to another server that speaks its API at `api_url`.
 
