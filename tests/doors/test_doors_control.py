@@ -1,0 +1,230 @@
+"""The control socket: server and client against a daemon made of a few fields."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from disfs.control.address import listen, may_talk, short_address
+from disfs.control.client import ControlClient
+from disfs.control.protocol import MAX_REQUEST_BYTES, SOCKET_NAME, Progress, decode, error_of
+from disfs.control.server import serve
+from disfs.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")  # noqa: PTH112 - a check
+
+
+class FakeDaemon:
+    """Answers at once, unless told to wait."""
+
+    def __init__(self) -> None:
+        self.dirty_bytes = 7
+        self.may_finish = trio.Event()
+        self.unmounted: list[bool] = []
+        self.cancelled = trio.Event()
+        self.error: UserError | None = None
+
+    def status(self) -> Mapping[str, object]:
+        return {"pid": 1, "dirty_bytes": self.dirty_bytes}
+
+    def progress(self) -> Progress:
+        return Progress(self.dirty_bytes, 1)
+
+    async def sync(self) -> None:
+        try:
+            await self.may_finish.wait()
+        except trio.Cancelled:
+            self.cancelled.set()
+            raise
+        if self.error:
+            raise self.error
+
+    async def unmount(self, *, wait: bool) -> None:
+        if self.error:
+            raise self.error
+        self.unmounted.append(wait)
+
+
+@asynccontextmanager
+async def served(directory: Path) -> AsyncIterator[FakeDaemon]:
+    daemon = FakeDaemon()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, daemon, directory)
+        yield daemon
+        nursery.cancel_scope.cancel()
+
+
+async def asked(directory: Path, question: Callable[[ControlClient], Any]) -> Any:
+    """Ask from a worker thread, as another process would."""
+
+    def ask() -> Any:
+        with ControlClient.connect(directory) as client:
+            return question(client)
+
+    return await trio.to_thread.run_sync(ask)
+
+
+async def raw_answer(directory: Path, request: bytes) -> dict[str, Any]:
+    """Send bytes as they are; the line that comes back."""
+    with short_address(directory) as address:
+        stream = await trio.open_unix_socket(address)
+    async with stream:
+        await stream.send_all(request)
+        await stream.send_eof()
+        answer = b""
+        while not answer.endswith(b"\n"):
+            piece = await stream.receive_some()
+            assert piece, "no answer"
+            answer += piece
+    return decode(answer)
+
+
+async def test_status_is_what_the_daemon_says(tmp_path: Path) -> None:
+    """The daemon's status arrives as it is."""
+    async with served(tmp_path):
+        assert {"pid": 1, "dirty_bytes": 7} == await asked(tmp_path, ControlClient.status)
+        await asked(tmp_path, ControlClient.ping)
+
+
+async def test_long_directory_is_no_obstacle(tmp_path: Path) -> None:
+    """A state directory far deeper than a socket address is long works all the same."""
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    async with served(deep):
+        assert {"pid": 1, "dirty_bytes": 7} == await asked(deep, ControlClient.status)
+
+
+async def test_socket_is_private_and_goes_away(tmp_path: Path) -> None:
+    """Only the owner may connect, and after the end there is no socket left."""
+    async with served(tmp_path):
+        assert 0o600 == stat.S_IMODE((tmp_path / SOCKET_NAME).stat().st_mode)
+    assert not (tmp_path / SOCKET_NAME).exists()
+
+
+async def test_socket_of_a_killed_daemon_is_replaced(tmp_path: Path) -> None:
+    """What a kill -9 left behind does not keep the next daemon from listening."""
+    listen(tmp_path).close()
+    assert (tmp_path / SOCKET_NAME).exists()
+    async with served(tmp_path):
+        await asked(tmp_path, ControlClient.ping)
+
+
+def test_nobody_listening_means_not_mounted(tmp_path: Path) -> None:
+    """Without a daemon, or with a dead one's socket, the client says NOT_MOUNTED."""
+    for is_left_over in (False, True):
+        if is_left_over:
+            listen(tmp_path).close()
+        with pytest.raises(UserError) as caught:
+            ControlClient.connect(tmp_path)
+        assert ExitCode.NOT_MOUNTED == caught.value.exit_code
+
+
+async def test_sync_reports_progress_until_done(tmp_path: Path) -> None:
+    """A client that waits is told how far the daemon is, and then that it is done."""
+    seen: list[Progress] = []
+
+    async with served(tmp_path) as daemon:
+
+        def show(progress: Progress) -> None:
+            seen.append(progress)
+            trio.from_thread.run_sync(daemon.may_finish.set)
+
+        await asked(tmp_path, lambda client: client.sync(show))
+    assert Progress(7, 1) == seen[0]
+
+
+async def test_error_arrives_with_its_exit_code(tmp_path: Path) -> None:
+    """What the daemon raises is raised by the client, message and exit code alike."""
+    async with served(tmp_path) as daemon:
+        daemon.error = UserError("it is in use; leave it", ExitCode.MOUNT_BUSY)
+        with pytest.raises(UserError, match="it is in use; leave it") as caught:
+            await asked(tmp_path, lambda client: client.unmount(lambda _progress: None, wait=True))
+    assert ExitCode.MOUNT_BUSY == caught.value.exit_code
+    assert [] == daemon.unmounted
+
+
+@pytest.mark.parametrize("wait", [True, False])
+async def test_unmount_passes_on_whether_to_wait(tmp_path: Path, wait: bool) -> None:
+    """The daemon learns whether the client waits for uploads."""
+    async with served(tmp_path) as daemon:
+        await asked(tmp_path, lambda client: client.unmount(lambda _progress: None, wait=wait))
+        assert [wait] == daemon.unmounted
+
+
+async def test_client_that_leaves_cancels_its_request(tmp_path: Path) -> None:
+    """Ctrl-C in a client ends the daemon's waiting on its behalf, and nothing else."""
+    async with served(tmp_path) as daemon:
+        with short_address(tmp_path) as address:
+            stream = await trio.open_unix_socket(address)
+        await stream.send_all(b'{"request":"sync"}\n')
+        await stream.receive_some(10)
+        await stream.aclose()
+        with trio.fail_after(5):
+            await daemon.cancelled.wait()
+        await asked(tmp_path, ControlClient.ping)
+
+
+async def test_last_word_is_heard_when_the_daemon_ends(tmp_path: Path) -> None:
+    """A daemon that ends right after an unmount still tells the client that it is done."""
+    daemon = FakeDaemon()
+
+    async with trio.open_nursery() as nursery:
+
+        async def unmount(*, wait: bool) -> None:
+            nursery.cancel_scope.cancel()
+
+        daemon.unmount = unmount  # type: ignore[method-assign] # the fake of this one test
+        await nursery.start(serve, daemon, tmp_path)
+        with trio.CancelScope(shield=True), trio.fail_after(5):
+            await asked(tmp_path, lambda client: client.unmount(lambda _progress: None, wait=True))
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"\n",
+        b"not json\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"request":"format"}\n',
+        b'{"request":"unmount","wait":"yes"}\n',
+        b'{"request":"status"',
+        b"x" * (MAX_REQUEST_BYTES * 2) + b"\n",
+        b"[" * 4000 + b"\n",
+    ],
+)
+async def test_nonsense_is_answered_with_an_error(tmp_path: Path, request_line: bytes) -> None:
+    """Whatever is sent, the daemon answers with an error and goes on serving."""
+    async with served(tmp_path):
+        answer = await raw_answer(tmp_path, request_line)
+        assert ExitCode.INTERNAL == error_of(answer).exit_code
+        await asked(tmp_path, ControlClient.ping)
+
+
+def test_only_the_owner_and_root_may_talk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other users are refused by the kernel's word on who they are."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert [True, True, False] == [may_talk(uid) for uid in (1000, 0, 1001)]
+
+
+def test_client_refuses_a_socket_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client does not talk to a daemon that another user planted."""
+    listener = listen(tmp_path)
+    monkeypatch.setattr("disfs.control.client.peer_pid_and_uid", lambda _socket: (1, 12345))
+    with pytest.raises(UserError, match="user 12345"):
+        ControlClient.connect(tmp_path)
+    listener.close()
+
+
+def test_unknown_exit_code_becomes_internal() -> None:
+    """A newer daemon's exit code does not break an older client."""
+    assert ExitCode.INTERNAL == error_of({"message": "x", "exit_code": 999}).exit_code
