@@ -5,6 +5,7 @@ What happens on the other side is `service.py`. Statistics come from there whene
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from disfs.chunkstore.transport.base import (
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from disfs.chunkstore.transport.bridge import Bridge
     from disfs.values import ChannelId, GuildId, Location, MessageId
 
+log = logging.getLogger(__name__)
+
 
 class DiscordTransport:
     """A Transport whose service lives behind `bridge`."""
@@ -38,6 +41,7 @@ class DiscordTransport:
         assert_sendable(uploads, nonce, content)
         stored = await self._bridge.call("send", channel, tuple(uploads), nonce=nonce, content=content)
         assert isinstance(stored, StoredMessage)
+        log.debug("sent %d attachments to channel %d: message %d", len(uploads), channel, stored.message)
         return stored
 
     async def fetch(self, location: Location, start: int, length: int) -> bytes:
@@ -47,6 +51,7 @@ class DiscordTransport:
         content = await self._bridge.call("fetch", location, start, length)
         assert isinstance(content, bytes)
         assert len(content) == length
+        log.debug("fetched %d bytes from %d of attachment %d", length, start, location.attachment)
         return content
 
     async def list_messages(
@@ -56,6 +61,7 @@ class DiscordTransport:
         assert before is None or after is None
         messages = await self._bridge.call("list_messages", channel, before=before, after=after)
         assert isinstance(messages, list)
+        log.debug("listed %d messages of channel %d", len(messages), channel)
         return messages
 
     async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
@@ -63,6 +69,7 @@ class DiscordTransport:
         assert len(messages) <= DELETE_LIMIT
         if messages:
             await self._bridge.call("delete", channel, tuple(messages))
+            log.debug("deleted %d messages of channel %d", len(messages), channel)
 
     def statistics(self) -> TransportStatistics:
         """See `Transport.statistics`."""
