@@ -49,9 +49,9 @@ class Dirty:
         )
         return {chunk: (revision, born) for chunk, revision, born in rows}
 
-    def clean(self, key: ChunkKey) -> None:
-        """A chunk is no longer dirty. Inside a change."""
-        self._database.write("DELETE FROM dirty WHERE inode = ? AND chunk = ?", key)
+    def clean(self, inode: InodeNumber, first: int, end: int) -> None:
+        """Chunks `first` to `end`, end excluded, are no longer dirty. Inside a change."""
+        self._database.write("DELETE FROM dirty WHERE inode = ? AND chunk >= ? AND chunk < ?", (inode, first, end))
 
     def raise_born(self, key: ChunkKey, born: int) -> None:
         """Packs sealed from a revision below `born` come too late for a chunk from now on. Inside a change."""

@@ -80,9 +80,14 @@ class Recording:
             self._extents.place(inode, first, end - begin, pack, slot + begin)
 
     def _settle(self, run: Sequence[SentChunk], judged: Sequence[_Verdict]) -> None:
+        if all(verdict is _Verdict.CLEAN for verdict in judged):
+            inode, first = run[0].key
+            self._dirty.clean(inode, first, first + len(run))  # the usual case, in one statement
+            return
         for sent, verdict in zip(run, judged, strict=True):
+            inode, chunk = sent.key
             if verdict is _Verdict.CLEAN:
-                self._dirty.clean(sent.key)
+                self._dirty.clean(inode, chunk, chunk + 1)
             elif verdict is _Verdict.STILL_DIRTY:
                 self._dirty.raise_born(sent.key, sent.revision + 1)
 
