@@ -152,10 +152,11 @@ class Database:
         else:
             self._roll_back()
 
-    def commit(self) -> None:
+    def commit(self, *, last_chance: bool = False) -> None:
         """End the open transaction. What was in it survives kill -9 from then on.
 
-        ENOSPC when the disk has no room for it: the transaction stays open and can be committed later.
+        ENOSPC when the disk has no room for it: the transaction stays open and can be committed later. With
+        `last_chance` there is no later, and SQLite tries whatever the room.
         """
         if self._failure is not None:
             self._refuse()
@@ -165,7 +166,8 @@ class Database:
         try:
             for prepare in self.before_commit:
                 prepare()
-            self._check_room()
+            if not last_chance:
+                self._check_room()
             self._execute("COMMIT")
         except FilesystemError as error:
             if not connection.in_transaction:

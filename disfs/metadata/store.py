@@ -160,7 +160,7 @@ class SqliteMetadataStore:
                     for counter in self._counters.values():
                         counter.give_back()
                     self.settings.put(CLEAN_SHUTDOWN, True)
-                self._database.commit()
+                self._database.commit(last_chance=True)
                 self._database.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._checkpointer.close()

@@ -134,6 +134,17 @@ def test_commit_waits_for_room(store: SqliteMetadataStore, disk: Disk) -> None:
     assert not store._database.has_open_transaction
 
 
+def test_close_tries_all_the_same(tmp_path: Path, disk: Disk) -> None:
+    """What could not be committed for want of room is tried once more at the end, and a clean stop is a clean stop."""
+    store = SqliteMetadataStore.open(tmp_path / "other.db", create=True, free_bytes=lambda: disk.free_bytes)
+    make(store, b"a")
+    disk.free_bytes = 0
+    store.close()
+    again = SqliteMetadataStore.open(tmp_path / "other.db")
+    assert (True, b"a") == (again.was_clean, answer(again.list_directory(ROOT_INODE, 0, 9))[0].name)
+    again.close()
+
+
 async def test_group_commit_outlives_a_full_disk(
     store: SqliteMetadataStore, disk: Disk, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
