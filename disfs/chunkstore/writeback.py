@@ -263,9 +263,12 @@ class Writeback:
 
     def _release(self, copies: Iterable[tuple[ChunkKey, Revision]]) -> None:
         """Whatever was taken and is not recorded is dirty again."""
-        for key, revision in copies:
-            if self._is_sending(key, revision):
-                self._cache.map.move(key, ChunkEvent.FAIL)
+        left = [key for key, revision in copies if self._is_sending(key, revision)]
+        for key in left:
+            self._cache.map.move(key, ChunkEvent.FAIL)
+        if left:
+            # The other channels sleep: as far as they know nothing is waiting.
+            self._poked.unpark_all()
 
     def _is_sending(self, key: ChunkKey, revision: Revision) -> bool:
         entry = self._cache.map.entry(key)

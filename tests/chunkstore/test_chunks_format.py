@@ -133,9 +133,9 @@ def test_every_flipped_byte_of_a_pack_is_detected() -> None:
     for position in range(len(raw)):
         changed = bytearray(raw)
         changed[position] ^= 1 << position % 8
-        seen = []
+        seen: list[bytes] = []
         with pytest.raises(CorruptDataError):
-            seen += [seen.append(plain) for _, plain in PackReader(KEY, changed).chunks()]
+            seen.extend(plain for _, plain in PackReader(KEY, changed).chunks())
         assert plains[: len(seen)] == seen
 
 
