@@ -14,7 +14,7 @@ import time
 _CLOCK_REALTIME_COARSE = 5
 """linux/time.h; Python's `time` does not name it."""
 _TICK_NS = 20_000_000
-"""Longer than the coarse clock stands still, 10 ms at 100 Hz. A floor further ahead is from before a clock was set back."""
+"""Longer than the coarse clock stands still, 10 ms at 100 Hz. A floor further ahead dates from before a step back."""
 
 
 class KernelClock:

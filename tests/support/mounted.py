@@ -33,9 +33,19 @@ class Mounted:
 
 @contextlib.contextmanager
 def mounted(
-    directory: Path, *, loop: str = "polled", parts: str = "sqlite", options: Sequence[str] = ()
+    directory: Path,
+    *,
+    loop: str = "polled",
+    parts: str = "sqlite",
+    options: Sequence[str] = (),
+    ends_itself: bool = False,
+    logs_errors: bool = False,
 ) -> Iterator[Mounted]:
-    """Mount below `directory`; what is kept lies in `directory/state`. Fails if the daemon logged an error."""
+    """Mount below `directory`; what is kept lies in `directory/state`.
+
+    Fails if the daemon logged an error, but with `logs_errors`, and if it did not end well, but with `ends_itself`:
+    then it is the test that ends it.
+    """
     root, state, log_path = directory / "mnt", directory / "state", directory / "daemon.log"
     root.mkdir(exist_ok=True, parents=True)
     state.mkdir(exist_ok=True)
@@ -48,11 +58,12 @@ def mounted(
     try:
         _wait_until_mounted(found)
         yield found
-        _unmount(found)
-        assert process.wait(STOP_SECONDS) == 0, found.log()
+        if not ends_itself:
+            _unmount(found)
+            assert process.wait(STOP_SECONDS) == 0, found.log()
     finally:
         _take_away(found)
-    assert "ERROR" not in found.log(), found.log()
+    assert logs_errors or "ERROR" not in found.log(), found.log()
 
 
 def _wait_until_mounted(found: Mounted) -> None:

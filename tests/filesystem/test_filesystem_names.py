@@ -1,0 +1,116 @@
+"""What the file system decides about names and attributes itself; the rest is the metadata store's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from disfs.errors import FilesystemError
+from disfs.values import ROOT_INODE, AttributeChanges, NewInode
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from support.filesystem_world import World
+
+DIRECTORY = NewInode(mode=0o40755, uid=1, gid=2)
+
+
+@pytest.mark.parametrize("flags", [3, 4, 8, 1 << 31])
+async def test_unknown_rename_flags_are_refused(world: World, flags: int) -> None:
+    """Nothing moves, EINVAL."""
+    await world.create(b"a")
+    with pytest.raises(FilesystemError, match="EINVAL"):
+        await world.filesystem.rename(ROOT_INODE, b"a", ROOT_INODE, b"b", flags)
+    assert await world.filesystem.lookup(ROOT_INODE, b"a") is not None
+
+
+async def test_rename_flags_reach_the_store(world: World) -> None:
+    """1 is NOREPLACE, 2 EXCHANGE."""
+    _, a = await world.create(b"a")
+    _, b = await world.create(b"b")
+    with pytest.raises(FilesystemError, match="EEXIST"):
+        await world.filesystem.rename(ROOT_INODE, b"a", ROOT_INODE, b"b", 1)
+    await world.filesystem.rename(ROOT_INODE, b"a", ROOT_INODE, b"b", 2)
+    found = [await world.filesystem.lookup(ROOT_INODE, name) for name in (b"a", b"b")]
+    assert [b, a] == [attributes.inode for attributes in found if attributes is not None]
+
+
+@pytest.mark.parametrize(("length", "error"), [(0, "ENOENT"), (4096, "ENAMETOOLONG")])
+async def test_symlink_targets_have_bounds(world: World, length: int, error: str) -> None:
+    """Empty and too long targets are refused and leave no name."""
+    with pytest.raises(FilesystemError, match=error):
+        await world.filesystem.symlink(ROOT_INODE, b"link", b"x" * length, 1, 2)
+    assert await world.filesystem.lookup(ROOT_INODE, b"link") is None
+
+
+async def test_symlink_remembers_target_and_owner(world: World) -> None:
+    """The longest target comes back."""
+    made = await world.filesystem.symlink(ROOT_INODE, b"link", b"x" * 4095, 11, 12)
+    assert (0o120777, 11, 12, 4095) == (made.mode, made.uid, made.gid, made.size_bytes)
+    assert b"x" * 4095 == await world.filesystem.symlink_target(made.inode)
+
+
+async def test_dot_finds_files_too(world: World) -> None:
+    """`.` of any inode is that inode: how the kernel turns file handles back into inodes. What is gone is ESTALE."""
+    _, inode = await world.create()
+    found = await world.filesystem.lookup(inode, b".")
+    assert found is not None
+    assert inode == found.inode
+    with pytest.raises(FilesystemError, match="ESTALE"):
+        await world.filesystem.lookup(type(inode)(4711), b".")
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [(b"system.posix_acl_access", "ENOTSUP"), (b"other", "ENOTSUP"), (b"user.", "EINVAL")],
+)
+async def test_xattr_namespaces(world: World, name: bytes, error: str) -> None:
+    """Only user, trusted and security are kept, and a name needs more than its namespace."""
+    _, inode = await world.create()
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: world.filesystem.get_xattr(inode, name),
+        lambda: world.filesystem.set_xattr(inode, name, b""),
+        lambda: world.filesystem.remove_xattr(inode, name),
+    ]
+    for call in calls:
+        with pytest.raises(FilesystemError, match=error):
+            await call()
+
+
+async def test_absent_capability_is_remembered_until_it_is_set(world: World) -> None:
+    """The question that the kernel asks at each write is answered from memory, and never wrongly."""
+    _, inode = await world.create()
+    for _ in range(2):
+        assert await world.filesystem.get_xattr(inode, b"security.capability") is None
+    await world.filesystem.set_xattr(inode, b"security.capability", b"value")
+    assert b"value" == await world.filesystem.get_xattr(inode, b"security.capability")
+    await world.filesystem.remove_xattr(inode, b"security.capability")
+    assert await world.filesystem.get_xattr(inode, b"security.capability") is None
+
+
+async def test_xattrs_are_listed(world: World) -> None:
+    """Names of what is set."""
+    _, inode = await world.create()
+    await world.filesystem.set_xattr(inode, b"user.b", b"")
+    await world.filesystem.set_xattr(inode, b"user.a", b"1")
+    assert {b"user.a", b"user.b"} == set(await world.filesystem.list_xattrs(inode))
+    with pytest.raises(FilesystemError, match="ENODATA"):
+        await world.filesystem.remove_xattr(inode, b"user.c")
+
+
+async def test_space_is_capacity_and_usage(world: World) -> None:
+    """statfs has the capacity that was set, and counts what is there."""
+    fh, _ = await world.create()
+    await world.filesystem.files.write(fh, 0, bytes(5000))
+    space = await world.filesystem.space()
+    assert (1 << 40, 5000, 2) == (space.capacity_bytes, space.usage.logical_bytes, space.usage.inode_count)
+
+
+async def test_chmod_leaves_contents_and_kind(world: World) -> None:
+    """A change without a size does not touch the chunk store."""
+    made = await world.filesystem.make_inode(ROOT_INODE, b"dir", DIRECTORY)
+    world.chunks.hold()
+    changed = await world.filesystem.change_attributes(made.inode, AttributeChanges(mode=0o1700, uid=5))
+    assert (0o41700, 5, 2) == (changed.mode, changed.uid, changed.gid)
