@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import platformdirs
 
 from disfs.errors import ExitCode, UserError
-from disfs.private_files import explained, make_directory, write_text
+from disfs.private_files import explained, make_directory, unusable, write_text
 from disfs.superblock import Superblock, SuperblockError
 from disfs.values import ChannelId, GuildId
 
@@ -316,8 +316,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}; correct the file", ExitCode.CONFIG_INVALID) from error
     except OSError as error:
-        reason = error.strerror or "it cannot be read"
-        raise UserError(f"cannot read {path}: {reason}; make it readable", ExitCode.STATE_UNUSABLE) from error
+        raise unusable(error, path) from error
 
 
 def toml_text(table: Table) -> str:

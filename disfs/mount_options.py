@@ -39,7 +39,7 @@ class MountOptions:
         try:
             return dataclasses.replace(settings, **dict(self.changes))
         except ValueError as error:
-            raise UserError(f"-o: {error}", ExitCode.USAGE) from error
+            raise UserError(f"-o: {error}; see 'disfs mount --help'", ExitCode.USAGE) from error
 
 
 def parse_size(text: str) -> int:
@@ -70,7 +70,7 @@ def _read_value(word: str, value: str, read: Callable[[str], Any]) -> Any:
     try:
         return read(value)
     except ValueError as error:
-        raise UserError(f"-o {word}: {error}", ExitCode.USAGE) from error
+        raise UserError(f"-o {word}: {error}; see 'disfs mount --help'", ExitCode.USAGE) from error
 
 
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {

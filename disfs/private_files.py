@@ -30,7 +30,7 @@ def unusable(error: OSError, place: Path) -> UserError:
         )
     reason = error.strerror or type(error).__name__
     return UserError(
-        f"cannot use {place}: {reason}; make it writable, or set DISFS_HOME to a directory that is",
+        f"cannot use {place}: {reason}; let it be read and written, or set DISFS_HOME to another directory",
         ExitCode.STATE_UNUSABLE,
     )
 

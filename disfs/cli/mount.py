@@ -103,7 +103,7 @@ def _options(options: tuple[str, ...], cache_size: str | None) -> MountOptions:
     try:
         return MountOptions(parsed.flags, (*parsed.changes, ("cache_bytes", parse_size(cache_size))))
     except ValueError as error:
-        raise UserError(f"--cache-size: {error}", ExitCode.USAGE) from error
+        raise UserError(f"--cache-size: {error}; see 'disfs mount --help'", ExitCode.USAGE) from error
 
 
 def _checked_mountpoint(mountpoint: str, options: MountOptions) -> Path:

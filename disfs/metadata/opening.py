@@ -128,7 +128,9 @@ def _sync_directory(directory: Path) -> None:
 def _user_error(path: Path, error: OSError | sqlite3.Error) -> UserError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return UserError(f"the volume's metadata at {path} is damaged: {error}", ExitCode.VOLUME_DAMAGED)
+        return UserError(
+            f"the volume's metadata at {path} is damaged: {error}; restore it from a backup", ExitCode.VOLUME_DAMAGED
+        )
     if code == sqlite3.SQLITE_FULL:
-        return UserError(f"the disk of {path} is full", ExitCode.STATE_FULL)
-    return UserError(f"cannot use the volume's metadata at {path}: {error}", ExitCode.STATE_UNUSABLE)
+        return UserError(f"the disk of {path} is full; free some space there", ExitCode.STATE_FULL)
+    return UserError(f"cannot use the volume's metadata at {path}: {error}; make it writable", ExitCode.STATE_UNUSABLE)
