@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MEASURE_EVERY_BYTES = 4 * 1024 * 1024
+"""The free space of the disk is measured once for so much growth, not for every write."""
 _EVICT_AT_ONCE = 8
 """Chunks that an eviction takes at least: a system call for each single chunk would cost more than it saves."""
 
@@ -59,6 +61,8 @@ class Cache:
         self._ledger = ledger
         self._limit_bytes = limit_bytes
         self._min_free_bytes = min_free_bytes
+        self._disk_credit_bytes = 0
+        """Growth that the last measurement of the disk allows without another one."""
         self._doomed: dict[InodeNumber, int] = {}
         self._cut_number = 0
         self._recorded: dict[ChunkKey, Revision] = {}
@@ -123,7 +127,11 @@ class Cache:
         if growth <= 0:
             return 0
         over_budget = self.map.weight + growth - self._limit_bytes
-        return max(over_budget, self._min_free_bytes + growth - self.files.free_bytes())
+        if over_budget > 0 or growth <= self._disk_credit_bytes:
+            return over_budget
+        left = self.files.free_bytes() - self._min_free_bytes
+        self._disk_credit_bytes = max(0, min(left, _MEASURE_EVERY_BYTES))
+        return growth - left
 
     def evict(self, shortage: int) -> bool:
         """Evict of the longest unused group as much as helps, and a little more; False if nothing may be evicted."""
@@ -171,9 +179,10 @@ class Cache:
 
         Room has been made. Raises FilesystemError with nothing changed but, perhaps, the very range in dirty chunks.
         """
-        end = offset + len(data)
+        length = len(data)
+        end = offset + length
         assert not self.needs_settling(inode, end)
-        chunks = chunk_range(offset, len(data), self.map.chunk_bytes)
+        chunks = chunk_range(offset, length, self.map.chunk_bytes)
         record = self.map.at(inode)
         try:
             for filled, plain in fills.items():
@@ -185,6 +194,7 @@ class Cache:
         except BaseException:
             self._undo(record, chunks)
             raise
+        self._disk_credit_bytes -= length
         self._reach(record, end)
         now = trio.current_time()
         for index in chunks:
@@ -206,6 +216,7 @@ class Cache:
             log.warning("fetched data could not be cached: %s", error)
             self._undo(record, chunks)
             return False
+        self._disk_credit_bytes -= len(plain)
         self._reach(record, end)
         self.map.move(key, ChunkEvent.FETCHED)
         return True

@@ -213,9 +213,12 @@ class ChunkMap:
 
     def wrote(self, key: ChunkKey, revision: Revision, now: float) -> None:
         """A chunk has new content of `revision`; the inode's `end` is already the new one."""
-        before = self.state(key)
-        self.move(key, ChunkEvent.WRITE)
         chunks = self.inodes[key.inode]
+        before = self.state(key)
+        if before is ChunkState.DIRTY:
+            self.reweigh(chunks)  # DIRTY stays DIRTY: the short way of almost every small write
+        else:
+            self.move(key, ChunkEvent.WRITE)
         entry = chunks.entries[key.chunk]
         length = min(self.chunk_bytes, chunks.end - key.chunk * self.chunk_bytes)
         self.dirty_bytes += length - entry.length

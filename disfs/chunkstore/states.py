@@ -18,6 +18,9 @@ import enum
 class ChunkState(enum.Enum):
     """Where the content of a chunk is."""
 
+    # Members are single objects; Enum's own hash is Python code, and every write asks for several.
+    __hash__ = object.__hash__
+
     ABSENT = enum.auto()
     """Not in the cache: a hole, or in Discord alone. The ledger knows which."""
     FETCHING = enum.auto()
@@ -38,6 +41,8 @@ class ChunkState(enum.Enum):
 
 class ChunkEvent(enum.Enum):
     """What happens to a chunk."""
+
+    __hash__ = object.__hash__
 
     FETCH = enum.auto()
     FETCHED = enum.auto()

@@ -237,7 +237,8 @@ class ChunkStore:
     async def _remote(self, inode: InodeNumber, indices: Iterable[int]) -> list[Target]:
         """Where those of the chunks lie that only Discord has; EIO for a lost one."""
         away = {ChunkState.ABSENT, ChunkState.FETCHING}
-        return list((await self._fetcher.locate(inode, [i for i in indices if self._state(inode, i) in away])).values())
+        absent = [index for index in indices if self._state(inode, index) in away]
+        return list((await self._fetcher.locate(inode, absent)).values()) if absent else []
 
     async def _hold(self, targets: Sequence[Target], held: dict[Target, bytes]) -> None:
         """Fetch for a partial write or a cut: the contents are kept at hand, whether or not the cache has room."""
