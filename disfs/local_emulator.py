@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from disfs.errors import ExitCode, UserError
-from disfs.private_files import explained, make_directory
+from disfs.private_files import explained, make_directory, write_text
 from disfs.values import GuildId
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 INFO_NAME = "info.json"
 LOG_NAME = "emulator.log"
+PORT_NAME = "last-port"
 PORT_TAKEN = int(ExitCode.EMULATOR_PORT_TAKEN)
 START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
@@ -95,15 +96,22 @@ def ensure_running(directory: Path) -> EmulatorInfo:
     if found is not None:
         return found
     make_directory(directory)
-    known = last_known(directory)
-    if known is not None and known.port:
-        info = _start(directory, ["--port", str(known.port)])
-        if info is not None:
-            return info
-    info = _start(directory, [])
+    port = _last_port(directory)
+    info = _start(directory, ["--port", str(port)]) if port else None
+    info = info or _start(directory, [])
     if info is not None:
+        write_text(directory / PORT_NAME, f"{info.port}\n")
         return info
     raise UserError(f"the emulator found no free port; {directory / LOG_NAME} says more", ExitCode.EMULATOR_PORT_TAKEN)
+
+
+def _last_port(directory: Path) -> int | None:
+    """Where it listened when it was started from here the last time; its own info.json goes when it stops."""
+    try:
+        port = int((directory / PORT_NAME).read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+    return port if 0 < port < 65536 else None
 
 
 def _start(directory: Path, arguments: list[str]) -> EmulatorInfo | None:
