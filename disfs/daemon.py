@@ -10,7 +10,7 @@ and the metadata is closed, which marks the stop as clean.
 
     asked by            mount in use                 waits for uploads
     control: unmount    refused, goes on             as the request says; a client that leaves ends the wait
-    SIGTERM, SIGINT     detached when all is sent    until a second signal
+    SIGTERM (INT, HUP)  detached when all is sent    until a second signal
     fusermount3 -u      (the kernel refuses)         no: the next mount goes on with them
     a failed task       detached at once             no
 
@@ -56,7 +56,8 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.store import ChunkStore
-    from disfs.chunkstore.transport.base import GuildAdmin, Transport
+    from disfs.chunkstore.transport.base import GuildAdmin
+    from disfs.chunkstore.transport.stack import Connection
     from disfs.config import VolumeConfig, VolumeSettings
     from disfs.metadata.store import SqliteMetadataStore
     from disfs.volume_state import VolumeLock
@@ -67,6 +68,7 @@ SYNC_SECONDS = 5.0
 """How often everything un-synced is made durable: what a power cut can take."""
 LOOK_SECONDS = 5.0
 """How long mounting waits for a first answer of Discord."""
+LOOK_AGAIN_SECONDS = 30.0
 ANSWER_SECONDS = 30.0
 """How long the kernel may take to get its first answer; it is milliseconds, so this is a hang."""
 LAST_SYNC_SECONDS = 120.0
@@ -151,7 +153,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
         )
         stack.callback(chunks.close)
         await take_over_cache(metadata, chunks)
-        daemon = Daemon(plan, metadata, connection.transport, chunks, warning=look.warning)
+        daemon = Daemon(plan, metadata, connection, chunks, warning=look.warning)
         code = await daemon.serve(ready)
         # Only after a stop in order: without these marks the next start drops what is cached and clean.
         keep_marks(metadata, await chunks.stop())
@@ -196,14 +198,14 @@ class Daemon:
         self,
         plan: MountPlan,
         metadata: SqliteMetadataStore,
-        transport: Transport,
+        connection: Connection,
         chunks: ChunkStore,
         *,
         warning: str | None = None,
     ) -> None:
         self._plan = plan
         self._metadata = metadata
-        self._transport = transport
+        self._connection = connection
         self._chunks = chunks
         self._filesystem = Filesystem(metadata, chunks)
         self._warning = warning
@@ -241,6 +243,7 @@ class Daemon:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._run_fuse)
                     nursery.start_soon(self._sync_regularly)
+                    nursery.start_soon(self._look_again)
                     await nursery.start(self._watch_signals)
                     await self._wait_until_answering()
                     ready(Ready((self._warning,) if self._warning else ()))
@@ -291,7 +294,7 @@ class Daemon:
     # Stopping
 
     async def _watch_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
             asked = False
             async with trio.open_nursery() as nursery:
@@ -330,6 +333,15 @@ class Daemon:
         await self._chunks.sync_all()
         await self._metadata.make_durable()
 
+    async def _look_again(self) -> None:
+        """While the first look at Discord has left a warning, look again: status shall say how things are now."""
+        while self._warning is not None:
+            await trio.sleep(LOOK_AGAIN_SECONDS)
+            try:
+                self._warning = (await look_at_discord(self._connection.admin, self._plan.volume)).warning
+            except UserError as error:
+                self._warning = str(error)
+
     async def _sync_regularly(self) -> None:
         while True:
             await trio.sleep(SYNC_SECONDS)
@@ -343,7 +355,7 @@ class Daemon:
     def status(self) -> Mapping[str, object]:
         """See Controlled."""
         chunks = self._chunks.statistics()
-        requests = self._transport.statistics()
+        requests = self._connection.transport.statistics()
         metadata = self._metadata.statistics()
         return {
             "pid": os.getpid(),
@@ -363,7 +375,8 @@ class Daemon:
         """See Controlled."""
         chunks = self._chunks.statistics()
         failures = chunks.writeback.failures
-        return Progress(chunks.dirty_bytes, chunks.dirty_chunks, failures[0] if failures else None)
+        trouble = failures[0] if failures else self._connection.transport.statistics().trouble
+        return Progress(chunks.dirty_bytes, chunks.dirty_chunks, trouble)
 
     async def sync(self) -> None:
         """See Controlled."""
@@ -382,6 +395,8 @@ class Daemon:
             except UserError:
                 self._wait_for_uploads = before
                 raise
+        if self._drained.is_set():
+            return  # without a checkpoint: the end of the daemon may have cancelled this task already
         try:
             await self._drained.wait()
         except trio.Cancelled:

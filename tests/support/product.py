@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PASSPHRASE = "correct horse battery staple"
 
@@ -83,6 +83,24 @@ class Product:
         while Path(f"/proc/{pid}").exists() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
             assert time.monotonic() < deadline, f"process {pid} does not end"
             time.sleep(0.02)  # another process ends: there is nothing to wait on but the process table
+
+    def daemons(self) -> list[int]:
+        """The processes that serve a volume of this home."""
+        found = []
+        for directory in self.home.glob("state/volumes/*"):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                pid = int((directory / "lock").read_text().split()[0])
+                if str(self.home).encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                    found.append(pid)
+        return found
+
+    @staticmethod
+    def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Return when `condition` holds, which other processes bring about; fail after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.05)  # other processes: there is nothing to wait on
 
     def clear_mount(self) -> None:
         """Take away whatever is mounted on the mount point."""
@@ -158,14 +176,14 @@ class Product:
     def close(self) -> None:
         """Stop everything that was started: daemon, mount, emulator."""
         with contextlib.suppress(Exception):
-            self.run("umount", str(self.mountpoint), "--no-wait", check=False, timeout=30)
+            self.umount("--no-wait")
         for directory in self.home.glob("state/**/"):
             for name in ("lock", "info.json", "run.json", "mount.json"):
                 self._kill_from(directory / name)
         self.clear_mount()
 
     def _kill_from(self, path: Path) -> None:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
             text = path.read_text()
             pid = int(json.loads(text)["pid"]) if text.startswith("{") else int(text.split()[0])
             if str(self.home).encode() in Path(f"/proc/{pid}/environ").read_bytes():
