@@ -38,10 +38,7 @@ from disfs.control.server import serve as serve_control
 from disfs.errors import (
     ExitCode,
     FilesystemError,
-    NotFoundError,
-    PermissionMissingError,
     StorageError,
-    TokenRejectedError,
     UserError,
 )
 from disfs.filesystem import Filesystem
@@ -49,6 +46,7 @@ from disfs.fuse_ops import FuseOperations
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
 from disfs.polled_loop import polled_loop
 from disfs.values import ROOT_INODE
+from disfs.volume import look_at_discord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,7 +54,6 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.store import ChunkStore
-    from disfs.chunkstore.transport.base import GuildAdmin
     from disfs.chunkstore.transport.stack import Connection
     from disfs.config import VolumeConfig, VolumeSettings
     from disfs.metadata.store import SqliteMetadataStore
@@ -66,9 +63,8 @@ log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 5.0
 """How often everything un-synced is made durable: what a power cut can take."""
-LOOK_SECONDS = 5.0
-"""How long mounting waits for a first answer of Discord."""
 LOOK_AGAIN_SECONDS = 30.0
+"""How often Discord is looked for that did not answer at the mount."""
 ANSWER_SECONDS = 30.0
 """How long the kernel may take to get its first answer; it is milliseconds, so this is a hang."""
 LAST_SYNC_SECONDS = 120.0
@@ -91,14 +87,6 @@ class MountPlan:
     token: str = field(repr=False)
     api_url: str | None
     lock: VolumeLock
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What a first look at Discord showed."""
-
-    attachment_bytes: int | None = None
-    warning: str | None = None
 
 
 def run(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
@@ -158,37 +146,6 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
         # Only after a stop in order: without these marks the next start drops what is cached and clean.
         keep_marks(metadata, await chunks.stop())
         return code
-
-
-async def look_at_discord(admin: GuildAdmin, volume: VolumeConfig) -> Look:
-    """Ask Discord for the volume's guild. No answer is a warning: the volume works from what is here, and catches up.
-
-    A token or a bot that Discord refuses is an error instead (TOKEN_REJECTED, MISSING_PERMISSION, UNKNOWN_GUILD): it
-    cannot mend itself, and a mount would take in what can never be sent.
-    """
-    try:
-        with trio.fail_after(LOOK_SECONDS):
-            guild = await admin.guild(volume.guild)
-    except TokenRejectedError as error:
-        raise UserError(
-            "Discord rejects the bot token; copy it again from the Developer Portal, what is unsent is kept meanwhile",
-            ExitCode.TOKEN_REJECTED,
-        ) from error
-    except PermissionMissingError as error:
-        raise UserError(
-            f"the bot lacks the permission {error.permission}; give it to the bot's role in the server settings",
-            ExitCode.MISSING_PERMISSION,
-        ) from error
-    except NotFoundError as error:
-        raise UserError(
-            f"the bot is not in the guild {volume.guild} of volume {volume.name!r} any more; invite it again",
-            ExitCode.UNKNOWN_GUILD,
-        ) from error
-    except (trio.TooSlowError, StorageError) as error:
-        reason = str(error) or "no answer in time"
-        log.warning("Discord cannot be reached: %s", reason)
-        return Look(warning=f"Discord cannot be reached ({reason}); mounted from local data, uploads follow later")
-    return Look(attachment_bytes=guild.attachment_limit_bytes)
 
 
 class Daemon:

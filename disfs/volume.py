@@ -1,6 +1,6 @@
-"""Make a volume: its category and channels in a guild, its superblock, its local state.
+"""A volume's half in Discord: make its category, channels and superblock, and look whether it can be reached.
 
-Everything here can be repeated after a crash at any point: what an earlier attempt made in the guild is
+Making can be repeated after a crash at any point: what an earlier attempt made in the guild is
 found by name and adopted. A guild that already holds a volume of this name *with data* is refused: adopting it
 with empty metadata would make its contents garbage.
 """
@@ -13,14 +13,17 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import trio
+
 from disfs.chunkstore.transport.base import Upload
-from disfs.errors import ExitCode, NotFoundError, UserError
+from disfs.errors import ExitCode, NotFoundError, PermissionMissingError, StorageError, TokenRejectedError, UserError
 from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.superblock import ATTACHMENT_NAME, MAX_BYTES, Superblock, SuperblockError
 from disfs.values import Location, MessageId
 
 if TYPE_CHECKING:
     from disfs.chunkstore.transport.base import ChannelInfo, Guild, GuildAdmin, StoredMessage, Transport
+    from disfs.config import VolumeConfig
     from disfs.values import ChannelId, GuildId
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,8 @@ MAX_DATA_CHANNELS = 49
 INDEX_NAME = "index"
 INDEX_TOPIC = "disfs: what the volume is made of. Written by a bot; deleting messages here destroys files."
 DATA_TOPIC = "disfs: sealed packs of file contents. Written by a bot; deleting messages here destroys files."
+LOOK_SECONDS = 5.0
+"""How long mounting waits for a first answer of Discord."""
 SUPERBLOCK_LINE = "disfs volume **{name}**: the superblock. Without this message the volume cannot be opened again."
 
 
@@ -201,3 +206,42 @@ async def _send_superblock(transport: Transport, index_channel: ChannelId, super
             "somebody else made a volume of this name at the same time; repeat with another name",
             ExitCode.VOLUME_EXISTS,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a first look at Discord showed."""
+
+    attachment_bytes: int | None = None
+    warning: str | None = None
+
+
+async def look_at_discord(admin: GuildAdmin, volume: VolumeConfig) -> Look:
+    """Ask Discord for the volume's guild. No answer is a warning: the volume works from what is here, and catches up.
+
+    A token or a bot that Discord refuses is an error instead (TOKEN_REJECTED, MISSING_PERMISSION, UNKNOWN_GUILD): it
+    cannot mend itself, and a mount would take in what can never be sent.
+    """
+    try:
+        with trio.fail_after(LOOK_SECONDS):
+            guild = await admin.guild(volume.guild)
+    except TokenRejectedError as error:
+        raise UserError(
+            "Discord rejects the bot token; copy it again from the Developer Portal, what is unsent is kept meanwhile",
+            ExitCode.TOKEN_REJECTED,
+        ) from error
+    except PermissionMissingError as error:
+        raise UserError(
+            f"the bot lacks the permission {error.permission}; give it to the bot's role in the server settings",
+            ExitCode.MISSING_PERMISSION,
+        ) from error
+    except NotFoundError as error:
+        raise UserError(
+            f"the bot is not in the guild {volume.guild} of volume {volume.name!r} any more; invite it again",
+            ExitCode.UNKNOWN_GUILD,
+        ) from error
+    except (trio.TooSlowError, StorageError) as error:
+        reason = str(error) or "no answer in time"
+        log.warning("Discord cannot be reached: %s", reason)
+        return Look(warning=f"Discord cannot be reached ({reason}); mounted from local data, uploads follow later")
+    return Look(attachment_bytes=guild.attachment_limit_bytes)

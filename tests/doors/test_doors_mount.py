@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -335,6 +336,42 @@ def test_umount_after_kill_cleans_up(mounted: Home) -> None:
     assert "disfs umount" in done.stderr
     mounted.ok("umount", str(mounted.mountpoint))
     assert mount_at(mounted.mountpoint) is None
+
+
+BROKEN = """
+import trio
+from pathlib import Path
+from disfs.chunkstore.sweep import Sweeper
+
+async def run(self):
+    while not Path({trigger!r}).exists():
+        await trio.sleep(0.02)
+    raise ZeroDivisionError("a bug in a background task")
+
+Sweeper.run = run
+from disfs.cli import main
+main(["mount", "--foreground", {mountpoint!r}])
+"""
+
+
+def test_failed_task_ends_the_mount_in_order(home: Home, tmp_path: Path) -> None:
+    """A bug in a background task takes the mount away, is logged with its traceback, and loses nothing."""
+    home.ok("init", f"{NAME}-broken")
+    trigger = tmp_path / "trigger"
+    code = BROKEN.format(trigger=str(trigger), mountpoint=str(home.mountpoint))
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", code], env=home.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert daemon.stdout is not None
+    assert "is mounted at" in daemon.stdout.readline()
+    (home.mountpoint / "file").write_text("kept")
+    trigger.touch()
+    _, stderr = daemon.communicate(timeout=WAIT_SECONDS)
+    assert ExitCode.INTERNAL == daemon.returncode
+    assert "ZeroDivisionError" in stderr
+    assert mount_at(home.mountpoint) is None
+    home.ok("mount", str(home.mountpoint))
+    assert "kept" == (home.mountpoint / "file").read_text()
 
 
 # In the foreground, and with the emulator of its own
