@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")  # noqa: PTH112 - a check
-
 
 class FakeDaemon:
     """Answers at once, unless told to wait."""
@@ -182,7 +180,7 @@ async def test_last_word_is_heard_when_the_daemon_ends(tmp_path: Path) -> None:
         async def unmount(*, wait: bool) -> None:
             nursery.cancel_scope.cancel()
 
-        daemon.unmount = unmount  # type: ignore[method-assign] # the fake of this one test
+        daemon.unmount = unmount  # type: ignore[method-assign] # a fake of the fake, for this one test
         await nursery.start(serve, daemon, tmp_path)
         with trio.CancelScope(shield=True), trio.fail_after(5):
             await asked(tmp_path, lambda client: client.unmount(lambda _progress: None, wait=True))

@@ -85,7 +85,7 @@ def test_daemon_has_left_the_terminal(mounted: Home) -> None:
     assert pid != os.getsid(0)
     assert os.getsid(pid) != os.getsid(0)
     assert "/" == os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115 - a link of /proc, not a path
-    assert {"/dev/null"} == {os.readlink(f"/proc/{pid}/fd/{stream}") for stream in (0, 1, 2)}  # noqa: PTH115 - as above
+    assert {"/dev/null"} == {os.readlink(f"/proc/{pid}/fd/{stream}") for stream in (0, 1, 2)}  # noqa: PTH115 - links of /proc, not paths
 
 
 def test_no_secret_is_visible(mounted: Home, discord: Emulator) -> None:
