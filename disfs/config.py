@@ -45,6 +45,7 @@ _SETTING_TYPES = {
     "dirty_limit_bytes": int,
     "writeback_delay_seconds": float,
     "message_bytes": int,
+    "sweep_grace_seconds": float,
 }
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -119,6 +120,8 @@ class VolumeSettings:
     """How long a chunk must have been quiet before it is sent."""
     message_bytes: int = 24 * MIB
     """How much one message may carry: Discord documents 25 MiB per request."""
+    sweep_grace_seconds: float = 60.0
+    """How long a message stays in Discord after the last live byte in it is gone."""
 
     def __post_init__(self) -> None:
         if self.cache_bytes < 16 * MIB:
@@ -129,6 +132,8 @@ class VolumeSettings:
             raise ValueError("writeback_delay_seconds must lie between 0 and 3600")
         if not MIB <= self.message_bytes <= 500 * MIB:
             raise ValueError("message_bytes must lie between 1 MiB and 500 MiB")
+        if not 0 <= self.sweep_grace_seconds <= 10 * 24 * 3600:
+            raise ValueError("sweep_grace_seconds must lie between 0 and 10 days: bulk deletion ends at 14")
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ from disfs.values import ROOT_INODE
 from disfs.volume import look_at_discord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from disfs.chunkstore.keys import VolumeKey
@@ -203,13 +203,20 @@ class Daemon:
                     nursery.start_soon(self._look_again)
                     await nursery.start(self._watch_signals)
                     await self._wait_until_answering()
-                    ready(Ready((self._warning,) if self._warning else ()))
+                    ready(Ready(tuple(self._warnings())))
                     await self._stopping.wait()
                     await self._drain()
                     nursery.cancel_scope.cancel()
             finally:
                 # Closes the device first, so what still waits for an answer gets an error and nothing can hang.
                 pyfuse3.close(unmount=True)
+
+    def _warnings(self) -> Iterator[str]:
+        """What a person should know who has just mounted."""
+        if self._warning:
+            yield self._warning
+        if self._metadata.statistics().low_space:
+            yield f"the disk of {self._plan.state_directory} is nearly full: nothing new is taken in"
 
     # Kernel
 

@@ -5,6 +5,7 @@ The metadata is made when the other half of the volume is in Discord already.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from disfs.chunkstore.recovery import CacheMarks
@@ -12,7 +13,7 @@ from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
 from disfs.errors import ExitCode, FilesystemError, UserError
 from disfs.metadata.settings import FORMAT_VERSION, VOLUME_ID, Setting
-from disfs.metadata.store import SqliteMetadataStore
+from disfs.metadata.store import DEFAULT_RESERVE_BYTES, SqliteMetadataStore
 from disfs.superblock import VERSION
 from disfs.volume_state import METADATA_NAME
 
@@ -48,6 +49,24 @@ def make_metadata(directory: Path, superblock: Superblock) -> None:
         store.close()
 
 
+def reserve_bytes(directory: Path, most: int) -> int:
+    """How much of a disk is left alone: `most`, and on a small disk a twentieth of it."""
+    room = os.statvfs(directory)
+    return min(most, room.f_blocks * room.f_frsize // 20)
+
+
+def check_room(directory: Path) -> None:
+    """Refuse a new volume where it could take in nothing. STATE_FULL, before anything is made in Discord."""
+    room = os.statvfs(directory)
+    wanted = reserve_bytes(directory, DEFAULT_RESERVE_BYTES)
+    if room.f_bavail * room.f_frsize < wanted:
+        raise UserError(
+            f"the disk of {directory} is nearly full; free {-(-wanted >> 20)} MiB there, "
+            "or set DISFS_HOME to a directory on another disk",
+            ExitCode.STATE_FULL,
+        )
+
+
 def _is_ours(path: Path, superblock: Superblock) -> bool:
     """Whether metadata that is there already belongs to the volume; what is empty and foreign is removed."""
     store = SqliteMetadataStore.open(path)
@@ -75,7 +94,7 @@ def open_metadata(directory: Path, superblock: Superblock) -> SqliteMetadataStor
         raise UserError(
             f"the volume's metadata {path} is gone; restore the state directory from a backup", ExitCode.VOLUME_DAMAGED
         )
-    store = SqliteMetadataStore.open(path)
+    store = SqliteMetadataStore.open(path, reserve_bytes=reserve_bytes(directory, DEFAULT_RESERVE_BYTES))
     if store.settings.get(VOLUME_ID) == superblock.volume_id.hex() and store.chunk_bytes == superblock.chunk_bytes:
         return store
     store.close()
@@ -102,7 +121,9 @@ def make_chunk_store(
         dirty_limit_bytes=settings.dirty_limit_bytes,
         writeback_delay_seconds=settings.writeback_delay_seconds,
         message_bytes=settings.message_bytes,
+        sweep_grace_seconds=settings.sweep_grace_seconds,
         attachment_bytes=attachment_bytes or ChunkStoreSettings().attachment_bytes,
+        min_free_bytes=reserve_bytes(cache_directory, ChunkStoreSettings().min_free_bytes),
     )
     return ChunkStore(
         ledger=metadata,

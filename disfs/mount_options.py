@@ -78,4 +78,5 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "dirty_limit": ("dirty_limit_bytes", parse_size),
     "message_size": ("message_bytes", parse_size),
     "writeback_delay": ("writeback_delay_seconds", float),
+    "sweep_grace": ("sweep_grace_seconds", float),
 }

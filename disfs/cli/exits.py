@@ -33,6 +33,9 @@ def run(command: click.Command, arguments: list[str]) -> int:
         return outcome if isinstance(outcome, int) else ExitCode.OK
     except click.exceptions.Exit as exit_request:
         return exit_request.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return ExitCode.USAGE
     except click.ClickException as error:
         return _usage(error)
     except (click.Abort, KeyboardInterrupt):

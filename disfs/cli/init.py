@@ -62,14 +62,19 @@ def init(
             f"there is a volume {name!r} on this machine already; mount it, or choose another name",
             ExitCode.VOLUME_EXISTS,
         )
+    from disfs.local_volume import check_room
+
     token_file, passphrase_file = _absolute(token_file), _absolute(passphrase_file)
     config = load_global(paths)
     access = emulator_access(paths) if emulator else discord_access(config, token_file=token_file, api_url=None)
+    wanted_guild = GuildId(guild) if guild else access.guild
+    _check_access(access, wanted_guild)
     passphrase, passphrase_file = _passphrase(paths, name, passphrase_file, generate=emulator)
     paths.make_volume_directories(name)
+    check_room(paths.volume_state(name))
     lock = VolumeLock.acquire(paths.volume_state(name), name)
     try:
-        wanted = _NewVolumeRequest(name, GuildId(guild) if guild else access.guild, channels, passphrase)
+        wanted = _NewVolumeRequest(name, wanted_guild, channels, passphrase)
         placed = _place(wanted, access)
         _keep(paths, config, access, placed, emulator=emulator, token_file=token_file, passphrase_file=passphrase_file)
     finally:
@@ -93,6 +98,20 @@ class _NewVolumeRequest:
 
         wrapped = wrap(VolumeKey.generate(), self.passphrase).to_bytes()
         return NewVolume(self.name, wrapped, self.guild, self.channels)
+
+
+def _check_access(access: Access, guild: GuildId | None) -> None:
+    """Find out about a wrong token or guild before a passphrase is thought up and typed twice."""
+    import trio
+
+    from disfs.chunkstore.transport.stack import open_connection
+    from disfs.volume import find_guild
+
+    async def check() -> None:
+        async with open_connection(access.token, api_url=access.api_url) as connection:
+            await find_guild(connection.admin, guild)
+
+    trio.run(check)
 
 
 def _place(wanted: _NewVolumeRequest, access: Access) -> PlacedVolume:

@@ -60,6 +60,7 @@ def mount(
         dirty_limit=SIZE        how much may be unsent before writers wait
         writeback_delay=SECONDS how long a chunk is quiet before it is sent
         message_size=SIZE       how much one Discord message carries
+        sweep_grace=SECONDS     how long a message is kept after all in it was deleted
         allow_other, ro, noexec, nosuid, nodev, noatime ... as for mount(8)
 
     \b

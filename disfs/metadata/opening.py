@@ -30,6 +30,8 @@ _CACHED_STATEMENTS = 256
 """More than there are in this package: a statement that falls out is parsed again at each use."""
 
 _ROOT_MODE = 0o40755
+_SMALLEST_BYTES = 64 * 1024
+"""What SQLite needs at least to open a database: an index of the write-ahead log takes 32 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +127,21 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def _is_full(directory: Path) -> bool:
+    """Whether the disk has no room for the smallest file: SQLite calls a full disk an I/O error at some places."""
+    try:
+        room = os.statvfs(directory)
+    except OSError:
+        return False
+    return room.f_bavail * room.f_frsize < _SMALLEST_BYTES
+
+
 def _user_error(path: Path, error: OSError | sqlite3.Error) -> UserError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return UserError(
             f"the volume's metadata at {path} is damaged: {error}; restore it from a backup", ExitCode.VOLUME_DAMAGED
         )
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or _is_full(path.parent):
         return UserError(f"the disk of {path} is full; free some space there", ExitCode.STATE_FULL)
     return UserError(f"cannot use the volume's metadata at {path}: {error}; make it writable", ExitCode.STATE_UNUSABLE)

@@ -71,6 +71,13 @@ def test_wrong_token(home: Home) -> None:
     assert "wrong-secret" not in done.stderr + home.logs()
 
 
+def test_wrong_token_comes_before_the_passphrase(home: Home) -> None:
+    """Nobody thinks up a passphrase for a token or a guild that does not work."""
+    done = home.run("init", DISFS_TOKEN="wrong-secret", DISFS_PASSPHRASE=None)
+    assert_one_line(done, ExitCode.TOKEN_REJECTED)
+    assert_one_line(home.run("init", "--guild", "123", DISFS_PASSPHRASE=None), ExitCode.UNKNOWN_GUILD)
+
+
 def test_wrong_token_at_mount(volume: Home) -> None:
     """A rejected token cannot mend itself: the mount is refused before it takes in what can never be sent."""
     done = volume.run("mount", str(volume.mountpoint), DISFS_TOKEN="wrong-secret")
@@ -347,3 +354,11 @@ def test_internal_error_is_one_line_and_logged(
     assert str(log_file) in printed
     assert 1 == printed.count("\n")
     assert "Traceback" in log_file.read_text()
+
+
+def test_no_command_shows_the_help(home: Home) -> None:
+    """`disfs` alone prints the help as it is meant to be read, and exits as for a wrong command line."""
+    done = home.run()
+    assert ExitCode.USAGE == done.returncode
+    assert "\n  mount " in done.stdout
+    assert done.stderr == ""

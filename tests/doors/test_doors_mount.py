@@ -108,7 +108,7 @@ def test_status_has_what_the_issue_asks_for(mounted: Home) -> None:
     for field in ("pid", "requests"):
         assert isinstance(status[field], int)
     assert status["volume"] in json.loads(mounted.ok("volumes", "--json"))[0]["name"]
-    assert "mountpoint" in mounted.ok("status")
+    assert f"mounted at {mounted.mountpoint}" in mounted.ok("status")
 
 
 def test_mounted_already(mounted: Home) -> None:
