@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 _MEASURE_EVERY_BYTES = 4 * 1024 * 1024
 """The free space of the disk is measured once for so much growth, not for every write."""
+_COPIED = frozenset({ChunkState.SENDING, ChunkState.RECORDED})
+"""States in which a copy of the cached bytes counts, or soon will, as the newest content."""
 _EVICT_AT_ONCE = 8
 """Chunks that an eviction takes at least: a system call for each single chunk would cost more than it saves."""
 
@@ -64,6 +66,8 @@ class Cache:
         self._disk_credit_bytes = 0
         """Growth that the last measurement of the disk allows without another one."""
         self._doomed: dict[InodeNumber, int] = {}
+        self._stuck: dict[InodeNumber, int] = {}
+        """Of these, those whose bytes the disk did not let go of, with the cut's number."""
         self._cut_number = 0
         self._recorded: dict[ChunkKey, Revision] = {}
 
@@ -140,9 +144,14 @@ class Cache:
             return False
         inode, clean = found
         chunk_bytes = self.map.chunk_bytes
-        for index in clean[: max(_EVICT_AT_ONCE, -(-shortage // chunk_bytes))]:
-            self._drop(inode, index, ChunkEvent.EVICT)
-            self.evicted_count += 1
+        try:
+            for index in clean[: max(_EVICT_AT_ONCE, -(-shortage // chunk_bytes))]:
+                self._drop(inode, index, ChunkEvent.EVICT)
+                self.evicted_count += 1
+        except FilesystemError as error:
+            # One file that the disk does not let us touch must not stop everybody who needs room.
+            log.warning("the cache file of inode %d keeps its place: %s", inode, error)
+            self.map.pass_over(inode, clean[0])
         self._remove_if_empty(self.map.inodes[inode])
         return True
 
@@ -158,10 +167,15 @@ class Cache:
         self.map.move(ChunkKey(inode, index), event)
 
     def _remove_if_empty(self, record: InodeChunks) -> None:
-        if record.count or record.doomed:
+        # What the disk could not read once, it may read after a restart.
+        if record.count or record.doomed or any(e.state is ChunkState.LOST for e in record.entries.values()):
             return
         if record.disk_end:
-            self.files.remove(record.inode)
+            try:
+                self.files.remove(record.inode)
+            except FilesystemError as error:
+                log.warning("the empty cache file of inode %d stays: %s", record.inode, error)
+                return
             record.end = record.disk_end = 0
             self.map.reweigh(record)
         self.unsynced.discard(record.inode)
@@ -185,6 +199,7 @@ class Cache:
         chunks = chunk_range(offset, length, self.map.chunk_bytes)
         record = self.map.at(inode)
         try:
+            self._disown_copies(record, chunks)
             for filled, plain in fills.items():
                 start = filled * self.map.chunk_bytes
                 self.files.write(inode, start, plain, create=not record.disk_end)
@@ -201,20 +216,33 @@ class Cache:
             self.map.wrote(ChunkKey(inode, ChunkIndex(index)), revision, now)
         self.unsynced.add(inode)
 
+    def _disown_copies(self, record: InodeChunks, chunks: range) -> None:
+        """Before bytes change: whose copy is on its way or was recorded is dirty anew.
+
+        A write that fails half-way may leave new bytes here, and a copy of the old ones must not pass for them.
+        """
+        for index in map(ChunkIndex, chunks):
+            entry = record.entries.get(index)
+            if entry is not None and entry.state in _COPIED:
+                self.rewritten(ChunkKey(record.inode, index))
+
     def fill(self, key: ChunkKey, plain: bytes) -> bool:
         """Keep what a fetch brought; False (and nothing changed) if there is no place for it now."""
         chunk_bytes = self.map.chunk_bytes
         start = key.chunk * chunk_bytes
         end = start + len(plain)
         chunks = range(key.chunk, key.chunk + 1)
-        if not plain or self.needs_settling(key.inode, end) or not self.reserve(key.inode, chunks, end):
-            return False
-        record = self.map.at(key.inode)
         try:
-            self.files.write(key.inode, start, plain, create=not record.disk_end)
+            if not plain or self.needs_settling(key.inode, end) or not self.reserve(key.inode, chunks, end):
+                return False
+            record = self.map.at(key.inode)
+            try:
+                self.files.write(key.inode, start, plain, create=not record.disk_end)
+            except FilesystemError:
+                self._undo(record, chunks)
+                raise
         except FilesystemError as error:
             log.warning("fetched data could not be cached: %s", error)
-            self._undo(record, chunks)
             return False
         self._disk_credit_bytes -= len(plain)
         self._reach(record, end)
@@ -243,55 +271,66 @@ class Cache:
     # -- cutting ------------------------------------------------------------------------------------------------
 
     def cut(self, inode: InodeNumber, size_bytes: int) -> None:
-        """The file is now `size_bytes` long. Records the cut in the ledger, and what is left of the boundary chunk."""
+        """The file is now `size_bytes` long. Records the cut in the ledger, and what is left of the boundary chunk.
+
+        FilesystemError, with nothing changed, when the ledger has no room for the boundary chunk.
+        """
         chunk_bytes = self.map.chunk_bytes
         first = chunk_count(size_bytes, chunk_bytes)
-        self._ledger.cut_chunks(inode, ChunkIndex(first))
+        boundary = ChunkIndex(size_bytes // chunk_bytes)
         record = self.map.inodes.get(inode)
+        shortened = record is not None and record.has(boundary) and boundary < first and record.end > size_bytes
+        # What may be refused comes first: a file that keeps its size must keep its tail.
+        revision = self._ledger.mark_dirty(inode, boundary, 1) if shortened else None
+        self._ledger.cut_chunks(inode, ChunkIndex(first))
         if record is None:
             return
-        boundary = size_bytes // chunk_bytes
         weight = record.weight
         was_doomed = record.doomed or self.map.irreplaceable(inode, boundary)
-        shortened = record.has(boundary) and boundary < first and record.end > size_bytes
         gone = [index for index in record.indices() if index >= first]
         gone += [index for index in record.entries if index >= first and not record.has(index)]
         for index in gone:
             self._recorded.pop(ChunkKey(inode, index), None)
             self.map.move(ChunkKey(inode, index), ChunkEvent.CUT)
         record.end = min(record.end, size_bytes)
-        if shortened:
-            self._rewritten(inode, ChunkIndex(boundary))
+        if revision is not None:
+            self.map.wrote(ChunkKey(inode, boundary), revision, trio.current_time())
         self._shorten(record, weight, at_once=not was_doomed)
         self.changed.unpark_all()
 
-    def _rewritten(self, inode: InodeNumber, index: ChunkIndex) -> None:
-        revision = self._ledger.mark_dirty(inode, index, 1)
-        self.map.wrote(ChunkKey(inode, index), revision, trio.current_time())
+    def rewritten(self, key: ChunkKey) -> None:
+        """A present chunk is dirty with a new revision, whatever is known of its copies."""
+        revision = self._ledger.mark_dirty(key.inode, key.chunk, 1)
+        self.map.wrote(key, revision, trio.current_time())
 
     def _shorten(self, record: InodeChunks, weight: int, *, at_once: bool) -> None:
-        if record.disk_end > record.end:
-            if at_once:
-                self._destroy_tail(record)
-            else:
-                self.map.reweigh(record)
-                record.doomed_bytes += max(0, weight - record.weight)
-                self._cut_number += 1
-                self._doomed[record.inode] = self._cut_number
-                self.unsettled.unpark_all()
+        if record.disk_end > record.end and not (at_once and self._destroy_tail(record)):
+            self.map.reweigh(record)
+            record.doomed_bytes += max(0, weight - record.weight)
+            self._cut_number += 1
+            self._doomed[record.inode] = self._cut_number
+            self.unsettled.unpark_all()
         self.map.reweigh(record)
         self._remove_if_empty(record)
 
-    def _destroy_tail(self, record: InodeChunks) -> None:
-        if record.count or record.end:
-            self.files.truncate(record.inode, record.end)
-            self.unsynced.add(record.inode)
-        else:
-            self.files.remove(record.inode)
-            self.unsynced.discard(record.inode)
+    def _destroy_tail(self, record: InodeChunks) -> bool:
+        """Whether the disk let go of the bytes; if not they stay doomed, and the next `settle` tries again."""
+        inode = record.inode
+        try:
+            if record.count or record.end:
+                self.files.truncate(inode, record.end)
+                self.unsynced.add(inode)
+            else:
+                self.files.remove(inode)
+                self.unsynced.discard(inode)
+        except FilesystemError as error:
+            if inode not in self._stuck:
+                log.warning("what was cut from inode %d stays in the cache: %s", inode, error)
+            return False
         record.disk_end = record.end
         record.doomed_bytes = 0
         self.map.reweigh(record)
+        return True
 
     # -- what waits for durability ------------------------------------------------------------------------------
 
@@ -304,8 +343,15 @@ class Cache:
 
     @property
     def settle_count(self) -> int:
-        """How many cuts and records wait for `settle`."""
-        return len(self._doomed) + len(self._recorded)
+        """How many cuts and records wait for `settle`, and are not known to wait in vain."""
+        return len(self._doomed) - len(self._stuck) + len(self._recorded)
+
+    async def settle_cut(self, inode: InodeNumber) -> None:
+        """Settle, so that the file can grow again; FilesystemError(EIO) if the disk does not let go of what was cut."""
+        number = self._doomed.get(inode)
+        await self.settle()
+        if number is not None and self._stuck.get(inode) == number:
+            raise FilesystemError(errno.EIO, f"what was cut from inode {inode} cannot be removed from the cache")
 
     async def settle(self) -> None:
         """Make the ledger durable; then destroy what was cut before, and free for eviction what was recorded before."""
@@ -315,8 +361,11 @@ class Cache:
             # A later cut of the same file is not durable yet: the next settle does both.
             if self._doomed.get(inode) == number:
                 record = self.map.inodes[inode]
-                self._destroy_tail(record)
+                if not self._destroy_tail(record):
+                    self._stuck[inode] = number
+                    continue
                 del self._doomed[inode]
+                self._stuck.pop(inode, None)
                 self._remove_if_empty(record)
         for key, revision in recorded.items():
             if self._recorded.get(key) == revision:

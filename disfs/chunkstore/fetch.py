@@ -197,6 +197,11 @@ class Fetcher:
                 # Readahead may fill half of the slots; the rest is for those who wait.
                 async with self._ahead_slots if ahead else contextlib.nullcontext(), self._slots:
                     await self._bring(run)
+        except FilesystemError as error:
+            # The ledger does not answer: that is for those who wait to hear, and no reason to end everything.
+            log.warning("a fetch came to nothing: %s", error)
+            for fetch in run.fetches:
+                fetch.error = fetch.error or (None if fetch.done.is_set() else error)
         finally:
             self._running -= 1
             self._finish(run.fetches)

@@ -261,6 +261,10 @@ class ChunkMap:
             del self.recent[inode, group]
         return None
 
+    def pass_over(self, inode: InodeNumber, index: ChunkIndex) -> None:
+        """The group of that chunk cannot be evicted now; it comes back when one of its chunks becomes clean."""
+        self.recent.pop((inode, index // GROUP_CHUNKS), None)
+
     def _clean_in(self, inode: InodeNumber, group: int) -> list[ChunkIndex]:
         chunks = self.inodes.get(inode)
         bits = 0 if chunks is None else chunks.present.get(group, 0)

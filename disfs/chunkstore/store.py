@@ -249,7 +249,7 @@ class ChunkStore:
     async def _wait_for_room(self, inode: InodeNumber, chunks: range, end: int) -> None:
         while True:
             if self._cache.needs_settling(inode, end):
-                await self._cache.settle()
+                await self._cache.settle_cut(inode)
             elif self._dirty_fits(inode, chunks, end) and self._cache.reserve(inode, chunks, end):
                 return
             else:
@@ -295,7 +295,7 @@ class ChunkStore:
         held: dict[Target, bytes] = {}
         while True:
             if self._cache.needs_settling(inode, size_bytes):
-                await self._cache.settle()
+                await self._cache.settle_cut(inode)
                 continue
             targets = await self._remote_boundary(inode, boundary) if tail else []
             await self._hold([target for target in targets if target not in held], held)
@@ -306,9 +306,10 @@ class ChunkStore:
                 await self._wait_for_room(inode, range(boundary, boundary + 1), size_bytes)
                 if await self._remote_boundary(inode, boundary) == targets and self._fits(inode, boundary, size_bytes):
                     break
-        self._cache.cut(inode, size_bytes)
+        # What may be refused comes first: a file that keeps its size must keep its tail.
         for target in longer:
             self._cache.write(inode, start, held[target][:tail], {})
+        self._cache.cut(inode, size_bytes)
         self._writeback.poke()
 
     async def _remote_boundary(self, inode: InodeNumber, boundary: int) -> list[Target]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.chunkstore.transport.base import DELETE_LIMIT
-from disfs.errors import StorageError
+from disfs.errors import DisfsError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,8 @@ class Sweeper:
         self._grace_seconds = settings.sweep_grace_seconds
         self._interval_seconds = settings.sweep_interval_seconds
         self._dead_since: dict[tuple[ChannelId, MessageId], float] = {}
+        self._refused_count = 0
+        """Messages that were not deleted the last time: they must not hide the others behind them."""
         self._swept = 0
         self._failure: str | None = None
 
@@ -64,20 +66,29 @@ class Sweeper:
             try:
                 await self.sweep()
                 self._failure = None
-            except StorageError as error:
+            except DisfsError as error:
+                # Discord, or a ledger that cannot be made durable now: garbage is in nobody's way.
                 if self._failure is None:
                     log.warning("could not delete garbage in Discord, will try again: %s", error)
                 self._failure = str(error)
 
     async def sweep(self) -> None:
-        """Delete what has been dead for the grace time."""
-        by_channel = self._ripe(await self._ledger.dead_messages(_LOOK_AT))
+        """Delete what has been dead for the grace time. A channel that refuses keeps only its own: then it raises."""
+        by_channel = self._ripe(await self._ledger.dead_messages(_LOOK_AT + self._refused_count))
+        self._refused_count = 0
         if not by_channel:
             return
         await self._ledger.make_durable()
+        refused: StorageError | None = None
         for channel, messages in by_channel.items():
-            for position in range(0, len(messages), DELETE_LIMIT):
-                await self._delete(channel, messages[position : position + DELETE_LIMIT])
+            try:
+                for position in range(0, len(messages), DELETE_LIMIT):
+                    await self._delete(channel, messages[position : position + DELETE_LIMIT])
+            except StorageError as error:
+                refused = error
+                self._refused_count += len(messages)
+        if refused is not None:
+            raise refused
 
     def _ripe(self, dead: Sequence[DeadMessage]) -> dict[ChannelId, list[DeadMessage]]:
         now = trio.current_time()

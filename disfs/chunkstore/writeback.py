@@ -14,6 +14,8 @@ is tried again here after a pause, for ever; what is permanent makes the channel
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -191,6 +193,8 @@ class Writeback:
                 await self._take(message)
                 if message.packs:
                     await self._send(channel, message)
+            except DisfsError as error:
+                self._failed(channel, error)
             finally:
                 self._release(message.copies)
                 self._sending_bytes -= message.plain_bytes
@@ -256,6 +260,8 @@ class Writeback:
         try:
             return self._cache.content(key.inode, key.chunk * chunk_bytes, chunk_bytes)
         except FilesystemError as error:
+            if error.errno != errno.EIO:
+                raise  # no descriptor, no memory: the bytes are there, and can be read later
             log.error("unsent data of inode %d, chunk %d, is lost: %s", key.inode, key.chunk, error)  # noqa: TRY400 - the traceback of a pread says nothing more
             self._cache.map.move(key, ChunkEvent.LOSE)
             self._cache.changed.unpark_all()
@@ -283,18 +289,24 @@ class Writeback:
         nonce = message.packs[0].pack.hex()[:_NONCE_DIGITS]
         try:
             stored = await self._transport.send(channel.channel, uploads, nonce=nonce, content=self._message_text)
-            # From here to the record nothing may come between, a cancel least of all.
-            with trio.CancelScope(shield=True):
-                await self._record(stored, message.packs)
-        except TooLargeError as error:
+        except TooLargeError:
             if not self._learn(message.packs):
+                raise
+            return
+        await self._record_in_the_end(channel, stored, message.packs)
+        self._accepted_bytes = max(self._accepted_bytes, *(upload.size_bytes for upload in uploads))
+        self._succeeded(channel, message)
+
+    async def _record_in_the_end(self, channel: _Channel, stored: StoredMessage, packs: Sequence[FinishedPack]) -> None:
+        # A ledger that cannot record now is asked again. To send once more would leave messages that nobody knows of.
+        while True:
+            try:
+                # From the send to here, and to the record, nothing may come between, a cancel least of all.
+                with trio.CancelScope(shield=True):
+                    return await self._record(stored, packs)
+            except FilesystemError as error:
                 self._failed(channel, error)
-        except DisfsError as error:
-            # A ledger that cannot record now (its disk is full) is no other case: nothing has moved on.
-            self._failed(channel, error)
-        else:
-            self._accepted_bytes = max(self._accepted_bytes, *(upload.size_bytes for upload in uploads))
-            self._succeeded(channel, message)
+            await trio.sleep(self._pause(channel))
 
     async def _record(self, stored: StoredMessage, packs: Sequence[FinishedPack]) -> None:
         if [a.size_bytes for a in stored.attachments] != [pack.upload.size_bytes for pack in packs]:
@@ -325,6 +337,8 @@ class Writeback:
         if clean != (entry.state is ChunkState.SENDING) or not (clean or still):
             # The ledger sees it differently. Dirty is the side on which nothing is lost: it is sent once more.
             log.error("the record of inode %d, chunk %d, contradicts the cache; sending it again", key.inode, key.chunk)
+            with contextlib.suppress(FilesystemError):  # no room for the mark: the pack is recorded all the same
+                self._cache.rewritten(key)
             return
         entry.recorded_revision = revision
         entry.dirty_since = entry.written_at

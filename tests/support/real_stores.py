@@ -1,0 +1,128 @@
+"""Both real stores and the file system on top, with Discord in memory: what the daemon runs, without a kernel."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+
+from disfs.chunkstore.keys import VolumeKey
+from disfs.chunkstore.store import ChunkStore
+from disfs.chunkstore.transport.faults import FaultyTransport
+from disfs.chunkstore.transport.memory import MemoryTransport
+from disfs.filesystem import Filesystem
+from disfs.local_volume import keep_marks, take_over_cache
+from disfs.metadata.store import SqliteMetadataStore
+from disfs.values import ROOT_INODE, AttributeChanges, NewInode
+from support.chunk_worlds import CHUNK, SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from disfs.values import InodeNumber
+
+
+class RealStores:
+    """A volume that can be killed and opened again. `free_bytes` is the room on the disk of the metadata."""
+
+    def __init__(self, directory: Path, channels: int, **changes: object) -> None:
+        self._directory = directory
+        self._settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type] # the caller names settings
+        self.free_bytes = 1 << 40
+        self.memory = MemoryTransport()
+        self.transport = FaultyTransport(self.memory)
+        self.channels = [self.memory.add_channel() for _ in range(channels)]
+        self._scope = trio.CancelScope()
+        self._open(create=True)
+
+    def _open(self, *, create: bool) -> None:
+        self.metadata = SqliteMetadataStore.open(
+            self._directory / "volume.db",
+            create=create,
+            chunk_bytes=CHUNK,
+            reserve_bytes=1 << 20,
+            free_bytes=lambda: self.free_bytes,
+        )
+        self.chunks = ChunkStore(
+            ledger=self.metadata,
+            transport=self.transport,
+            channels=self.channels,
+            volume_key=VolumeKey(bytes(32)),
+            cache_directory=self._directory / "cache",
+            settings=self._settings,
+        )
+        self.filesystem = Filesystem(self.metadata, self.chunks)
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Bring both stores together and run them in a nursery of their own."""
+        await take_over_cache(self.metadata, self.chunks)
+        await nursery.start(self._run)
+        await self.filesystem.remove_orphans()
+
+    async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.CancelScope() as self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.metadata.run)
+                nursery.start_soon(self.chunks.run)
+                task_status.started()
+
+    async def halt(self) -> None:
+        """End the background work."""
+        self._scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def crash(self, nursery: trio.Nursery) -> None:
+        """As after kill -9: what was not committed never happened."""
+        await self.halt()
+        self.chunks.close()
+        self.metadata._database._undo()
+        self.metadata._checkpointer.close()
+        self.metadata._wal.close()
+        self.metadata._database.close()
+        self._open(create=False)
+        await self.start(nursery)
+
+    async def restart(self, nursery: trio.Nursery) -> None:
+        """A stop in order, and start again."""
+        await self.halt()
+        await self.filesystem.close()
+        keep_marks(self.metadata, await self.chunks.stop())
+        self.metadata.close()
+        self._open(create=False)
+        await self.start(nursery)
+
+    def close(self) -> None:
+        """Close both, whatever state they are in."""
+        self.chunks.close()
+        self.metadata.close()
+
+    async def create(self, name: bytes) -> tuple[int, InodeNumber]:
+        """A new file in the root: its handle and inode."""
+        new = NewInode(mode=stat.S_IFREG | 0o644, uid=0, gid=0)
+        handle, made = await self.filesystem.create(ROOT_INODE, name, new, os.O_RDWR)
+        return handle, made.inode
+
+    async def truncate(self, inode: InodeNumber, size_bytes: int) -> None:
+        """As truncate(2)."""
+        await self.filesystem.change_attributes(inode, AttributeChanges(size_bytes=size_bytes))
+
+
+@asynccontextmanager
+async def real_stores(
+    directory: Path, channels: int = 1, **changes: object
+) -> AsyncIterator[tuple[RealStores, trio.Nursery]]:
+    """A started volume, closed at the end."""
+    world = RealStores(directory, channels, **changes)
+    try:
+        async with trio.open_nursery() as nursery:
+            await world.start(nursery)
+            yield world, nursery
+            nursery.cancel_scope.cancel()
+    finally:
+        world.close()
