@@ -228,7 +228,8 @@ class Daemon:
             "default_permissions",
         }
         try:
-            pyfuse3.init(FuseOperations(self._filesystem), str(self._plan.mountpoint), options)
+            operations = FuseOperations(self._filesystem, chunk_bytes=self._metadata.chunk_bytes)
+            pyfuse3.init(operations, str(self._plan.mountpoint), options)
         except RuntimeError as error:
             raise UserError(
                 f"the kernel refused to mount at {self._plan.mountpoint}; are FUSE mounts allowed here (container, "
@@ -283,8 +284,7 @@ class Daemon:
         """Wait for the uploads, if that is wanted; a second signal or a client that leaves ends it."""
         with self._waiting:
             if self._wait_for_uploads:
-                await self._make_durable()
-                await self._chunks.drain()
+                await self._send_everything()
         self._drained.set()
 
     def _abandoned(self) -> bool:
@@ -294,8 +294,21 @@ class Daemon:
 
     async def _make_durable(self) -> None:
         """Contents first, then what names them: after a power cut no name leads to bytes that are not there."""
-        await self._chunks.sync_all()
-        await self._metadata.make_durable()
+        try:
+            await self._chunks.sync_all()
+        finally:
+            # One file that the cache's disk does not take is no reason to lose the names of all the others.
+            await self._metadata.make_durable()
+
+    async def _send_everything(self) -> None:
+        """Return when all that is dirty now is in Discord; safe on this machine first, as far as its disk allows."""
+        try:
+            await self._make_durable()
+        except FilesystemError:
+            if self._metadata.statistics().failure is not None:
+                raise
+            log.exception("not everything could be made durable on this machine; sending it all the same")
+        await self._chunks.drain()
 
     async def _look_again(self) -> None:
         """While the first look at Discord has left a warning, look again: status shall say how things are now."""
@@ -344,8 +357,7 @@ class Daemon:
 
     async def sync(self) -> None:
         """See Controlled."""
-        await self._make_durable()
-        await self._chunks.drain()
+        await self._send_everything()
         await self._metadata.make_durable()
 
     async def unmount(self, *, wait: bool) -> None:

@@ -79,6 +79,10 @@ class FileChunks(Protocol):
         """As `sync`, for every inode."""
         ...
 
+    async def sync_overlaid(self) -> None:
+        """To be called before the metadata alone are made durable; `sync` includes it."""
+        ...
+
     def new_readahead(self) -> Readahead:
         """What detects one handle's sequential reads."""
         ...
@@ -186,8 +190,10 @@ class FileIo:
 
     async def sync_everything(self) -> None:
         """As `fsync`, for all files and names of the volume; the daemon calls it every few seconds."""
-        await self._chunks.sync_all()
-        await self._metadata.make_durable()
+        try:
+            await self._chunks.sync_all()
+        finally:
+            await self._metadata.make_durable()  # one file that cannot be synced is no reason to lose the others' names
 
     def close(self, fh: int) -> InodeNumber:
         """Close a handle and say whose it was. EBADF."""

@@ -262,6 +262,7 @@ class Filesystem:
     async def sync_directory(self, fh: int) -> None:
         """Return when all names would survive a loss of power. EBADF."""
         self._handles.directory(fh)
+        await self._chunks.sync_overlaid()
         await self._metadata.make_durable()
 
     # Lives

@@ -29,7 +29,7 @@ from disfs.spans import chunk_count, chunk_range
 from disfs.values import ChunkIndex, ChunkKey
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from disfs.chunkstore.files import CacheFiles
     from disfs.chunkstore.ledger import ChunkLedger
@@ -51,7 +51,14 @@ class Cache:
     """The cached chunks of a volume. `changed` is unparked when waiting for room can have become pointless."""
 
     def __init__(
-        self, files: CacheFiles, chunks: ChunkMap, ledger: ChunkLedger, *, limit_bytes: int, min_free_bytes: int
+        self,
+        files: CacheFiles,
+        chunks: ChunkMap,
+        ledger: ChunkLedger,
+        make_durable: Callable[[], Awaitable[None]],
+        *,
+        limit_bytes: int,
+        min_free_bytes: int,
     ) -> None:
         self.files = files
         self.map = chunks
@@ -59,8 +66,12 @@ class Cache:
         self.unsettled = trio.lowlevel.ParkingLot()
         """Unparked when `settle` has something to do."""
         self.unsynced: set[InodeNumber] = set()
+        self.overlaid: set[InodeNumber] = set()
+        """Those of them with new content in chunks whose older content Discord has. That they are dirty must not become
+        durable before their bytes: after a power cut the older content, fsynced long ago, would be gone too."""
         self.evicted_count = 0
         self._ledger = ledger
+        self._make_durable = make_durable
         self._limit_bytes = limit_bytes
         self._min_free_bytes = min_free_bytes
         self._disk_credit_bytes = 0
@@ -178,8 +189,12 @@ class Cache:
                 return
             record.end = record.disk_end = 0
             self.map.reweigh(record)
-        self.unsynced.discard(record.inode)
+        self._needs_no_sync(record.inode)
         self.map.forget_if_empty(record.inode)
+
+    def _needs_no_sync(self, inode: InodeNumber) -> None:
+        self.unsynced.discard(inode)
+        self.overlaid.discard(inode)
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -210,6 +225,9 @@ class Cache:
             self._undo(record, chunks)
             raise
         self._disk_credit_bytes -= length
+        # Chunks without an entry are absent or clean.
+        if fills or any(record.has(index) and ChunkIndex(index) not in record.entries for index in chunks):
+            self.overlaid.add(inode)
         self._reach(record, end)
         now = trio.current_time()
         for index in chunks:
@@ -294,6 +312,8 @@ class Cache:
             self.map.move(ChunkKey(inode, index), ChunkEvent.CUT)
         record.end = min(record.end, size_bytes)
         if revision is not None:
+            self.unsynced.add(inode)
+            self.overlaid.add(inode)
             self.map.wrote(ChunkKey(inode, boundary), revision, trio.current_time())
         self._shorten(record, weight, at_once=not was_doomed)
         self.changed.unpark_all()
@@ -322,7 +342,7 @@ class Cache:
                 self.unsynced.add(inode)
             else:
                 self.files.remove(inode)
-                self.unsynced.discard(inode)
+                self._needs_no_sync(inode)
         except FilesystemError as error:
             if inode not in self._stuck:
                 log.warning("what was cut from inode %d stays in the cache: %s", inode, error)
@@ -356,7 +376,7 @@ class Cache:
     async def settle(self) -> None:
         """Make the ledger durable; then destroy what was cut before, and free for eviction what was recorded before."""
         doomed, recorded = dict(self._doomed), dict(self._recorded)
-        await self._ledger.make_durable()
+        await self._make_durable()
         for inode, number in doomed.items():
             # A later cut of the same file is not durable yet: the next settle does both.
             if self._doomed.get(inode) == number:

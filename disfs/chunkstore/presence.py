@@ -45,8 +45,8 @@ class Entry:
     """The revision of the copy that is being sent."""
     recorded_revision: Revision = _NO_REVISION
     """The newest revision that is in Discord and recorded."""
-    urgent: bool = False
-    """Somebody waits for it: no delay."""
+    urgent: Revision = _NO_REVISION
+    """Somebody waits until this revision is in Discord: no delay. 0 when nobody does."""
 
 
 @dataclass(slots=True)
@@ -180,7 +180,7 @@ class ChunkMap:
             assert entry is not None
             self.dirty_count -= 1
             self.dirty_bytes -= entry.length
-            entry.length, entry.urgent = 0, False
+            entry.length, entry.urgent = 0, _NO_REVISION
         elif state in UNSENT and before not in UNSENT:
             self.dirty_count += 1
         if state is ChunkState.DIRTY and before is not ChunkState.DIRTY:
@@ -206,8 +206,9 @@ class ChunkMap:
         self.urgent.discard(key)
 
     def hasten(self, key: ChunkKey) -> None:
-        """Somebody waits until this dirty chunk is in Discord."""
-        self.inodes[key.inode].entries[key.chunk].urgent = True
+        """Somebody waits until this dirty chunk, as it is now, is in Discord."""
+        entry = self.inodes[key.inode].entries[key.chunk]
+        entry.urgent = entry.revision
         if key in self.by_quiet:
             self.urgent.add(key)
 

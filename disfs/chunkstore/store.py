@@ -96,13 +96,14 @@ class ChunkStore:
             self._files,
             self._map,
             ledger,
+            self._make_durable,
             limit_bytes=settings.cache_bytes,
             min_free_bytes=settings.min_free_bytes,
         )
         self._sync = CacheSync(self._cache)
         self._fetcher = Fetcher(ledger, transport, self._cache, volume_key, settings)
         self._writeback = Writeback(ledger, transport, self._cache, volume_key, channels, settings, message_text)
-        self._sweeper = Sweeper(ledger, transport, settings)
+        self._sweeper = Sweeper(ledger, self._make_durable, transport, settings)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -327,12 +328,27 @@ class ChunkStore:
     # -- making safe --------------------------------------------------------------------------------------------
 
     async def sync(self, inode: InodeNumber) -> None:
-        """Return when everything written to the inode so far would survive a power loss, as far as the cache goes."""
+        """Return when everything written to the inode so far would survive a power loss, as far as the cache goes.
+
+        Includes `sync_overlaid`: the ledger may be made durable next.
+        """
         await self._sync.sync(inode)
+        await self._sync.sync_overlaid()
 
     async def sync_all(self) -> None:
-        """`sync` for every inode."""
+        """`sync` for every inode; an error of one is raised when all others are synced."""
         await self._sync.sync_all()
+
+    async def sync_overlaid(self) -> None:
+        """`sync` for every inode whose dirty chunks have an older content in Discord; no error is raised.
+
+        To be called before the ledger is made durable: a power cut must not find a chunk dirty without its bytes.
+        """
+        await self._sync.sync_overlaid()
+
+    async def _make_durable(self) -> None:
+        await self._sync.sync_overlaid()
+        await self._ledger.make_durable()
 
     async def drain(self) -> None:
         """Return when every chunk that is dirty now is in Discord, and durably recorded as such.

@@ -18,7 +18,7 @@ from disfs.chunkstore.transport.base import DELETE_LIMIT
 from disfs.errors import DisfsError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.settings import ChunkStoreSettings
@@ -44,8 +44,15 @@ class SweepStatistics:
 class Sweeper:
     """Looks for dead messages now and then, and deletes them in bulk."""
 
-    def __init__(self, ledger: ChunkLedger, transport: Transport, settings: ChunkStoreSettings) -> None:
+    def __init__(
+        self,
+        ledger: ChunkLedger,
+        make_durable: Callable[[], Awaitable[None]],
+        transport: Transport,
+        settings: ChunkStoreSettings,
+    ) -> None:
         self._ledger = ledger
+        self._make_durable = make_durable
         self._transport = transport
         self._grace_seconds = settings.sweep_grace_seconds
         self._interval_seconds = settings.sweep_interval_seconds
@@ -78,7 +85,7 @@ class Sweeper:
         self._refused_count = 0
         if not by_channel:
             return
-        await self._ledger.make_durable()
+        await self._make_durable()
         refused: StorageError | None = None
         for channel, messages in by_channel.items():
             try:

@@ -26,7 +26,7 @@ from disfs.chunkstore.packer import PackBuilder, max_pack_bytes
 from disfs.chunkstore.selection import Quiet, earliest_due, selected
 from disfs.chunkstore.states import UNSENT, ChunkEvent, ChunkState
 from disfs.errors import CorruptDataError, DisfsError, FilesystemError, PermanentStorageError, TooLargeError
-from disfs.values import Location, PackRecord, SentPack
+from disfs.values import Location, PackRecord, Revision, SentPack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.packer import FinishedPack
     from disfs.chunkstore.settings import ChunkStoreSettings
     from disfs.chunkstore.transport.base import StoredMessage, Transport
-    from disfs.values import ChannelId, ChunkKey, Revision
+    from disfs.values import ChannelId, ChunkKey
 
 log = logging.getLogger(__name__)
 
@@ -341,6 +341,8 @@ class Writeback:
                 self._cache.rewritten(key)
             return
         entry.recorded_revision = revision
+        if revision >= entry.urgent:
+            entry.urgent = Revision(0)
         entry.dirty_since = entry.written_at
         if self._cache.map.move(key, ChunkEvent.RECORD) is ChunkState.RECORDED:
             self._cache.recorded(key)

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import trio
+
+from disfs.spans import DEFAULT_CHUNK_BYTES, chunk_count, chunk_range
+from disfs.values import ChunkIndex
 
 if TYPE_CHECKING:
     from disfs.chunkstore.readahead import Readahead
     from disfs.values import InodeNumber
 
 PAGE_BYTES = 4096
+
+
+class ChunkCounter(Protocol):
+    """What of a ChunkLedger shows in an inode's attributes."""
+
+    def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> object:
+        """See ChunkLedger."""
+        ...
+
+    def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
+        """See ChunkLedger."""
+        ...
 
 
 class NoReadahead:
@@ -26,10 +41,13 @@ class NoReadahead:
 class MemoryChunks:
     """Answers `FileChunks`. As in the real store, all waiting comes first and the change is the last step.
 
+    With a `ledger`, it is told of the chunks as by the real store.
+
     `hold()` makes the calls from then on wait, each before its change, until its event is set.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: ChunkCounter | None = None) -> None:
+        self._ledger = ledger
         self._pages: dict[InodeNumber, dict[int, bytearray]] = {}
         self._held: list[trio.Event] | None = None
         self.fails_with: Exception | None = None
@@ -74,6 +92,9 @@ class MemoryChunks:
             part = data[done : done + PAGE_BYTES - start]
             pages.setdefault(number, bytearray(PAGE_BYTES))[start : start + len(part)] = part
             done += len(part)
+        if self._ledger is not None and data:
+            chunks = chunk_range(offset, len(data), DEFAULT_CHUNK_BYTES)
+            self._ledger.mark_dirty(inode, ChunkIndex(chunks.start), len(chunks))
 
     async def cut(self, inode: InodeNumber, size_bytes: int) -> None:
         await self._wait()
@@ -83,10 +104,16 @@ class MemoryChunks:
             del pages[number]
         if last in pages:
             pages[last][start:] = bytes(PAGE_BYTES - start)
+        self._cut_ledger(inode, size_bytes)
 
     def discard(self, inode: InodeNumber) -> None:
         self._pages.pop(inode, None)
         self.discarded.append(inode)
+        self._cut_ledger(inode, 0)
+
+    def _cut_ledger(self, inode: InodeNumber, size_bytes: int) -> None:
+        if self._ledger is not None:
+            self._ledger.cut_chunks(inode, ChunkIndex(chunk_count(size_bytes, DEFAULT_CHUNK_BYTES)))
 
     async def sync(self, inode: InodeNumber) -> None:
         await self._wait()
@@ -95,6 +122,9 @@ class MemoryChunks:
     async def sync_all(self) -> None:
         await self._wait()
         self.synced.append(None)
+
+    async def sync_overlaid(self) -> None:
+        """There is never anything that only this would sync."""
 
     def new_readahead(self) -> Readahead:
         self.readaheads.append(NoReadahead())
