@@ -87,7 +87,6 @@ class Torture:
         """Everything goes to Discord and comes back from there; nothing is lost or damaged on the way."""
         self._control("DELETE", "/faults")
         self._look_live()
-        self._disk.run("sync", str(self._disk.mountpoint))
         self._expect_healthy()
         self._cold()
         self._expect_healthy()
@@ -163,6 +162,8 @@ class Torture:
         self._disk.umount()
         self._disk.drop_cache()
         self._disk.mount(*self._options)
+        with self._working():
+            self._nap(0.1, 0.6)  # before anybody looks: what looks brings everything into the cache
         self._look_live()
 
     # -- looking ---------------------------------------------------------------------------------------------------
@@ -181,6 +182,8 @@ class Torture:
             assert reason is None, f"{writer.top.name} is not what was written: {reason}"
 
     def _expect_healthy(self) -> None:
+        """Everything can be sent, and nothing was lost or found damaged on the way."""
+        self._disk.run("sync", str(self._disk.mountpoint))
         status = self._disk.status()
         log.info("status: %s", status)
         damaged = status["fetch"]["damaged_chunks"]
@@ -208,10 +211,30 @@ class Torture:
         assert not failures, "\n".join(failures)
 
     def _kill_daemon(self, stop: threading.Event) -> None:
-        self._nap(0.05, 1.0)
+        if self._random.randrange(3):
+            self._kill_by_tripwire()
+        else:
+            self._nap(0.05, 1.0)
         self._kill_all_daemons()
         # Whoever goes on now finds a dead mount; the mount point below it is not ours to write to.
         stop.set()
+
+    def _kill_by_tripwire(self) -> None:
+        """kill -9 within the millisecond after somebody destroyed something, before that can have been committed."""
+        self._nap(0.05, 0.5)
+        killed = threading.Event()
+        pids = self._disk.daemons()
+
+        def kill() -> None:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            killed.set()
+
+        writer = self._random.choice(self._writers)
+        writer.tripwire = kill
+        killed.wait(5)  # a writer that waits for room destroys nothing for a while
+        writer.tripwire = None
 
     def _kill_all_daemons(self) -> None:
         for pid in self._disk.daemons():

@@ -27,6 +27,7 @@ LONGEST_FILE_BYTES = 700_000
 MOST_FILES = 7
 MOST_DIRECTORIES = 3
 _MODES = (0o600, 0o640, 0o644, 0o755)
+_DESTRUCTIVE = ("truncate", "unlink", "rename", "rmdir")
 _TRACE_COUNT = 40
 
 
@@ -43,6 +44,8 @@ class Writer:
         self.trace: deque[str] = deque(maxlen=_TRACE_COUNT)
         self.failure: str | None = None
         self.count = 0
+        self.tripwire: Callable[[], None] | None = None
+        """Called right after an operation that destroys something: the moment at which a crash shows most."""
         self._random = Random(seed)
         self._numbers = 0
         self._longest_bytes = LONGEST_FILE_BYTES * bulk
@@ -70,6 +73,8 @@ class Writer:
         self.trace.append(operation)
         with _alive():
             call()
+        if self.tripwire is not None and operation.startswith(_DESTRUCTIVE):
+            self.tripwire()
 
     @property
     def _now(self) -> State:
