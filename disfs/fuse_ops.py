@@ -19,6 +19,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
 from disfs.errors import FilesystemError, StorageError
 from disfs.metadata.base import NAME_MAX
+from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.values import AttributeChanges, InodeNumber, NewInode
 
 if TYPE_CHECKING:
@@ -123,8 +124,10 @@ class FuseOperations(pyfuse3.Operations):
         *,
         entry_timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         attribute_timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     ) -> None:
         super().__init__()
+        self._chunk_bytes = chunk_bytes
         self._filesystem = filesystem
         self._files = filesystem.files
         self._entry_timeout_seconds = entry_timeout_seconds
@@ -137,7 +140,7 @@ class FuseOperations(pyfuse3.Operations):
         if attributes is None:
             entry.st_ino = InodeNumber(0)  # an answer that the kernel remembers: no such name
             return entry
-        inode, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, ctime_ns = attributes
+        inode, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, ctime_ns, chunk_count = attributes
         entry.st_ino = inode
         entry.st_mode = mode
         entry.st_nlink = nlink
@@ -145,7 +148,9 @@ class FuseOperations(pyfuse3.Operations):
         entry.st_gid = gid
         entry.st_rdev = rdev
         entry.st_size = size_bytes
-        entry.st_blocks = (size_bytes + _BLOCK_BYTES - 1) // _BLOCK_BYTES * _STAT_BLOCKS
+        # As if the last chunk were there, which may be a hole: less than a chunk too much, for sparse files only.
+        used_bytes = min(size_bytes, chunk_count * self._chunk_bytes)
+        entry.st_blocks = (used_bytes + _BLOCK_BYTES - 1) // _BLOCK_BYTES * _STAT_BLOCKS
         entry.st_atime_ns = atime_ns
         entry.st_mtime_ns = mtime_ns
         entry.st_ctime_ns = ctime_ns

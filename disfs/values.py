@@ -189,6 +189,8 @@ class Attributes(NamedTuple):
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
+    chunk_count: int = 0
+    """How many chunks of a file are not holes; what the chunk store wrote down in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,16 +23,24 @@ class Dirty:
         self._database = database
         self._revisions = revisions
 
-    def mark(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
-        """See ChunkLedger.mark_dirty."""
-        assert count > 0
-        with self._database.growing:
-            revision = Revision(self._revisions.take())
-            end = first + count
-            for start in range(first, end, _CHUNKS_PER_STATEMENT):
-                statement = _mark_statement(min(_CHUNKS_PER_STATEMENT, end - start))
-                self._database.write(statement, (inode, start, revision))
-        return revision
+    def new_revision(self) -> Revision:
+        """For a write: higher than any before. Inside a change."""
+        return Revision(self._revisions.take())
+
+    def renew(self, inode: InodeNumber, first: int, end: int, revision: Revision) -> int:
+        """Chunks `first` to `end`, end excluded, have a new revision if they are dirty already; returns how many are.
+
+        Inside a change.
+        """
+        return self._database.write(
+            "UPDATE dirty SET revision = ? WHERE inode = ? AND chunk >= ? AND chunk < ?", (revision, inode, first, end)
+        )
+
+    def mark(self, inode: InodeNumber, first: int, end: int, revision: Revision) -> None:
+        """Chunks `first` to `end`, end excluded, are dirty with that revision. Inside a change."""
+        for start in range(first, end, _CHUNKS_PER_STATEMENT):
+            statement = _mark_statement(min(_CHUNKS_PER_STATEMENT, end - start))
+            self._database.write(statement, (inode, start, revision))
 
     def all(self) -> Sequence[DirtyChunk]:
         """See ChunkLedger.dirty_chunks."""

@@ -7,28 +7,29 @@ from typing import TYPE_CHECKING
 from disfs.values import ChunkIndex, Extent, PackId
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from disfs.metadata.database import Database
     from disfs.metadata.packs import Packs
     from disfs.values import InodeNumber
 
-_END_OF_CHUNKS = 1 << 62
+END_OF_CHUNKS = 1 << 62
 """Past the last chunk of the largest possible file."""
 
 # The run that begins at or before the first chunk is the only earlier one that can reach it.
-_TOUCHING = (
+TOUCHING = (
     " WHERE extents.inode = ?1 AND extents.first_chunk < ?3 AND extents.first_chunk >= coalesce("
     "(SELECT max(first_chunk) FROM extents WHERE inode = ?1 AND first_chunk <= ?2), ?2)"
     " AND extents.first_chunk + extents.count > ?2"
 )
+"""Narrows a query to the runs of inode ?1 that hold any of the chunks from ?2 up to ?3, ?3 excluded."""
 _FIND = (
     "SELECT extents.first_chunk, extents.count, packs.pack_id, extents.first_slot"  # noqa: S608 - constants of this module
-    f" FROM extents JOIN packs ON packs.pack = extents.pack{_TOUCHING} ORDER BY extents.first_chunk"
+    f" FROM extents JOIN packs ON packs.pack = extents.pack{TOUCHING} ORDER BY extents.first_chunk"
 )
 _FIND_NUMBERED = (
     "SELECT first_chunk, count, pack, first_slot, stored_bytes"  # noqa: S608 - constants of this module
-    f" FROM extents{_TOUCHING} ORDER BY first_chunk"
+    f" FROM extents{TOUCHING} ORDER BY first_chunk"
 )
 
 
@@ -47,6 +48,11 @@ class Extents:
             begin, end = max(run_first, first), min(run_first + count, last + 1)
             found.append(Extent(inode, ChunkIndex(begin), end - begin, PackId(pack), slot + begin - run_first))
         return found
+
+    def among(self, inode: InodeNumber, first: int, end: int) -> Iterator[int]:
+        """Those of chunks `first` to `end`, end excluded, that lie in a pack."""
+        for run_first, count, *_ in self._database.rows(_FIND_NUMBERED, (inode, first, end)):
+            yield from range(max(run_first, first), min(run_first + count, end))
 
     def place(self, inode: InodeNumber, first: int, count: int, pack: int, first_slot: int) -> None:
         """Chunks `first` to `first + count` now lie in that pack; where they lay before is garbage. In a change."""
@@ -77,7 +83,7 @@ class Extents:
     def _insert(self, inode: InodeNumber, first: int, count: int, pack: int, first_slot: int) -> int:
         """A new row; returns how many stored bytes it refers to."""
         slots = self._packs.slots(pack)
-        assert 0 <= first < first + count <= _END_OF_CHUNKS
+        assert 0 <= first < first + count <= END_OF_CHUNKS
         assert first_slot + count <= len(slots), "a run lies inside its pack"
         stored_bytes = slots.offset(first_slot + count) - slots.offset(first_slot)
         self._database.write(

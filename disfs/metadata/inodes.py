@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from disfs.metadata.totals import Totals
     from disfs.values import AttributeChanges, NewInode
 
-COLUMNS = "inode, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, ctime_ns"
+COLUMNS = "inode, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, ctime_ns, chunk_count"
 """In the order of the fields of Attributes."""
 
 MAX_INTEGER = (1 << 63) - 1
@@ -28,7 +28,7 @@ _DAY_NS = 24 * 60 * 60 * 1_000_000_000
 _PERMISSION_BITS = 0o7777
 
 _SELECT = f"SELECT {COLUMNS} FROM inodes WHERE inode = ?"  # noqa: S608 - constants of this module
-_INSERT = f"INSERT INTO inodes ({COLUMNS}, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants of this module
+_INSERT = f"INSERT INTO inodes ({COLUMNS}, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants of this module
 
 
 def stale(inode: InodeNumber) -> FilesystemError:
@@ -146,6 +146,16 @@ class Inodes:
         if nlink == 0:
             self._database.write("INSERT INTO orphans (inode) VALUES (?)", (inode,))
         return Unlinked(inode, nlink)
+
+    def chunk_count(self, inode: InodeNumber) -> int:
+        """See Attributes; 0 for an inode that does not exist."""
+        row = self._database.row("SELECT chunk_count FROM inodes WHERE inode = ?", (inode,))
+        return 0 if row is None else int(row[0])
+
+    def add_chunks(self, inode: InodeNumber, count: int) -> None:
+        """`count` holes of a file have become chunks; negative: the other way round. Inside a change."""
+        if count:
+            self._database.write("UPDATE inodes SET chunk_count = chunk_count + ? WHERE inode = ?", (count, inode))
 
     def set_ctime(self, inode: InodeNumber, now_ns: int) -> None:
         """Something about it changed that no other column shows. Inside a change."""

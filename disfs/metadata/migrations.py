@@ -19,8 +19,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STEPS: Mapping[int, Sequence[str]] = MappingProxyType({})
-"""Old version -> the statements that make the next one of it. Version 1 is the first, so there is none yet."""
+_COUNT_CHUNKS = (
+    "UPDATE inodes SET chunk_count ="
+    " (SELECT coalesce(sum(count), 0) FROM extents WHERE extents.inode = inodes.inode)"
+    " + (SELECT count(*) FROM dirty WHERE dirty.inode = inodes.inode AND NOT EXISTS (SELECT 1 FROM extents"
+    " WHERE extents.inode = dirty.inode AND first_chunk <= chunk AND first_chunk + count > chunk))"
+)
+
+STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
+    {
+        1: (
+            "ALTER TABLE inodes ADD COLUMN chunk_count INTEGER NOT NULL DEFAULT 0",
+            _COUNT_CHUNKS,
+        ),
+    }
+)
+"""Old version -> the statements that make the next one of it."""
 
 
 def create_tables(connection: sqlite3.Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
+from disfs.metadata.extents import END_OF_CHUNKS, TOUCHING
 from disfs.values import Recorded
 
 if TYPE_CHECKING:
@@ -13,8 +14,19 @@ if TYPE_CHECKING:
     from disfs.metadata.database import Database
     from disfs.metadata.dirty import Dirty
     from disfs.metadata.extents import Extents
+    from disfs.metadata.inodes import Inodes
     from disfs.metadata.packs import Packs
-    from disfs.values import ChunkIndex, ChunkKey, InodeNumber, SentChunk, SentPack
+    from disfs.values import ChunkIndex, ChunkKey, InodeNumber, Revision, SentChunk, SentPack
+
+
+_COUNT_FROM = (
+    "SELECT (SELECT coalesce(sum(first_chunk + count - max(first_chunk, ?2)), 0)"  # noqa: S608 - constants of our own
+    f" FROM extents{TOUCHING})"
+    " + (SELECT count(*) FROM dirty WHERE dirty.inode = ?1 AND chunk >= ?2 AND NOT EXISTS (SELECT 1 FROM extents"
+    " WHERE inode = ?1 AND first_chunk + count > chunk AND first_chunk ="
+    " (SELECT max(first_chunk) FROM extents WHERE inode = ?1 AND first_chunk <= chunk)))"
+)
+"""Chunks from ?2 up to ?3 of inode ?1 that lie in a pack, and those that are dirty without lying in one."""
 
 
 class _Verdict(enum.Enum):
@@ -26,11 +38,24 @@ class _Verdict(enum.Enum):
 class Recording:
     """The operations of the ledger that touch dirty chunks, extents and packs together."""
 
-    def __init__(self, database: Database, dirty: Dirty, extents: Extents, packs: Packs) -> None:
+    def __init__(self, database: Database, inodes: Inodes, dirty: Dirty, extents: Extents, packs: Packs) -> None:
         self._database = database
+        self._inodes = inodes
         self._dirty = dirty
         self._extents = extents
         self._packs = packs
+
+    def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """See ChunkLedger."""
+        assert count > 0
+        end = first + count
+        with self._database.growing:
+            revision = self._dirty.new_revision()
+            if self._dirty.renew(inode, first, end, revision) < count:
+                present = {*self._dirty.among(inode, first, end), *self._extents.among(inode, first, end)}
+                self._dirty.mark(inode, first, end, revision)
+                self._inodes.add_chunks(inode, count - len(present))
+        return revision
 
     def record_packs(self, packs: Sequence[SentPack]) -> Recorded:
         """See ChunkLedger. Works on a full disk: it is what lets the cache give space back."""
@@ -46,8 +71,18 @@ class Recording:
     def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """See ChunkLedger."""
         with self._database.changing:
+            self._inodes.add_chunks(inode, -self._chunks_from(inode, first))
             self._dirty.cut(inode, first)
             self._extents.cut(inode, first)
+
+    def _chunks_from(self, inode: InodeNumber, first: ChunkIndex) -> int:
+        """How many chunks of an inode, from `first` on, are not holes."""
+        if first == 0:
+            return self._inodes.chunk_count(inode)
+        row = self._database.row(_COUNT_FROM, (inode, first, END_OF_CHUNKS))
+        assert row is not None
+        count: int = row[0]
+        return count
 
     def _check(self, packs: Sequence[SentPack]) -> None:
         ids = {pack.record.pack for pack in packs}

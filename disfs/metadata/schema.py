@@ -11,7 +11,7 @@ from __future__ import annotations
 APPLICATION_ID = int.from_bytes(b"dsfs", "big")
 """In the header of the database file (`PRAGMA application_id`): tells our databases from others."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """In the header of the database file (`PRAGMA user_version`)."""
 
 TABLES: tuple[str, ...] = (
@@ -42,6 +42,7 @@ TABLES: tuple[str, ...] = (
         atime_ns INTEGER NOT NULL,           -- nanoseconds since 1970, as are the next two
         mtime_ns INTEGER NOT NULL,
         ctime_ns INTEGER NOT NULL,
+        chunk_count INTEGER NOT NULL DEFAULT 0,  -- chunks in `dirty` or `extents` or both: those that are no holes
         target BLOB                          -- of a symbolic link, else NULL
     ) STRICT
     """,

@@ -106,7 +106,7 @@ class SqliteMetadataStore:
         self._dirty = Dirty(database, revisions)
         self._packs = Packs(database, self._counters[PACKS.name], revisions)
         self._extents = Extents(database, self._packs)
-        self._recording = Recording(database, self._dirty, self._extents, self._packs)
+        self._recording = Recording(database, self._inodes, self._dirty, self._extents, self._packs)
         self.chunk_bytes = _known(self.settings.get(CHUNK_BYTES), path)
         """Fixed when the volume was made."""
         self.was_clean = self.settings.get(CLEAN_SHUTDOWN) is True
@@ -289,7 +289,7 @@ class SqliteMetadataStore:
 
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""
-        return self._dirty.mark(inode, first, count)
+        return self._recording.mark_dirty(inode, first, count)
 
     def dirty_chunks(self) -> Sequence[DirtyChunk]:
         """See ChunkLedger."""

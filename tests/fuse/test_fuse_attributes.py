@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support.syscalls import eventually, failing
 
+from disfs.spans import DEFAULT_CHUNK_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -168,6 +170,27 @@ def test_blocks_follow_the_size(here: Path, size: int, blocks: int) -> None:
     """st_blocks counts 512-byte units of whole 4 KiB blocks."""
     (here / "file").write_bytes(b"x" * size)
     assert blocks == (here / "file").stat().st_blocks
+
+
+def test_regression_blocks_leave_out_holes(here: Path) -> None:
+    """A sparse file uses the chunks that were written, also after a truncate and when holes are filled."""
+    chunk = DEFAULT_CHUNK_BYTES
+    with (here / "file").open("wb", buffering=0) as file:
+
+        def used() -> int:
+            return os.fstat(file.fileno()).st_blocks * 512
+
+        file.truncate(1 << 40)
+        assert 0 == used()
+        os.pwrite(file.fileno(), b"x", 10 * chunk)
+        os.pwrite(file.fileno(), b"x" * (chunk + 1), (1 << 40) - 2 * chunk)
+        assert 3 * chunk == used()
+        os.pwrite(file.fileno(), b"x", 10 * chunk + 5)
+        assert 3 * chunk == used()
+        file.truncate(11 * chunk)
+        assert chunk == used()
+        file.truncate(0)
+        assert 0 == used()
 
 
 def test_statfs_counts_what_is_there(here: Path) -> None:

@@ -54,7 +54,7 @@ async def test_change_of_everything(store: MetadataStore) -> None:
     made = await store.make_inode(ROOT_INODE, b"f", a_file(), 5)
     changes = AttributeChanges(mode=0o600, uid=1, gid=2, size_bytes=3, atime_ns=4, mtime_ns=-6, ctime_ns=7)
     changed = await store.change_attributes(made.inode, changes, 9)
-    assert (made.inode, stat.S_IFREG | 0o600, 1, 1, 2, 0, 3, 4, -6, 7) == changed
+    assert (made.inode, stat.S_IFREG | 0o600, 1, 1, 2, 0, 3, 4, -6, 7, 0) == changed
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, 2**40, 2**50, 2**63 - 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import invariant
 from support.answers import answer
-from support.ledger_contract import INODE, LedgerContract, LedgerMachine, a_pack, key, mark, pack_id, places
+from support.ledger_contract import INODE, INODES, LedgerContract, LedgerMachine, a_pack, key, mark, pack_id, places
 from support.new_inodes import a_directory, a_file
 
 from disfs.metadata.store import SqliteMetadataStore
@@ -37,11 +38,22 @@ class TestSqliteLedger(LedgerContract):
 class SqliteLedgerMachine(LedgerMachine):
     """The state machine, on SQLite, with its live bytes."""
 
+    names = itertools.count()
+
     def make_ledger(self) -> SqliteMetadataStore:
         """A new volume in a directory of its own."""
         self.directory = tempfile.TemporaryDirectory()
         self.store = SqliteMetadataStore.open(Path(self.directory.name) / "volume.db", create=True)
+        while answer(self.store.make_inode(ROOT_INODE, b"%d" % next(self.names), a_file(), 1)).inode < max(INODES):
+            pass
         return self.store
+
+    @invariant()
+    def chunk_counts_add_up(self) -> None:
+        """The chunks of a file that are no holes are those that are dirty or lie in a pack."""
+        for inode in INODES:
+            expected = {name for name in {*self.dirty, *self.where} if name.inode == inode}
+            assert len(expected) == answer(self.store.attributes(inode)).chunk_count
 
     @invariant()
     def live_bytes_add_up(self) -> None:

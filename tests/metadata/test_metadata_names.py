@@ -42,7 +42,7 @@ async def names(store: MetadataStore, directory: InodeNumber = ROOT_INODE) -> li
 async def test_made_file(store: MetadataStore) -> None:
     """A new file has what was asked for, nlink 1, all times now; its parent's mtime and ctime move."""
     made = await store.make_inode(ROOT_INODE, b"f", a_file(0o640, 3, 4), 9)
-    assert (made.inode, stat.S_IFREG | 0o640, 1, 3, 4, 0, 0, 9, 9, 9) == made
+    assert (made.inode, stat.S_IFREG | 0o640, 1, 3, 4, 0, 0, 9, 9, 9, 0) == made
     assert made == await store.lookup(ROOT_INODE, b"f")
     root = await store.attributes(ROOT_INODE)
     assert (2, 0, 9, 9) == (root.nlink, root.atime_ns, root.mtime_ns, root.ctime_ns)

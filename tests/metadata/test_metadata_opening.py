@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
 from support.answers import answer
+from support.ledger_contract import a_pack, key, mark
+from support.new_inodes import a_file
 
 from disfs.errors import ExitCode, UserError
 from disfs.metadata.migrations import create_tables, upgrade
@@ -35,7 +38,7 @@ def exit_code_of(path: Path, *, create: bool = False) -> ExitCode:
 def test_new_volume(path: Path) -> None:
     """A new volume has a root directory that belongs to who asked, and is readable by its owner alone."""
     store = SqliteMetadataStore.open(path, create=True, chunk_bytes=4096, root_uid=3, root_gid=4, now_ns=5)
-    assert (1, 0o40755, 2, 3, 4, 0, 0, 5, 5, 5) == answer(store.attributes(ROOT_INODE))
+    assert (1, 0o40755, 2, 3, 4, 0, 0, 5, 5, 5, 0) == answer(store.attributes(ROOT_INODE))
     assert (4096, 0o600) == (store.chunk_bytes, path.stat().st_mode & 0o777)
     store.close()
 
@@ -150,3 +153,17 @@ def test_database_says_what_it_is(old_connection: sqlite3.Connection) -> None:
     assert (APPLICATION_ID,) == old_connection.execute("PRAGMA application_id").fetchone()
     assert 0x64736673 == APPLICATION_ID
     old_connection.close()
+
+
+def test_upgrade_counts_the_chunks_of_version_1(path: Path) -> None:
+    """A volume of version 1 opens, and its files use what is dirty or lies in a pack."""
+    with contextlib.closing(SqliteMetadataStore.open(path, create=True)) as store:
+        inode = answer(store.make_inode(ROOT_INODE, b"file", a_file(), 1)).inode
+        revision = mark(store, 5, 3, inode)
+        answer(store.record_packs([a_pack(1, [(key(n, inode), revision) for n in (5, 6, 7)])]))
+        mark(store, 7, 3, inode)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE inodes DROP COLUMN chunk_count")
+        connection.execute("PRAGMA user_version = 1")
+    with contextlib.closing(SqliteMetadataStore.open(path)) as store:
+        assert 5 == answer(store.attributes(inode)).chunk_count

@@ -11,8 +11,9 @@ from disfs.values import ROOT_INODE, NewInode
 from support.memory_chunks import MemoryChunks
 
 if TYPE_CHECKING:
-    from disfs.metadata.base import MetadataStore
+    from disfs.metadata.store import SqliteMetadataStore
     from disfs.values import Attributes, InodeNumber
+    from support.memory_metadata import MemoryMetadataStore
 
 FILE = NewInode(mode=0o100644, uid=1, gid=2)
 DIRECTORY = NewInode(mode=0o40755, uid=1, gid=2)
@@ -34,12 +35,13 @@ class SteppingClock(KernelClock):
 class World:
     """A file system and what it stands on."""
 
-    metadata: MetadataStore
-    chunks: MemoryChunks = field(default_factory=MemoryChunks)
+    metadata: SqliteMetadataStore | MemoryMetadataStore
+    chunks: MemoryChunks = field(init=False)
     clock: SteppingClock = field(default_factory=SteppingClock)
     filesystem: Filesystem = field(init=False)
 
     def __post_init__(self) -> None:
+        self.chunks = MemoryChunks(self.metadata)
         self.filesystem = Filesystem(self.metadata, self.chunks, capacity_bytes=1 << 40, clock=self.clock)
 
     async def create(self, name: bytes = b"file", flags: int = 0) -> tuple[int, InodeNumber]:

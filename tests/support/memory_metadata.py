@@ -24,7 +24,7 @@ from disfs.values import ROOT_INODE, Attributes, DirectoryEntry, InodeNumber
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from disfs.values import AttributeChanges, NewInode
+    from disfs.values import AttributeChanges, ChunkIndex, NewInode
 
 DAY_NS = 86_400 * 10**9
 
@@ -38,6 +38,7 @@ class Node:
     target: bytes | None = None
     entries: dict[bytes, tuple[int, InodeNumber]] = dataclasses.field(default_factory=dict)
     xattrs: dict[bytes, bytes] = dataclasses.field(default_factory=dict)
+    chunks: set[int] = dataclasses.field(default_factory=set)
 
     @property
     def is_directory(self) -> bool:
@@ -111,6 +112,18 @@ class MemoryMetadataStore:
     async def note_write(self, inode: InodeNumber, end: int, now_ns: int) -> None:
         node = self._node(inode)
         node.change(size_bytes=max(node.attributes.size_bytes, end), mtime_ns=now_ns, ctime_ns=now_ns)
+
+    def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> None:
+        """See ChunkLedger; what of it shows in the attributes."""
+        node = self._node(inode)
+        node.chunks |= set(range(first, first + count))
+        node.change(chunk_count=len(node.chunks))
+
+    def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
+        """See ChunkLedger; what of it shows in the attributes."""
+        node = self._node(inode)
+        node.chunks = {chunk for chunk in node.chunks if chunk < first}
+        node.change(chunk_count=len(node.chunks))
 
     async def note_read(self, inode: InodeNumber, now_ns: int) -> None:
         node = self._node(inode)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from disfs.values import InodeNumber
+    from support.memory_chunks import ChunkCounter
 
 
 @contextlib.asynccontextmanager
@@ -42,7 +43,8 @@ async def open_filesystem(parts: str, state: Path) -> AsyncIterator[Filesystem]:
     """The file system over the parts that were asked for."""
     async with contextlib.AsyncExitStack() as stack:
         if parts == "memory":
-            yield Filesystem(MemoryMetadataStore(), await stack.enter_async_context(failing_chunks()))
+            memory = MemoryMetadataStore()
+            yield Filesystem(memory, await stack.enter_async_context(failing_chunks(memory)))
             return
         path = state / "metadata.db"
         metadata = SqliteMetadataStore.open(path, create=not path.exists())
@@ -50,14 +52,14 @@ async def open_filesystem(parts: str, state: Path) -> AsyncIterator[Filesystem]:
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(metadata.run)
-        make_chunks = failing_chunks() if parts == "sqlite" else real_chunks(metadata, state)
+        make_chunks = failing_chunks(metadata) if parts == "sqlite" else real_chunks(metadata, state)
         yield Filesystem(metadata, await stack.enter_async_context(make_chunks))
 
 
 @contextlib.asynccontextmanager
-async def failing_chunks() -> AsyncIterator[MemoryChunks]:
+async def failing_chunks(ledger: ChunkCounter) -> AsyncIterator[MemoryChunks]:
     """Chunks in memory, with SIGUSR1 and SIGUSR2 listened to."""
-    chunks = MemoryChunks()
+    chunks = MemoryChunks(ledger)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fail_on_signal, chunks)
         yield chunks
