@@ -24,7 +24,7 @@ USUAL = ("kill", "kill_emulator", "kill_both", "cold")
 """The rounds of an ordinary test run: each remount costs about two seconds of Python's start."""
 WEIGHTED = (
     *("kill",) * 5, *("kill_both",) * 3, *("kill_emulator",) * 4, *("kill_unmounting",) * 2, "kill_at_once",
-    "quiet", "remount", *("cold",) * 2,
+    "terminate", "quiet", "remount", *("cold",) * 2,
 )  # fmt: skip
 SMALL_CACHE = ("-o", "cache_size=16M,dirty_limit=4M,writeback_delay=0.3")
 
@@ -32,7 +32,7 @@ SMALL_CACHE = ("-o", "cache_size=16M,dirty_limit=4M,writeback_delay=0.3")
 @pytest.mark.timeout(max(300, 60 + 60 * ROUNDS))
 @pytest.mark.parametrize(
     ("options", "faults", "bulk"),
-    [((), False, 1), (SMALL_CACHE, True, 4)],
+    [((), False, 1), (SMALL_CACHE, True, 8)],
     ids=["roomy-cache", "small-cache-and-faults"],
 )
 def test_whatever_dies_nothing_is_lost_and_nothing_made_up(

@@ -122,6 +122,18 @@ class Torture:
         self._disk.clear_mount()
         self._mount_and_compare()
 
+    def _terminate(self) -> None:
+        """SIGTERM while everybody writes: all that was answered is kept, though nobody called fsync."""
+        with self._working():
+            self._nap(0.1, 0.5)
+            for pid in self._disk.daemons():
+                os.kill(pid, signal.SIGTERM)
+                self._disk._wait_gone(pid)
+        self._disk.clear_mount()
+        for writer in self._writers:
+            writer.history.answered()
+        self._mount_and_compare()
+
     def _kill_emulator(self) -> None:
         """kill -9 of the emulator while everybody writes; it comes back, and the mount never noticed."""
         with self._working():

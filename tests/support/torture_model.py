@@ -78,6 +78,10 @@ class History:
         """Everything so far was fsynced, or the tree was seen after a mount: this is the oldest legal state now."""
         del self.states[:-1]
 
+    def answered(self) -> None:
+        """Nobody crashed: all operations that were answered are there, and the last may have been cut short."""
+        del self.states[:-2]
+
     def verdict(self, seen: State) -> str | None:
         """None when `seen` is legal after a crash; else why it is not, state by state."""
         reasons = []

@@ -62,6 +62,11 @@ class Writer:
                 self.count += 1
         except Interrupted:
             self.trace.append("the daemon died")
+        except FileNotFoundError as error:
+            if self.top.exists():
+                self.failure = f"{type(error).__name__}: {error}"
+            else:
+                self.trace.append("the mount was taken away")
         except Exception as error:  # a thread has nobody to raise to; the test raises it
             self.failure = f"{type(error).__name__}: {error}"
 
@@ -281,13 +286,16 @@ class Writer:
 
     def _do_unlink_while_open(self) -> None:
         name = self._some_file()
-        if list(self._now.names.values()).count(self._now.names[name]) > 1:
+        number = self._now.names[name]
+        if list(self._now.names.values()).count(number) > 1:
             return  # a hard link: what is written would be seen under another name
-        data = self._bytes(self._length())
+        old, data = self._now.nodes[number], self._bytes(self._length())
         with self._opened(name, os.O_RDWR) as descriptor:
             self._unlink(name)
+            # A crash may undo the removal, and the file comes back with what was written to it after that.
+            written = self._now.with_node(number, replace(old, content=data + old.content[len(data) :]))
+            self._make(written, f"write {name}, unlinked", lambda: os.pwrite(descriptor, data, 0))
             with _alive():
-                os.pwrite(descriptor, data, 0)
                 seen = os.pread(descriptor, len(data), 0)
             assert data == seen, f"{name}, unlinked and open, does not hold what was written"
 
