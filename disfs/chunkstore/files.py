@@ -41,6 +41,18 @@ def _errno_kept(action: str) -> Iterator[None]:
         raise FilesystemError(code or errno.EIO, f"{action} the cache: {error.strerror}") from error
 
 
+def _make_durable_directory(directory: Path) -> None:
+    """Make it and its parents, as far as they are missing, so that a power cut does not take them away again."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in missing:
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+
 class CacheFiles:
     """The files of one cache directory. Not thread-safe: `duplicate` gives a worker thread a descriptor of its own."""
 
@@ -49,7 +61,7 @@ class CacheFiles:
         self._open_files = open_files
         self._descriptors: OrderedDict[InodeNumber, int] = OrderedDict()
         with _errno_kept("opening"):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_durable_directory(directory)
             self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._make_folders()
 
