@@ -329,3 +329,17 @@ async def test_regression_a_write_that_fails_halfway_over_a_copied_chunk(
         warm = await world.filesystem.files.read(handle, 0, CHUNK)
         world.chunks.evict_all()
         assert warm == await world.filesystem.files.read(handle, 0, CHUNK)
+
+
+async def test_fsync_syncs_contents_before_what_names_them(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log that says what a file holds is synced after the cache file that holds it, never before."""
+    order: list[str] = []
+    async with real_stores(tmp_path) as (world, _):
+        handle, _ = await world.create(b"file")
+        await world.filesystem.files.write(handle, 0, b"content")
+        monkeypatch.setattr(os, "fdatasync", lambda _: order.append("contents"))
+        monkeypatch.setattr(world.metadata._sync, "_sync", lambda: order.append("log"))
+        await world.filesystem.files.fsync(handle)
+        assert ["contents", "contents", "log"] == order  # the cache file and its folder
