@@ -300,7 +300,7 @@ async def test_regression_a_drain_hurries_a_chunk_once(tmp_path: Path, autojump_
         assert world.transport.calls["send"] <= 2
 
 
-@pytest.mark.parametrize("state", ["sending", "recorded"])
+@pytest.mark.parametrize("state", ["sending", "recorded", "clean"])
 async def test_regression_a_write_that_fails_halfway_over_a_copied_chunk(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
@@ -310,10 +310,12 @@ async def test_regression_a_write_that_fails_halfway_over_a_copied_chunk(
         await world.filesystem.files.write(handle, 0, pattern(CHUNK))
         hold = trio.Event()
         fault = world.transport.plan("send", 1, Fault(hold=hold))
-        if state == "recorded":
+        if state != "sending":
             hold.set()
         await fault.reached.wait()
         await trio.sleep(1)
+        if state == "clean":
+            await world.chunks.drain()
         write = world.chunks._files.write
 
         def half(inode: Any, offset: int, data: bytes, *, create: bool) -> None:
