@@ -33,7 +33,7 @@ SMALL_CACHE = ("-o", "cache_size=16M,dirty_limit=4M,writeback_delay=0.3")
     [
         # Few rounds in an ordinary run: each mount costs a second or two of Python's start. A cold one ends each test.
         ((), False, 1, ("kill", "kill_emulator")),
-        (SMALL_CACHE, True, 12, ("kill_both", "kill")),
+        (SMALL_CACHE, True, 8, ("kill_both",)),
     ],
     ids=["roomy-cache", "small-cache-and-faults"],
 )
