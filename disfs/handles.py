@@ -163,10 +163,6 @@ class References:
     def __len__(self) -> int:
         return len(self._lookups)
 
-    def lookup_count(self, inode: InodeNumber) -> int:
-        """How often the kernel was told of the inode since it last forgot it."""
-        return self._lookups.get(inode, 0)
-
     def add_lookup(self, inode: InodeNumber) -> None:
         """The kernel is about to be told of the inode."""
         self._lookups[inode] = self._lookups.get(inode, 0) + 1

@@ -12,9 +12,8 @@ from disfs.chunkstore.recovery import CacheMarks
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
 from disfs.errors import ExitCode, FilesystemError, UserError
-from disfs.metadata.settings import FORMAT_VERSION, VOLUME_ID, Setting
+from disfs.metadata.settings import VOLUME_ID, Setting
 from disfs.metadata.store import DEFAULT_RESERVE_BYTES, SqliteMetadataStore
-from disfs.superblock import VERSION
 from disfs.volume_state import METADATA_NAME
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ def make_metadata(directory: Path, superblock: Superblock) -> None:
     store = SqliteMetadataStore.open(path, create=True, chunk_bytes=superblock.chunk_bytes)
     try:
         store.settings.set(VOLUME_ID, superblock.volume_id.hex())
-        store.settings.set(FORMAT_VERSION, VERSION)
     finally:
         store.close()
 

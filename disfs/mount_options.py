@@ -39,7 +39,14 @@ class MountOptions:
         try:
             return dataclasses.replace(settings, **dict(self.changes))
         except ValueError as error:
-            raise UserError(f"-o: {error}; see 'disfs mount --help'", ExitCode.USAGE) from error
+            raise UserError(f"-o {_as_typed(str(error))}; see 'disfs mount --help'", ExitCode.USAGE) from error
+
+
+def _as_typed(complaint: str) -> str:
+    """A complaint about a setting, with the name that the option has."""
+    for option, (setting, _) in _SETTINGS.items():
+        complaint = complaint.replace(setting, option)
+    return complaint
 
 
 def parse_size(text: str) -> int:

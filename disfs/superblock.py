@@ -1,6 +1,6 @@
 """The superblock: what a volume says about itself in the first message of its index channel. Pure.
 
-JSON, because it is read once a mount, by people too, and grows with the formats; docs/format.md has it field by
+JSON, because it is read once a mount, by people too, and grows with the formats; docs/superblock.md has it field by
 field. Nothing in it is secret: the volume key is wrapped by the passphrase.
 """
 
@@ -20,6 +20,9 @@ VERSION = 1
 ATTACHMENT_NAME = "superblock.json"
 MAX_BYTES = 64 * 1024
 """No superblock is longer; a longer attachment is not one."""
+DEFAULT_DATA_CHANNELS = 4
+MAX_DATA_CHANNELS = 49
+"""A category holds 50 channels, and one of them is the index."""
 
 _CHUNK_BYTES = range(4096, 16 * 1024 * 1024 + 1)
 

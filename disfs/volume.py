@@ -18,7 +18,7 @@ import trio
 from disfs.chunkstore.transport.base import Upload
 from disfs.errors import ExitCode, NotFoundError, PermissionMissingError, StorageError, TokenRejectedError, UserError
 from disfs.spans import DEFAULT_CHUNK_BYTES
-from disfs.superblock import ATTACHMENT_NAME, MAX_BYTES, Superblock, SuperblockError
+from disfs.superblock import ATTACHMENT_NAME, DEFAULT_DATA_CHANNELS, MAX_BYTES, Superblock, SuperblockError
 from disfs.values import Location, MessageId
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFAULT_DATA_CHANNELS = 4
-MAX_DATA_CHANNELS = 49
-"""A category holds 50 channels, and one of them is the index."""
 INDEX_NAME = "index"
 INDEX_TOPIC = "disfs: what the volume is made of. Written by a bot; deleting messages here destroys files."
 DATA_TOPIC = "disfs: sealed packs of file contents. Written by a bot; deleting messages here destroys files."

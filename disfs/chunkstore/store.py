@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,11 +68,6 @@ class ChunkStoreStatistics:
     fetch: FetchStatistics
     sweep: SweepStatistics
 
-    @property
-    def sending_bytes(self) -> int:
-        """Of the dirty bytes, those on their way."""
-        return self.writeback.sending_bytes
-
 
 class ChunkStore:
     """The contents of a volume's files. Call it on trio's main thread."""
@@ -119,8 +115,7 @@ class ChunkStore:
         dirty = self._ledger.dirty_chunks()
         sizes = {inode: await size_of(inode) for inode in {row.key.inode for row in dirty}}
         marks, lost = recover(self._files, self._map, dirty, sizes, marks)
-        for inode in sorted({key.inode for key in lost}):
-            count = sum(key.inode == inode for key in lost)
+        for inode, count in sorted(Counter(key.inode for key in lost).items()):
             name = await self._name(inode)
             log.error("%d chunks of %s were not sent and are not in the cache any more: lost", count, name)
         # Nobody knows whether what survived a crash of this process would survive one of the machine.

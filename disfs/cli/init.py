@@ -15,6 +15,7 @@ from disfs.cli.secrets import ask_passphrase, find_passphrase
 from disfs.config import Paths, VolumeConfig, check_volume_name, load_global, save_global, save_volume
 from disfs.errors import ExitCode, UserError
 from disfs.private_files import write_text
+from disfs.superblock import DEFAULT_DATA_CHANNELS, MAX_DATA_CHANNELS
 from disfs.values import GuildId
 from disfs.volume_state import VolumeLock
 
@@ -32,7 +33,13 @@ _WORD_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 @click.command()
 @click.argument("name", required=False)
 @click.option("--guild", type=click.IntRange(1), help="The server's id. [default: the only one the bot is in]")
-@click.option("--channels", type=click.IntRange(1, 49), default=4, show_default=True, help="How many data channels.")
+@click.option(
+    "--channels",
+    type=click.IntRange(1, MAX_DATA_CHANNELS),
+    default=DEFAULT_DATA_CHANNELS,
+    show_default=True,
+    help="How many data channels.",
+)
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="A file with the passphrase.")
 @click.option("--emulator", is_flag=True, help="In the emulator of this machine instead of Discord.")

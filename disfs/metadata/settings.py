@@ -33,12 +33,9 @@ def _text(value: str) -> str:
 CHUNK_BYTES: Setting[int] = Setting("chunk_bytes", str, int)
 """Fixed when the volume is made."""
 VOLUME_ID: Setting[str] = Setting("volume_id", _text, _text)
-FORMAT_VERSION: Setting[int] = Setting("format_version", str, int)
-"""Of the packs and the superblock; the schema's own version is in the header of the database file."""
+"""Which volume's metadata these are: must equal the superblock's."""
 CLEAN_SHUTDOWN: Setting[bool] = Setting("clean_shutdown", lambda flag: "1" if flag else "0", _flag)
 """Set by `close`, cleared (durably) by `open`."""
-CACHE_GENERATION: Setting[int] = Setting("cache_generation", str, int)
-"""Must equal the one in the cache directory, or what lies there belongs to an older state."""
 INODE_COUNT: Setting[int] = Setting("inode_count", str, int)
 LOGICAL_BYTES: Setting[int] = Setting("logical_bytes", str, int)
 """Text and not a counter: a few sparse files together pass 2**63."""

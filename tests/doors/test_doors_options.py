@@ -46,7 +46,7 @@ def test_unknown_option_is_a_usage_error(option: str) -> None:
 
 
 def test_value_out_of_bounds_is_a_usage_error() -> None:
-    """A cache of no use is refused before anything is mounted."""
-    with pytest.raises(UserError, match="cache_bytes") as caught:
+    """A cache of no use is refused before anything is mounted, by the name that was typed."""
+    with pytest.raises(UserError, match="-o cache_size must be at least 16 MiB") as caught:
         parse_options(("cache_size=1K",)).apply(VolumeSettings())
     assert ExitCode.USAGE == caught.value.exit_code

@@ -14,7 +14,7 @@ from support.new_inodes import a_file
 from disfs.errors import ExitCode, UserError
 from disfs.metadata.migrations import create_tables, upgrade
 from disfs.metadata.schema import APPLICATION_ID, SCHEMA_VERSION
-from disfs.metadata.settings import CACHE_GENERATION, VOLUME_ID
+from disfs.metadata.settings import VOLUME_ID, Setting
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.values import ROOT_INODE
 
@@ -86,14 +86,15 @@ def test_foreign_database(path: Path) -> None:
 
 def test_settings_are_kept(path: Path) -> None:
     """A setting that was never set is None; one that was comes back with its type after a restart."""
+    number: Setting[int] = Setting("number", str, int)
     store = SqliteMetadataStore.open(path, create=True)
-    assert None is store.settings.get(CACHE_GENERATION)
-    store.settings.set(CACHE_GENERATION, 1)
-    store.settings.set(CACHE_GENERATION, 2)
+    assert None is store.settings.get(number)
+    store.settings.set(number, 1)
+    store.settings.set(number, 2)
     store.settings.set(VOLUME_ID, "ab")
     store.close()
     store = SqliteMetadataStore.open(path)
-    assert (2, "ab") == (store.settings.get(CACHE_GENERATION), store.settings.get(VOLUME_ID))
+    assert (2, "ab") == (store.settings.get(number), store.settings.get(VOLUME_ID))
     store.close()
 
 
