@@ -188,7 +188,7 @@ class Daemon:
                     # Also when a task failed, or nobody waited for the mount: what is written is kept.
                     with trio.move_on_after(LAST_SYNC_SECONDS, shield=True):
                         await self._filesystem.close()
-                        await self._make_durable()
+                        await self._filesystem.files.sync_everything()
                 nursery.cancel_scope.cancel()
             control.cancel_scope.cancel()
         return ExitCode.UNSENT_DATA if self._abandoned() else ExitCode.OK
@@ -292,18 +292,10 @@ class Daemon:
 
     # Durability
 
-    async def _make_durable(self) -> None:
-        """Contents first, then what names them: after a power cut no name leads to bytes that are not there."""
-        try:
-            await self._chunks.sync_all()
-        finally:
-            # One file that the cache's disk does not take is no reason to lose the names of all the others.
-            await self._metadata.make_durable()
-
     async def _send_everything(self) -> None:
         """Return when all that is dirty now is in Discord; safe on this machine first, as far as its disk allows."""
         try:
-            await self._make_durable()
+            await self._filesystem.files.sync_everything()
         except FilesystemError:
             if self._metadata.statistics().failure is not None:
                 raise
@@ -323,7 +315,7 @@ class Daemon:
         while True:
             await trio.sleep(SYNC_SECONDS)
             try:
-                await self._make_durable()
+                await self._filesystem.files.sync_everything()
             except (FilesystemError, StorageError, OSError):
                 log.exception("data could not be made durable; trying again")
 

@@ -189,11 +189,15 @@ class FileIo:
         await self._sync(self._handles.file(fh).opened.inode)
 
     async def sync_everything(self) -> None:
-        """As `fsync`, for all files and names of the volume; the daemon calls it every few seconds."""
+        """As `fsync`, for all files and names of the volume; the daemon calls it every few seconds.
+
+        Contents first, then what names them: after a power cut no name leads to bytes that are not there.
+        """
         try:
             await self._chunks.sync_all()
         finally:
-            await self._metadata.make_durable()  # one file that cannot be synced is no reason to lose the others' names
+            # One file that the cache's disk does not take is no reason to lose the names of all the others.
+            await self._metadata.make_durable()
 
     def close(self, fh: int) -> InodeNumber:
         """Close a handle and say whose it was. EBADF."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from disfs.control.protocol import (
     failed,
     progressed,
 )
-from disfs.errors import ExitCode, UserError
+from disfs.errors import DisfsError, ExitCode, FilesystemError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -122,13 +123,25 @@ async def _with_progress(daemon: Controlled, stream: trio.SocketStream, work: Ca
         try:
             await work()
             answer = done()
-        except UserError as error:
-            answer = failed(error)
+        except DisfsError as error:
+            # Whatever it is, the one who asked is told of it; it is no reason to take the mount from everybody else.
+            answer = failed(_explained(error))
         # Shielded: an unmount ends the daemon, and the one who asked for it shall still hear that it is done.
         with trio.move_on_after(LAST_WORD_SECONDS, shield=True), contextlib.suppress(trio.BrokenResourceError):
             async with sending:
                 await stream.send_all(encode(answer))
         nursery.cancel_scope.cancel()
+
+
+def _explained(error: DisfsError) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    log.warning("a request of a control client failed: %s", error)
+    if isinstance(error, FilesystemError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"a disk of this machine is full ({error}); free some space on it, then try again", ExitCode.STATE_FULL
+        )
+    return UserError(f"{error}; the log says more", ExitCode.INTERNAL)
 
 
 async def _report(

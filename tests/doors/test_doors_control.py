@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import asynccontextmanager
@@ -14,11 +15,13 @@ from disfs.control.address import listen, may_talk, short_address
 from disfs.control.client import ControlClient
 from disfs.control.protocol import MAX_REQUEST_BYTES, SOCKET_NAME, Progress, decode, error_of
 from disfs.control.server import serve
-from disfs.errors import ExitCode, UserError
+from disfs.errors import ExitCode, FilesystemError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
+
+    from disfs.errors import DisfsError
 
 
 class FakeDaemon:
@@ -29,7 +32,7 @@ class FakeDaemon:
         self.may_finish = trio.Event()
         self.unmounted: list[bool] = []
         self.cancelled = trio.Event()
-        self.error: UserError | None = None
+        self.error: DisfsError | None = None
 
     def status(self) -> Mapping[str, object]:
         return {"pid": 1, "dirty_bytes": self.dirty_bytes}
@@ -148,6 +151,18 @@ async def test_error_arrives_with_its_exit_code(tmp_path: Path) -> None:
             await asked(tmp_path, lambda client: client.unmount(lambda _progress: None, wait=True))
     assert ExitCode.MOUNT_BUSY == caught.value.exit_code
     assert [] == daemon.unmounted
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, ExitCode.STATE_FULL), (errno.EIO, ExitCode.INTERNAL)])
+async def test_request_that_fails_ends_nothing_else(tmp_path: Path, number: int, code: ExitCode) -> None:
+    """A disk that does not take what a sync makes durable is the client's to hear of; the daemon goes on serving."""
+    async with served(tmp_path) as daemon:
+        daemon.error = FilesystemError(number, "the write-ahead log cannot be synced")
+        daemon.may_finish.set()
+        with pytest.raises(UserError, match="write-ahead log") as caught:
+            await asked(tmp_path, lambda client: client.sync(lambda _progress: None))
+        assert code == caught.value.exit_code
+        await asked(tmp_path, ControlClient.ping)
 
 
 @pytest.mark.parametrize("wait", [True, False])
