@@ -24,6 +24,7 @@ import trio
 
 from disfs.chunkstore.packer import PackBuilder, max_pack_bytes
 from disfs.chunkstore.selection import Quiet, earliest_due, selected
+from disfs.chunkstore.sizes import SizeLimits
 from disfs.chunkstore.states import UNSENT, ChunkEvent, ChunkState
 from disfs.errors import CorruptDataError, DisfsError, FilesystemError, PermanentStorageError, TooLargeError
 from disfs.values import Location, PackRecord, Revision, SentPack
@@ -114,10 +115,11 @@ class Writeback:
         self._settings = settings
         self._message_text = message_text
         self._quiet = Quiet(settings.writeback_delay_seconds, settings.writeback_age_seconds)
-        self._floor_bytes = max_pack_bytes(settings.chunk_bytes)
-        self._attachment_bytes = max(self._floor_bytes, settings.attachment_bytes - settings.attachment_margin_bytes)
-        self._message_bytes = max(self._floor_bytes, settings.message_bytes)
-        self._accepted_bytes = 0
+        self._limits = SizeLimits(
+            attachment_bytes=settings.attachment_bytes - settings.attachment_margin_bytes,
+            message_bytes=settings.message_bytes,
+            floor_bytes=max_pack_bytes(settings.chunk_bytes),
+        )
         self._limiter = trio.CapacityLimiter(settings.seal_threads)
         self._poked = trio.lowlevel.ParkingLot()
         self.waiting_writers = 0
@@ -141,7 +143,7 @@ class Writeback:
             sent_bytes=self._sent_bytes,
             sent_packs=self._sent_packs,
             sent_messages=self._sent_messages,
-            attachment_limit_bytes=self._attachment_bytes,
+            attachment_limit_bytes=self._limits.attachment_bytes,
             failures=tuple(f"channel {c.channel}: {c.failure}" for c in self._channels if c.failure is not None),
             stopped=self.stopped,
         )
@@ -217,11 +219,11 @@ class Writeback:
     async def _take(self, message: _Message) -> None:
         """Fill packs with what is due, in the order of the files, until the message is full."""
         # A list, since the waiting chunks change while this task seals; each is looked at again when its turn comes.
-        budget = 4 * self._message_bytes // self._settings.chunk_bytes + 64
+        budget = 4 * self._limits.message_bytes // self._settings.chunk_bytes + 64
         keys = _up_to(budget, selected(self._cache.map, self._quiet, trio.current_time(), hurry=self._hurry))
         while keys and len(message.packs) < self._settings.attachments_per_message:
-            limit = min(self._attachment_bytes, self._message_bytes - message.size_bytes)
-            if limit < self._floor_bytes:
+            limit = min(self._limits.attachment_bytes, self._limits.message_bytes - message.size_bytes)
+            if limit < self._limits.floor_bytes:
                 break
             builder = PackBuilder(self._key, limit_bytes=limit, chunk_bytes=self._settings.chunk_bytes)
             while copies := self._copy(builder, keys, message):
@@ -290,11 +292,12 @@ class Writeback:
         try:
             stored = await self._transport.send(channel.channel, uploads, nonce=nonce, content=self._message_text)
         except TooLargeError:
-            if not self._learn(message.packs):
+            if not self._limits.refused([upload.size_bytes for upload in uploads]):
                 raise
+            log.info("Discord takes less at once than was known; packs: %d bytes", self._limits.attachment_bytes)
             return
         await self._record_in_the_end(channel, stored, message.packs)
-        self._accepted_bytes = max(self._accepted_bytes, *(upload.size_bytes for upload in uploads))
+        self._limits.accepted([upload.size_bytes for upload in uploads])
         self._succeeded(channel, message)
 
     async def _record_in_the_end(self, channel: _Channel, stored: StoredMessage, packs: Sequence[FinishedPack]) -> None:
@@ -370,22 +373,6 @@ class Writeback:
             return self._settings.rest_seconds
         growth = 2.0 ** min(channel.failures - 1, 20)
         return min(self._settings.backoff_limit_seconds, self._settings.backoff_seconds * growth)
-
-    def _learn(self, packs: Sequence[FinishedPack]) -> bool:
-        """Send less at once from now on; False if less cannot be sent."""
-        sizes = [pack.upload.size_bytes for pack in packs]
-        if len(sizes) > 1 and max(sizes) <= self._accepted_bytes:
-            # Attachments of this size were taken before: it is the whole message that is too large.
-            self._message_bytes = max(self._floor_bytes, sum(sizes) * 3 // 4)
-            return True
-        if max(sizes) <= self._floor_bytes and len(sizes) == 1:
-            return False
-        self._attachment_bytes = max(self._floor_bytes, max(sizes) * 3 // 4)
-        self._accepted_bytes = min(self._accepted_bytes, self._attachment_bytes - 1)
-        if max(sizes) <= self._floor_bytes:
-            self._message_bytes = max(self._floor_bytes, sum(sizes) * 3 // 4)
-        log.info("Discord takes less at once than was known; packs are now at most %d bytes", self._attachment_bytes)
-        return True
 
 
 def _seal(builder: PackBuilder, copies: Sequence[_Copy]) -> None:
