@@ -18,6 +18,7 @@ from disfs.errors import (
     TransientStorageError,
     UserError,
 )
+from disfs.logs import redact
 from disfs.private_files import unusable
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,8 @@ def _usage(error: click.ClickException) -> int:
 
 
 def complain(message: str) -> None:
-    """Print one line on stderr, whatever line ends the message holds."""
-    click.echo(f"disfs: {' '.join(message.split())}", err=True)
+    """Print one line on stderr, whatever line ends the message holds, and without a token or signed URL."""
+    click.echo(f"disfs: {redact(' '.join(message.split()))}", err=True)
 
 
 def explain(error: Exception) -> UserError:

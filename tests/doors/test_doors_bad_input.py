@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from support.home import Home
 
 REFUSED_URL = "http://127.0.0.1:1"
+SIGNED_URL = "https://cdn.discordapp.com/attachments/1/2/x.bin?ex=6543&is=1234&hm=deadbeef"
 fuse = pytest.mark.fuse
 
 
@@ -282,9 +283,12 @@ def test_state_disk_full(home: Home, small_disk: Path) -> None:
 
 def test_state_disk_read_only(home: Home, small_disk: Path) -> None:
     """A read-only disk is named, both for a new volume and for one that is to be mounted."""
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    on_disk = str(small_disk / "home")
+    assert 0 == home.run("init", f"r{os.getpid()}", DISFS_HOME=on_disk).returncode
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    done = home.run("init", DISFS_HOME=str(small_disk / "home"))
-    assert_one_line(done, ExitCode.STATE_UNUSABLE, "Read-only file system")
+    for command in (("init", "another"), ("mount", str(home.mountpoint))):
+        assert_one_line(home.run(*command, DISFS_HOME=on_disk), ExitCode.STATE_UNUSABLE, "Read-only file system")
 
 
 # Emulator
@@ -341,11 +345,11 @@ def test_bad_api_url(home: Home) -> None:
 def test_internal_error_is_one_line_and_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A bug is one line for the person, and a traceback in the log for whoever mends it."""
+    """A bug is one line for the person, and a traceback in the log for whoever mends it; no secret is in either."""
     monkeypatch.setenv("DISFS_HOME", str(tmp_path))
 
     def broken(_paths: object) -> list[str]:
-        raise ZeroDivisionError("a bug")
+        raise ZeroDivisionError(f"a bug with {SIGNED_URL}")
 
     monkeypatch.setattr("disfs.cli.status.running_daemons", broken)
     assert ExitCode.INTERNAL == run(disfs, ["volumes"])
@@ -354,6 +358,7 @@ def test_internal_error_is_one_line_and_logged(
     assert str(log_file) in printed
     assert 1 == printed.count("\n")
     assert "Traceback" in log_file.read_text()
+    assert "deadbeef" not in printed + log_file.read_text()
 
 
 def test_no_command_shows_the_help(home: Home) -> None:
