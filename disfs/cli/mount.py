@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--volume", "name", help="Which volume. [default: the only one]")
 @click.option("--emulator", is_flag=True, help="Use the emulator of this machine; makes the volume if there is none.")
 @click.option("--foreground", is_flag=True, help="Stay in the terminal and log to it; Ctrl-C unmounts.")
+@click.option("--debug", is_flag=True, help="Log every operation; slow, for finding faults.")
 @click.option("-o", "options", multiple=True, metavar="OPTION[,OPTION...]", help="Mount options, see above.")
 @click.option("--cache-size", metavar="SIZE", help="How much disk the cache may take, such as 2G.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
@@ -44,6 +46,7 @@ def mount(
     name: str | None,
     emulator: bool,
     foreground: bool,
+    debug: bool,
     options: tuple[str, ...],
     cache_size: str | None,
     token_file: Path | None,
@@ -94,7 +97,7 @@ def mount(
         api_url=access.api_url,
         lock=lock,
     )
-    _serve(plan, foreground=foreground)
+    _serve(plan, foreground=foreground, debug=debug)
 
 
 def _options(options: tuple[str, ...], cache_size: str | None) -> MountOptions:
@@ -159,7 +162,7 @@ def _access(paths: Paths, config: GlobalConfig, volume: VolumeConfig, token_file
     return discord_access(config, token_file=token_file or volume.token_file, api_url=volume.api_url)
 
 
-def _serve(plan: MountPlan, *, foreground: bool) -> None:
+def _serve(plan: MountPlan, *, foreground: bool, debug: bool) -> None:
     """Run the daemon, here or in the background, and exit with its code."""
     from disfs import background, daemon, logs
 
@@ -167,7 +170,8 @@ def _serve(plan: MountPlan, *, foreground: bool) -> None:
 
     def serve(ready: Callable[[Ready], None]) -> int:
         plan.lock.sign()
-        logs.set_up(log_file, to_stderr=foreground, secrets=(plan.token,))
+        level = logging.DEBUG if debug else logging.INFO
+        logs.set_up(log_file, to_stderr=foreground, secrets=(plan.token,), level=level)
         return daemon.run(plan, ready)
 
     def show(ready: Ready) -> None:

@@ -378,9 +378,9 @@ def test_failed_task_ends_the_mount_in_order(home: Home, tmp_path: Path) -> None
 
 
 def test_foreground_logs_to_stderr_and_ends_with_sigint(home: Home) -> None:
-    """--foreground stays, logs to stderr, and Ctrl-C unmounts in order."""
+    """--foreground stays, logs to stderr, with --debug each operation, and Ctrl-C unmounts in order."""
     home.ok("init", f"{NAME}-foreground")
-    daemon = home.start("mount", "--foreground", str(home.mountpoint))
+    daemon = home.start("mount", "--foreground", "--debug", str(home.mountpoint))
     assert daemon.stdout is not None
     assert "is mounted at" in daemon.stdout.readline()
     (home.mountpoint / "file").write_text("x")
@@ -388,6 +388,8 @@ def test_foreground_logs_to_stderr_and_ends_with_sigint(home: Home) -> None:
     _, stderr = daemon.communicate(timeout=WAIT_SECONDS)
     assert 0 == daemon.returncode, stderr
     assert "mounting volume" in stderr
+    assert "DEBUG" in stderr
+    assert "disfs.fuse_ops: create" in stderr
     assert mount_at(home.mountpoint) is None
 
 
