@@ -1,8 +1,9 @@
-"""What holds for every test: nothing is left behind."""
+"""What holds for every test: nothing is left behind, and what mounts is skipped where nothing can be mounted."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,14 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `fuse` with a reason where nothing can be mounted."""
+    needed = {"/dev/fuse": os.access("/dev/fuse", os.R_OK | os.W_OK), "fusermount3": shutil.which("fusermount3")}
+    missing = [what for what, is_there in needed.items() if not is_there]
+    if missing and item.get_closest_marker("fuse"):
+        pytest.skip(f"needs {' and '.join(missing)}")
 
 
 def fuse_mounts() -> set[str]:

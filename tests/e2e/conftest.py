@@ -1,4 +1,4 @@
-"""A product of its own for each end-to-end module."""
+"""A product of its own for each end-to-end test."""
 
 from __future__ import annotations
 
@@ -18,13 +18,5 @@ if TYPE_CHECKING:
 def disk(tmp_path: Path) -> Iterator[Product]:
     """A mounted emulator volume."""
     with product(tmp_path) as running:
-        running.mount()
-        yield running
-
-
-@pytest.fixture(scope="module")
-def shared_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """A mounted emulator volume that the tests of a module share; each keeps to a directory of its own."""
-    with product(tmp_path_factory.mktemp("shared")) as running:
         running.mount()
         yield running
