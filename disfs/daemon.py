@@ -350,7 +350,6 @@ class Daemon:
     async def sync(self) -> None:
         """See Controlled."""
         await self._send_everything()
-        await self._metadata.make_durable()
 
     async def unmount(self, *, wait: bool) -> None:
         """See Controlled."""
