@@ -1,15 +1,12 @@
 """The chunk store: what the filesystem reads, writes and cuts, whatever is cached, in Discord, or on its way.
 
-The facade over cache, fetch, readahead, writeback and sweep, and the place where they are put together. It decides in
-one step and re-reads what it relies on after each await: every method that waits is a loop "what is missing? fetch it,
-look again", ending in a step in which nothing is missing any more.
+The facade over reads, writes, cache, writeback and sweep, and the place where they are put together.
 
 Start order: `start`, then `run` in the daemon's nursery. Stop order: `drain` (or not), cancel `run`, `stop`.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -22,28 +19,26 @@ from disfs.chunkstore.fetch import Fetcher
 from disfs.chunkstore.files import CacheFiles
 from disfs.chunkstore.presence import ChunkMap
 from disfs.chunkstore.readahead import Readahead
+from disfs.chunkstore.reads import Reads
 from disfs.chunkstore.recovery import note_clean_stop, recover
 from disfs.chunkstore.settings import ChunkStoreSettings
-from disfs.chunkstore.states import UNSENT, ChunkState
 from disfs.chunkstore.sweep import Sweeper
 from disfs.chunkstore.syncing import CacheSync
 from disfs.chunkstore.writeback import Writeback
-from disfs.errors import DirtyDataLostError, DisfsError, FilesystemError
-from disfs.spans import chunk_range, spans
-from disfs.values import ChunkIndex, ChunkKey
+from disfs.chunkstore.writes import Writes
+from disfs.errors import DisfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from disfs.chunkstore.fetch import FetchStatistics, Target
+    from disfs.chunkstore.fetch import FetchStatistics
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.recovery import CacheMarks
     from disfs.chunkstore.sweep import SweepStatistics
     from disfs.chunkstore.transport.base import Buffer, Transport
     from disfs.chunkstore.writeback import WritebackStatistics
-    from disfs.spans import Span
     from disfs.values import ChannelId, InodeNumber
 
 log = logging.getLogger(__name__)
@@ -99,6 +94,8 @@ class ChunkStore:
         self._sync = CacheSync(self._cache)
         self._fetcher = Fetcher(ledger, transport, self._cache, volume_key, settings)
         self._writeback = Writeback(ledger, transport, self._cache, volume_key, channels, settings, message_text)
+        self._reads = Reads(self._cache, self._fetcher, settings.chunk_bytes)
+        self._writes = Writes(self._cache, self._fetcher, self._writeback, settings)
         self._sweeper = Sweeper(ledger, self._make_durable, transport, settings)
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -169,41 +166,7 @@ class ChunkStore:
 
         No checkpoint if all of it is cached. FilesystemError(EIO) if any of it cannot be had; the log names the file.
         """
-        if readahead is not None and (ahead := readahead.on_read(offset, length)) is not None:
-            await self._fetch_ahead(inode, *ahead, readahead)
-        if self._cache.has_all(inode, chunk_range(offset, length, self._chunk_bytes)):
-            return self._cache.read(inode, offset, length)
-        data = bytearray(length)
-        missing = list(spans(offset, length, self._chunk_bytes))
-        while missing:
-            missing = await self._read_some(inode, offset, data, missing)
-        return bytes(data)
-
-    async def _read_some(self, inode: InodeNumber, offset: int, data: bytearray, missing: list[Span]) -> list[Span]:
-        """Copy what is at hand, fetch what is in Discord; returns the spans that have to be looked at again."""
-        targets = await self._fetcher.locate(inode, [span.index for span in missing])
-        away: list[Span] = []
-        for span in missing:
-            position = span.index * self._chunk_bytes + span.start
-            state = self._state(inode, span.index)
-            if state not in {ChunkState.ABSENT, ChunkState.FETCHING}:
-                _copy(self._cache.read(inode, position, span.length), data, position - offset)
-            elif span.index in targets:
-                away.append(span)
-        # What is neither cached nor in Discord is a hole, and `data` began as zeros.
-        plains = await self._fetcher.fetch(targets[span.index] for span in away) if away else {}
-        for span in away:
-            if span.index in plains:
-                plain = memoryview(plains[span.index])[span.start : span.end]
-                _copy(plain, data, span.index * self._chunk_bytes + span.start - offset)
-        return [span for span in away if span.index not in plains]
-
-    async def _fetch_ahead(self, inode: InodeNumber, start: int, end: int, readahead: Readahead) -> None:
-        chunks = chunk_range(start, end - start, self._chunk_bytes)
-        absent = [index for index in chunks if self._map.state(ChunkKey(inode, ChunkIndex(index))) is ChunkState.ABSENT]
-        targets = await self._fetcher.locate(inode, absent)
-        if targets:
-            readahead.began(await self._fetcher.begin(targets.values(), ahead=True))
+        return await self._reads.read(inode, offset, length, readahead)
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -213,112 +176,18 @@ class ChunkStore:
         Waits while too much is dirty; FilesystemError(ENOSPC), with nothing written, when waiting is pointless. No
         checkpoint follows its last change, so what the caller does next belongs to the same step.
         """
-        length = memoryview(data).nbytes
-        if not length:
-            return
-        chunks = chunk_range(offset, length, self._chunk_bytes)
-        edges = [s.index for s in spans(offset, length, self._chunk_bytes) if s.length < self._chunk_bytes]
-        held: dict[Target, bytes] = {}
-        while True:
-            end = max(offset + length, *(_reach(target, held, self._chunk_bytes) for target in held), 0)
-            await self._wait_for_room(inode, chunks, end)
-            targets = await self._remote(inode, edges)
-            absent = [target for target in targets if target not in held]
-            if not absent and self._cache.has_room(inode, chunks, end) and not self._cache.needs_settling(inode, end):
-                break
-            await self._hold(absent, held)
-        self._cache.write(inode, offset, data, {t.key.chunk: held[t] for t in targets})
-        self._writeback.poke()
-
-    async def _remote(self, inode: InodeNumber, indices: Iterable[int]) -> list[Target]:
-        """Where those of the chunks lie that only Discord has; EIO for a lost one."""
-        away = {ChunkState.ABSENT, ChunkState.FETCHING}
-        absent = [index for index in indices if self._state(inode, index) in away]
-        return list((await self._fetcher.locate(inode, absent)).values()) if absent else []
-
-    async def _hold(self, targets: Sequence[Target], held: dict[Target, bytes]) -> None:
-        """Fetch for a partial write or a cut: the contents are kept at hand, whether or not the cache has room."""
-        if targets:
-            plains = await self._fetcher.fetch(targets)
-            held.update({target: plains[target.key.chunk] for target in targets if target.key.chunk in plains})
-
-    async def _wait_for_room(self, inode: InodeNumber, chunks: range, end: int) -> None:
-        while True:
-            if self._cache.needs_settling(inode, end):
-                await self._cache.settle_cut(inode)
-            elif self._dirty_fits(inode, chunks, end) and self._cache.reserve(inode, chunks, end):
-                return
-            else:
-                await self._wait_for_writeback()
-
-    def _dirty_fits(self, inode: InodeNumber, chunks: range, end: int) -> bool:
-        growth = self._dirty_growth(inode, chunks, end)
-        # A single write above the limit is let through rather than never.
-        fits = self._map.dirty_bytes + growth <= self._settings.dirty_bytes or not self._map.dirty_count
-        return fits or growth <= 0
-
-    def _dirty_growth(self, inode: InodeNumber, chunks: range, end: int) -> int:
-        growth = 0
-        for index in map(ChunkIndex, chunks):
-            entry = self._map.entry(ChunkKey(inode, index))
-            known = entry.length if entry is not None and entry.state in UNSENT else 0
-            growth += min(self._chunk_bytes, end - index * self._chunk_bytes) - known
-        return growth
-
-    async def _wait_for_writeback(self) -> None:
-        """Wait until something may have changed; ENOSPC if nothing can."""
-        if self._cache.settle_count:
-            await self._cache.settle()
-            return
-        if self._writeback.stopped:
-            raise FilesystemError(errno.ENOSPC, "the cache is full of data that Discord does not take")
-        if not self._map.dirty_count:
-            raise FilesystemError(errno.ENOSPC, "the cache, or the disk under it, has no room")
-        self._writeback.waiting_writers += 1
-        try:
-            self._writeback.poke()
-            await self._cache.changed.park()
-        finally:
-            self._writeback.waiting_writers -= 1
+        await self._writes.write(inode, offset, data)
 
     async def cut(self, inode: InodeNumber, size_bytes: int) -> None:
         """The file is now `size_bytes` long, shorter or longer: nothing past that offset ever comes back.
 
         Call it for every change of size that is not a write. No checkpoint follows its last change.
         """
-        boundary, tail = divmod(size_bytes, self._chunk_bytes)
-        start = size_bytes - tail
-        held: dict[Target, bytes] = {}
-        while True:
-            if self._cache.needs_settling(inode, size_bytes):
-                await self._cache.settle_cut(inode)
-                continue
-            targets = await self._remote_boundary(inode, boundary) if tail else []
-            await self._hold([target for target in targets if target not in held], held)
-            longer = [target for target in targets if len(held.get(target, b"")) > tail]
-            if all(target in held for target in targets):
-                if not longer:
-                    break
-                await self._wait_for_room(inode, range(boundary, boundary + 1), size_bytes)
-                if await self._remote_boundary(inode, boundary) == targets and self._fits(inode, boundary, size_bytes):
-                    break
-        # What may be refused comes first: a file that keeps its size must keep its tail.
-        for target in longer:
-            self._cache.write(inode, start, held[target][:tail], {})
-        self._cache.cut(inode, size_bytes)
-        self._writeback.poke()
-
-    async def _remote_boundary(self, inode: InodeNumber, boundary: int) -> list[Target]:
-        if self._map.state(ChunkKey(inode, ChunkIndex(boundary))) is ChunkState.LOST:
-            return []  # shortened or not, it cannot be read; that must not keep anybody from cutting the rest
-        return await self._remote(inode, [boundary])
-
-    def _fits(self, inode: InodeNumber, boundary: int, end: int) -> bool:
-        return self._cache.has_room(inode, range(boundary, boundary + 1), end)
+        await self._writes.cut(inode, size_bytes)
 
     def discard(self, inode: InodeNumber) -> None:
         """The inode is gone for good: so are its contents, sent or not."""
-        self._cache.cut(inode, 0)
+        self._writes.discard(inode)
 
     # -- making safe --------------------------------------------------------------------------------------------
 
@@ -377,22 +246,6 @@ class ChunkStore:
             sweep=self._sweeper.statistics(),
         )
 
-    def _state(self, inode: InodeNumber, index: int) -> ChunkState:
-        """The state of a chunk that somebody wants to use; EIO if it is lost."""
-        state = self._map.state(ChunkKey(inode, ChunkIndex(index)))
-        if state is ChunkState.LOST:
-            lost = DirtyDataLostError(f"chunk {index} of inode {inode} was not sent before the cache was deleted")
-            raise FilesystemError(errno.EIO, str(lost)) from lost
-        return state
-
     async def _name(self, inode: InodeNumber) -> str:
         paths = [path.decode(errors="backslashreplace") for path in await self._ledger.paths(inode)]
         return " = ".join(paths) or f"inode {inode} (no name)"
-
-
-def _copy(source: bytes | memoryview, target: bytearray, position: int) -> None:
-    target[position : position + len(source)] = source
-
-
-def _reach(target: Target, held: dict[Target, bytes], chunk_bytes: int) -> int:
-    return target.key.chunk * chunk_bytes + len(held[target])
