@@ -105,7 +105,7 @@ async def test_regression_sweep_goes_on_to_the_next_channel(
             def __getattr__(self, name: str) -> Any:
                 return getattr(first, name)
 
-            async def delete(self, channel: Any, messages: Any) -> None:
+            async def delete(self, channel: Any, messages: Any, *, urgency: Any = None) -> None:
                 await trio.lowlevel.checkpoint()
                 if channel == world.channels[bad]:
                     raise refused

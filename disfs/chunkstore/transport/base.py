@@ -8,6 +8,7 @@ effect is unknown, as after a lost answer; nothing local is left behind.
 
 from __future__ import annotations
 
+import enum
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -60,6 +61,18 @@ def assert_sendable(uploads: Sequence[Upload], nonce: str, content: str) -> None
     assert len(content) <= CONTENT_LIMIT
 
 
+class Urgency(enum.IntEnum):
+    """Who waits for a request; the most urgent goes first when Discord's limits make requests queue."""
+
+    READER = 0
+    """A person's program waits for these bytes."""
+    SYNC = 1
+    """Somebody waits until what they wrote is in Discord."""
+    WRITEBACK = 2
+    SWEEP = 3
+    """Nobody waits: deleting garbage, rewriting mostly dead packs."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredAttachment:
     """An attachment as a message lists it. There is no URL: URLs expire and are the transport's own business."""
@@ -105,7 +118,13 @@ class Transport(Protocol):
     """Sends, fetches, lists and deletes attachments of one bot's messages."""
 
     async def send(
-        self, channel: ChannelId, uploads: Sequence[Upload], *, nonce: str, content: str = ""
+        self,
+        channel: ChannelId,
+        uploads: Sequence[Upload],
+        *,
+        nonce: str,
+        content: str = "",
+        urgency: Urgency = Urgency.WRITEBACK,
     ) -> StoredMessage:
         """Store 1 to 10 attachments as one new message and return it once Discord has acknowledged it.
 
@@ -118,7 +137,7 @@ class Transport(Protocol):
         """
         ...
 
-    async def fetch(self, location: Location, start: int, length: int) -> bytes:
+    async def fetch(self, location: Location, start: int, length: int, *, urgency: Urgency = Urgency.READER) -> bytes:
         """Return exactly `length` (at least 1) bytes from `start` of an attachment.
 
         Raises `NotFoundError` when message or attachment is gone, `CorruptDataError` when the range lies
@@ -127,18 +146,34 @@ class Transport(Protocol):
         ...
 
     async def list_messages(
-        self, channel: ChannelId, *, before: MessageId | None = None, after: MessageId | None = None
+        self,
+        channel: ChannelId,
+        *,
+        before: MessageId | None = None,
+        after: MessageId | None = None,
+        around: MessageId | None = None,
+        urgency: Urgency = Urgency.READER,
     ) -> list[StoredMessage]:
         """Return up to `LIST_LIMIT` messages, newest first.
 
         With `before`, those just older than it. With `after`, those just newer than it, still newest
-        first. With neither, the newest ones. At most one of the two may be given. Raises `NotFoundError` when the
+        first. With `around`, the message of that id, if it exists, and about as many on each side. With none of them,
+        the newest ones. At most one of the three may be given. Raises `NotFoundError` when the
         channel is gone.
         """
         ...
 
-    async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
+    async def delete(
+        self, channel: ChannelId, messages: Sequence[MessageId], *, urgency: Urgency = Urgency.SWEEP
+    ) -> None:
         """Delete up to `DELETE_LIMIT` messages; one that does not exist counts as deleted. Empty is a no-op."""
+        ...
+
+    def send_delay_seconds(self, channel: ChannelId) -> float:
+        """How long a send to that channel would wait for its rate limit if it were begun now; 0 when nothing is known.
+
+        Who can choose among channels, or fill a message better while waiting, asks before.
+        """
         ...
 
     def statistics(self) -> TransportStatistics:

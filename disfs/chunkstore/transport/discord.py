@@ -15,6 +15,7 @@ from disfs.chunkstore.transport.base import (
     Guild,
     StoredMessage,
     TransportStatistics,
+    Urgency,
     assert_sendable,
 )
 
@@ -35,7 +36,13 @@ class DiscordTransport:
         self._bridge = bridge
 
     async def send(
-        self, channel: ChannelId, uploads: Sequence[Upload], *, nonce: str, content: str = ""
+        self,
+        channel: ChannelId,
+        uploads: Sequence[Upload],
+        *,
+        nonce: str,
+        content: str = "",
+        urgency: Urgency = Urgency.WRITEBACK,
     ) -> StoredMessage:
         """See `Transport.send`."""
         assert_sendable(uploads, nonce, content)
@@ -44,7 +51,7 @@ class DiscordTransport:
         log.debug("sent %d attachments to channel %d: message %d", len(uploads), channel, stored.message)
         return stored
 
-    async def fetch(self, location: Location, start: int, length: int) -> bytes:
+    async def fetch(self, location: Location, start: int, length: int, *, urgency: Urgency = Urgency.READER) -> bytes:
         """See `Transport.fetch`."""
         assert start >= 0
         assert length >= 1
@@ -55,21 +62,33 @@ class DiscordTransport:
         return content
 
     async def list_messages(
-        self, channel: ChannelId, *, before: MessageId | None = None, after: MessageId | None = None
+        self,
+        channel: ChannelId,
+        *,
+        before: MessageId | None = None,
+        after: MessageId | None = None,
+        around: MessageId | None = None,
+        urgency: Urgency = Urgency.READER,
     ) -> list[StoredMessage]:
         """See `Transport.list_messages`."""
-        assert before is None or after is None
-        messages = await self._bridge.call("list_messages", channel, before=before, after=after)
+        assert sum(edge is not None for edge in (before, after, around)) <= 1
+        messages = await self._bridge.call("list_messages", channel, before=before, after=after, around=around)
         assert isinstance(messages, list)
         log.debug("listed %d messages of channel %d", len(messages), channel)
         return messages
 
-    async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
+    async def delete(
+        self, channel: ChannelId, messages: Sequence[MessageId], *, urgency: Urgency = Urgency.SWEEP
+    ) -> None:
         """See `Transport.delete`."""
         assert len(messages) <= DELETE_LIMIT
         if messages:
             await self._bridge.call("delete", channel, tuple(messages))
             log.debug("deleted %d messages of channel %d", len(messages), channel)
+
+    def send_delay_seconds(self, channel: ChannelId) -> float:
+        """See `Transport.send_delay_seconds`."""
+        return 0.0
 
     def statistics(self) -> TransportStatistics:
         """See `Transport.statistics`."""

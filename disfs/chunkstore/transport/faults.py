@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import trio
 
+from disfs.chunkstore.transport.base import Urgency
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -56,24 +58,47 @@ class FaultyTransport:
         return fault
 
     async def send(
-        self, channel: ChannelId, uploads: Sequence[Upload], *, nonce: str, content: str = ""
+        self,
+        channel: ChannelId,
+        uploads: Sequence[Upload],
+        *,
+        nonce: str,
+        content: str = "",
+        urgency: Urgency = Urgency.WRITEBACK,
     ) -> StoredMessage:
         """See `Transport.send`."""
-        return await self._call("send", lambda: self._inner.send(channel, uploads, nonce=nonce, content=content))
+        return await self._call(
+            "send", lambda: self._inner.send(channel, uploads, nonce=nonce, content=content, urgency=urgency)
+        )
 
-    async def fetch(self, location: Location, start: int, length: int) -> bytes:
+    async def fetch(self, location: Location, start: int, length: int, *, urgency: Urgency = Urgency.READER) -> bytes:
         """See `Transport.fetch`."""
-        return await self._call("fetch", lambda: self._inner.fetch(location, start, length))
+        return await self._call("fetch", lambda: self._inner.fetch(location, start, length, urgency=urgency))
 
     async def list_messages(
-        self, channel: ChannelId, *, before: MessageId | None = None, after: MessageId | None = None
+        self,
+        channel: ChannelId,
+        *,
+        before: MessageId | None = None,
+        after: MessageId | None = None,
+        around: MessageId | None = None,
+        urgency: Urgency = Urgency.READER,
     ) -> list[StoredMessage]:
         """See `Transport.list_messages`."""
-        return await self._call("list_messages", lambda: self._inner.list_messages(channel, before=before, after=after))
+        return await self._call(
+            "list_messages",
+            lambda: self._inner.list_messages(channel, before=before, after=after, around=around, urgency=urgency),
+        )
 
-    async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
+    async def delete(
+        self, channel: ChannelId, messages: Sequence[MessageId], *, urgency: Urgency = Urgency.SWEEP
+    ) -> None:
         """See `Transport.delete`."""
-        await self._call("delete", lambda: self._inner.delete(channel, messages))
+        await self._call("delete", lambda: self._inner.delete(channel, messages, urgency=urgency))
+
+    def send_delay_seconds(self, channel: ChannelId) -> float:
+        """See `Transport.send_delay_seconds`."""
+        return self._inner.send_delay_seconds(channel)
 
     def statistics(self) -> TransportStatistics:
         """See `Transport.statistics`."""

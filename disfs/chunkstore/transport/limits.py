@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from disfs.chunkstore.transport.base import Urgency
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -97,34 +99,52 @@ class LimitedTransport:
         )
 
     async def send(
-        self, channel: ChannelId, uploads: Sequence[Upload], *, nonce: str, content: str = ""
+        self,
+        channel: ChannelId,
+        uploads: Sequence[Upload],
+        *,
+        nonce: str,
+        content: str = "",
+        urgency: Urgency = Urgency.WRITEBACK,
     ) -> StoredMessage:
         """See `Transport.send`."""
         queues = self._channels[channel]
         async with queues.in_flight:
             await queues.sends.wait()
             await self._requests.wait()
-            return await self._inner.send(channel, uploads, nonce=nonce, content=content)
+            return await self._inner.send(channel, uploads, nonce=nonce, content=content, urgency=urgency)
 
-    async def fetch(self, location: Location, start: int, length: int) -> bytes:
+    async def fetch(self, location: Location, start: int, length: int, *, urgency: Urgency = Urgency.READER) -> bytes:
         """See `Transport.fetch`."""
         async with self._fetches:
-            return await self._inner.fetch(location, start, length)
+            return await self._inner.fetch(location, start, length, urgency=urgency)
 
     async def list_messages(
-        self, channel: ChannelId, *, before: MessageId | None = None, after: MessageId | None = None
+        self,
+        channel: ChannelId,
+        *,
+        before: MessageId | None = None,
+        after: MessageId | None = None,
+        around: MessageId | None = None,
+        urgency: Urgency = Urgency.READER,
     ) -> list[StoredMessage]:
         """See `Transport.list_messages`."""
         await self._channels[channel].lists.wait()
         await self._requests.wait()
-        return await self._inner.list_messages(channel, before=before, after=after)
+        return await self._inner.list_messages(channel, before=before, after=after, around=around, urgency=urgency)
 
-    async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
+    async def delete(
+        self, channel: ChannelId, messages: Sequence[MessageId], *, urgency: Urgency = Urgency.SWEEP
+    ) -> None:
         """See `Transport.delete`."""
         if messages:
             await self._channels[channel].deletes.wait()
             await self._requests.wait()
-        await self._inner.delete(channel, messages)
+        await self._inner.delete(channel, messages, urgency=urgency)
+
+    def send_delay_seconds(self, channel: ChannelId) -> float:
+        """See `Transport.send_delay_seconds`."""
+        return self._inner.send_delay_seconds(channel)
 
     def statistics(self) -> TransportStatistics:
         """See `Transport.statistics`."""

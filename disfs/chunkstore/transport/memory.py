@@ -21,6 +21,7 @@ from disfs.chunkstore.transport.base import (
     StoredAttachment,
     StoredMessage,
     TransportStatistics,
+    Urgency,
     assert_sendable,
 )
 from disfs.errors import CorruptDataError, NotFoundError, TooLargeError
@@ -65,7 +66,13 @@ class MemoryTransport:
     # Transport
 
     async def send(
-        self, channel: ChannelId, uploads: Sequence[Upload], *, nonce: str, content: str = ""
+        self,
+        channel: ChannelId,
+        uploads: Sequence[Upload],
+        *,
+        nonce: str,
+        content: str = "",
+        urgency: Urgency = Urgency.WRITEBACK,
     ) -> StoredMessage:
         """See `Transport.send`."""
         assert_sendable(uploads, nonce, content)
@@ -86,7 +93,7 @@ class MemoryTransport:
         self._count(sent_bytes=sum(upload.size_bytes for upload in uploads))
         return stored
 
-    async def fetch(self, location: Location, start: int, length: int) -> bytes:
+    async def fetch(self, location: Location, start: int, length: int, *, urgency: Urgency = Urgency.READER) -> bytes:
         """See `Transport.fetch`."""
         assert start >= 0
         assert length >= 1
@@ -102,20 +109,31 @@ class MemoryTransport:
         return content[start : start + length]
 
     async def list_messages(
-        self, channel: ChannelId, *, before: MessageId | None = None, after: MessageId | None = None
+        self,
+        channel: ChannelId,
+        *,
+        before: MessageId | None = None,
+        after: MessageId | None = None,
+        around: MessageId | None = None,
+        urgency: Urgency = Urgency.READER,
     ) -> list[StoredMessage]:
         """See `Transport.list_messages`."""
-        assert before is None or after is None
+        assert sum(edge is not None for edge in (before, after, around)) <= 1
         await trio.lowlevel.checkpoint()
         self._count(lists=1)
         ids = sorted(self._messages(channel))
-        if after is not None:
+        if around is not None:
+            newer = [i for i in ids if i >= around]
+            ids = ids[max(0, len(ids) - len(newer) - LIST_LIMIT // 2) :][:LIST_LIMIT]
+        elif after is not None:
             ids = [i for i in ids if i > after][:LIST_LIMIT]
         elif before is not None:
             ids = [i for i in ids if i < before]
         return [self._channels[channel][i] for i in reversed(ids[-LIST_LIMIT:])]
 
-    async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
+    async def delete(
+        self, channel: ChannelId, messages: Sequence[MessageId], *, urgency: Urgency = Urgency.SWEEP
+    ) -> None:
         """See `Transport.delete`."""
         assert len(messages) <= DELETE_LIMIT
         await trio.lowlevel.checkpoint()
@@ -127,6 +145,10 @@ class MemoryTransport:
             gone = stored.pop(message, None)
             for attachment in gone.attachments if gone else ():
                 del self._bytes[attachment.attachment]
+
+    def send_delay_seconds(self, channel: ChannelId) -> float:
+        """See `Transport.send_delay_seconds`."""
+        return 0.0
 
     def statistics(self) -> TransportStatistics:
         """See `Transport.statistics`."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from disfs.chunkstore.transport.base import LIST_LIMIT
+from disfs.chunkstore.transport.base import LIST_LIMIT, Urgency
 from disfs.errors import NotFoundError, TransientStorageError
 
 if TYPE_CHECKING:
@@ -104,7 +104,13 @@ class RetryingTransport:
         """The newest message of ours that each channel acknowledged: whatever was begun later is newer."""
 
     async def send(
-        self, channel: ChannelId, uploads: Sequence[Upload], *, nonce: str, content: str = ""
+        self,
+        channel: ChannelId,
+        uploads: Sequence[Upload],
+        *,
+        nonce: str,
+        content: str = "",
+        urgency: Urgency = Urgency.WRITEBACK,
     ) -> StoredMessage:
         """See `Transport.send`. Returns one message and leaves exactly one, whatever got lost on the way."""
         sending = _Sending(self._inner, channel, tuple(uploads), nonce, content, self._retries.nonce_window_seconds)
@@ -113,21 +119,39 @@ class RetryingTransport:
         self._newest[channel] = max(stored.message, self._newest.get(channel, stored.message))
         return stored
 
-    async def fetch(self, location: Location, start: int, length: int) -> bytes:
+    async def fetch(self, location: Location, start: int, length: int, *, urgency: Urgency = Urgency.READER) -> bytes:
         """See `Transport.fetch`."""
-        return await self._repeat("fetch", self._retries.others, lambda: self._inner.fetch(location, start, length))
+        return await self._repeat(
+            "fetch", self._retries.others, lambda: self._inner.fetch(location, start, length, urgency=urgency)
+        )
 
     async def list_messages(
-        self, channel: ChannelId, *, before: MessageId | None = None, after: MessageId | None = None
+        self,
+        channel: ChannelId,
+        *,
+        before: MessageId | None = None,
+        after: MessageId | None = None,
+        around: MessageId | None = None,
+        urgency: Urgency = Urgency.READER,
     ) -> list[StoredMessage]:
         """See `Transport.list_messages`."""
         return await self._repeat(
-            "list", self._retries.others, lambda: self._inner.list_messages(channel, before=before, after=after)
+            "list",
+            self._retries.others,
+            lambda: self._inner.list_messages(channel, before=before, after=after, around=around, urgency=urgency),
         )
 
-    async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
+    async def delete(
+        self, channel: ChannelId, messages: Sequence[MessageId], *, urgency: Urgency = Urgency.SWEEP
+    ) -> None:
         """See `Transport.delete`."""
-        await self._repeat("delete", self._retries.others, lambda: self._inner.delete(channel, messages))
+        await self._repeat(
+            "delete", self._retries.others, lambda: self._inner.delete(channel, messages, urgency=urgency)
+        )
+
+    def send_delay_seconds(self, channel: ChannelId) -> float:
+        """See `Transport.send_delay_seconds`."""
+        return self._inner.send_delay_seconds(channel)
 
     def statistics(self) -> TransportStatistics:
         """See `Transport.statistics`."""

@@ -93,13 +93,13 @@ class DiscordService:
         return message
 
     async def list_messages(
-        self, channel: ChannelId, *, before: MessageId | None, after: MessageId | None
+        self, channel: ChannelId, *, before: MessageId | None, after: MessageId | None, around: MessageId | None
     ) -> list[StoredMessage]:
         """See `Transport.list_messages`."""
         with _translated():
             rest = await self._client()
             self._count(lists=1)
-            raw = await rest.logs_from(channel, LIST_LIMIT, before=before, after=after)
+            raw = await rest.logs_from(channel, LIST_LIMIT, before=before, after=after, around=around)
         return sorted((self._noted(one) for one in list_of(raw)), key=lambda message: message.message, reverse=True)
 
     async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
