@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from disfs.emulator.world import World
 
 GONE = "This content is no longer available."
+PAGE = "<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>{filling}</body></html>"
+"""What proxies, captive portals and bot checks answer with status 200 in the place of a file."""
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -36,6 +38,8 @@ class CdnRoutes:
         attachment = await self._attachment(call)
         if attachment is None:
             return gone()
+        if call.fault is not None and call.fault.kind == "html":
+            return page(call.fault.bytes)
         path = self._world.blobs.path(attachment.id)
         try:
             descriptor = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
@@ -121,6 +125,11 @@ class CdnRoutes:
 def gone() -> web.Response:
     """The answer for expired, unsigned, altered and deleted alike."""
     return web.Response(text=GONE, status=404)
+
+
+def page(least_bytes: int) -> web.Response:
+    """A page of HTML, at least so long: the Range is ignored, as by whoever does not know of it."""
+    return web.Response(text=PAGE.format(filling=" " * least_bytes), content_type="text/html")
 
 
 def flip(piece: bytes, at: int) -> bytes:

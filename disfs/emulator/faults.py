@@ -22,7 +22,7 @@ STATUS_KINDS: dict[str, tuple[int, int, str]] = {
 }
 """Named JSON error replies: status, code, message."""
 CONNECTION_KINDS = frozenset({"reset", "close", "stall"})
-CDN_KINDS = frozenset({"truncate", "corrupt", "ignore_range", "wrong_range"})
+CDN_KINDS = frozenset({"truncate", "corrupt", "ignore_range", "wrong_range", "html"})
 ANSWERING_KINDS = frozenset(STATUS_KINDS) | CONNECTION_KINDS | {"status", "rate_limit", "cloudflare", "crash"}
 """Those that put something in the place of the real answer."""
 KINDS = ANSWERING_KINDS | CDN_KINDS | {"stale", "delay"}

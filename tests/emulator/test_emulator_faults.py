@@ -236,6 +236,21 @@ def test_ranges_can_be_ignored_or_mislabelled_once(emulator: Emulator, rest: Res
     assert "bytes 10-19/1024000" == replies[2].headers["Content-Range"]
 
 
+@pytest.mark.parametrize("least", [0, 500_000])
+def test_html_page_comes_with_200_in_the_place_of_the_range(
+    emulator: Emulator, rest: RestClient, channel: str, least: int
+) -> None:
+    """Somebody between us and the CDN answers with a page of his own; the next request gets the bytes."""
+    url = attachment_url(rest, channel)
+    emulator.fault(kind="html", route="cdn", bytes=least)
+    page, real = (http_request(url, headers={"Range": "bytes=10-19"}) for _ in range(2))
+
+    assert (200, 206, CONTENT[10:20]) == (page.status, real.status, real.body)
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert page.body.startswith(b"<!DOCTYPE html>")
+    assert len(page.body) >= least
+
+
 @pytest.mark.parametrize(
     ("status", "text"), [(404, b"This content is no longer available."), (403, b"error code: 403")]
 )
