@@ -1,0 +1,19 @@
+"""The rows of the benchmark, one module each; `ROWS` has them in the order of the targets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.rows import files_10k, random_read, read_1g, scattered, seeks, write_1g
+
+if TYPE_CHECKING:
+    from bench.rows.base import Row
+
+ROWS: tuple[Row, ...] = (
+    write_1g.ROW,
+    files_10k.ROW,
+    scattered.ROW,
+    read_1g.ROW,
+    random_read.ROW,
+    seeks.ROW,
+)
