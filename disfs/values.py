@@ -175,6 +175,30 @@ class DeadMessage:
     packs: tuple[PackId, ...]
 
 
+class LiveChunk(NamedTuple):
+    """A chunk whose recorded place is a slot of a given pack."""
+
+    key: ChunkKey
+    pack: PackId
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class SparseMessage:
+    """A message of which less than half is live; what compaction rewrites."""
+
+    channel: ChannelId
+    message: MessageId
+    size_bytes: int
+    """Of its attachments together."""
+    live_bytes: int
+
+    @property
+    def garbage_bytes(self) -> int:
+        """What deleting it would free beyond what has to be sent again."""
+        return self.size_bytes - self.live_bytes
+
+
 class Attributes(NamedTuple):
     """What stat(2) shows of an inode. Field order is the column order of the inodes table."""
 

@@ -14,19 +14,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from disfs.values import (
+        ChannelId,
         ChunkIndex,
+        ChunkKey,
         DeadMessage,
         DirtyChunk,
         Extent,
         InodeNumber,
+        LiveChunk,
+        MessageId,
         PackId,
         PackRecord,
         Recorded,
         Revision,
         SentPack,
+        SparseMessage,
     )
 
 
@@ -61,6 +66,57 @@ class ChunkLedger(Protocol):
         that stays dirty moves past the sent revision, so that an older pack that comes in later does not
         replace a newer one. ValueError, and nothing recorded, for a pack that is recorded already.
         """
+        ...
+
+    async def record_in_steps(self, packs: Sequence[SentPack], on_step: Callable[[Recorded], None]) -> None:
+        """`record_packs` for large messages: in steps of about a millisecond, each whole, checkpoints between them.
+
+        `on_step` is called in the very step that recorded what it is told. A crash between two steps leaves chunks
+        dirty, their slots in the recorded packs garbage. When this raises, what `on_step` was told holds,
+        and a repeat with the same packs goes on from there. Messages under way appear neither as dead nor as sparse.
+        """
+        ...
+
+    async def record_moved(self, packs: Sequence[SentPack], origins: Mapping[ChunkKey, tuple[PackId, int]]) -> int:
+        """Record packs that hold copies of recorded contents, and move their chunks there; returns how many moved.
+
+        `origins` says which pack and slot each chunk was copied from. A chunk moves only if that still is where it
+        lies; otherwise its content is another one by now, and its slot here is garbage from the start. Whether it
+        is dirty does not matter and does not change: what Discord has of it is the same content at either place.
+        ValueError, and nothing recorded, for a pack that is recorded already.
+        """
+        ...
+
+    async def sparse_messages(self, limit: int) -> Sequence[SparseMessage]:
+        """Up to `limit` messages with less than half of their bytes live, but not dead; most garbage first."""
+        ...
+
+    async def live_chunks(self, message: MessageId) -> Sequence[LiveChunk]:
+        """What a message holds for which it is the recorded place, by pack and slot. Dirty chunks are among them."""
+        ...
+
+    async def chunks_of_pack(self, pack: PackId, first_slot: int, count: int) -> Sequence[LiveChunk]:
+        """The same for `count` slots of one pack from `first_slot` on; nothing for a pack that is not recorded."""
+        ...
+
+    async def unknown_messages(self, messages: Sequence[MessageId]) -> frozenset[MessageId]:
+        """Those of `messages` that hold no recorded pack."""
+        ...
+
+    def examined(self, channel: ChannelId) -> MessageId:
+        """Up to which message of a channel `set_examined` was called; 0 when it never was."""
+        ...
+
+    def set_examined(self, channel: ChannelId, message: MessageId) -> None:
+        """Every message of the channel up to this one is known, or is none of ours: no need to look again."""
+        ...
+
+    def pinned_inodes(self) -> frozenset[InodeNumber]:
+        """The inodes whose chunks are to stay in the cache."""
+        ...
+
+    def set_pinned(self, inodes: Iterable[InodeNumber], pinned: bool) -> None:
+        """Pin or unpin. A pin goes when its inode goes; one that is gone already is passed over."""
         ...
 
     async def dead_messages(self, limit: int) -> Sequence[DeadMessage]:

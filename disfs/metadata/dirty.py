@@ -5,15 +5,20 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from disfs.metadata.batches import rows_of
 from disfs.values import ChunkIndex, ChunkKey, DirtyChunk, InodeNumber, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from disfs.metadata.counters import Counter
     from disfs.metadata.database import Database
 
 _CHUNKS_PER_STATEMENT = 16
+_FIND_EACH = (
+    "WITH wanted (inode, chunk) AS (VALUES {values}) SELECT dirty.inode, dirty.chunk, revision, born"
+    " FROM wanted CROSS JOIN dirty ON dirty.inode = wanted.inode AND dirty.chunk = wanted.chunk"
+)
 
 
 class Dirty:
@@ -57,13 +62,20 @@ class Dirty:
         )
         return {chunk: (revision, born) for chunk, revision, born in rows}
 
-    def clean(self, inode: InodeNumber, first: int, end: int) -> None:
-        """Chunks `first` to `end`, end excluded, are no longer dirty. Inside a change."""
-        self._database.write("DELETE FROM dirty WHERE inode = ? AND chunk >= ? AND chunk < ?", (inode, first, end))
+    def of(self, keys: Sequence[ChunkKey]) -> dict[tuple[int, int], tuple[int, int]]:
+        """(revision, born) of those of `keys` that are dirty, by (inode, chunk)."""
+        return {
+            (inode, chunk): (revision, born)
+            for inode, chunk, revision, born in rows_of(self._database, _FIND_EACH, keys, width=2)
+        }
 
-    def raise_born(self, key: ChunkKey, born: int) -> None:
-        """Packs sealed from a revision below `born` come too late for a chunk from now on. Inside a change."""
-        self._database.write("UPDATE dirty SET born = ? WHERE inode = ? AND chunk = ?", (born, *key))
+    def clean(self, ranges: Iterable[tuple[int, int, int]]) -> None:
+        """The chunks of each (inode, first, end), end excluded, are no longer dirty. Inside a change."""
+        self._database.write_all("DELETE FROM dirty WHERE inode = ? AND chunk >= ? AND chunk < ?", ranges)
+
+    def raise_born(self, births: Iterable[tuple[int, int, int]]) -> None:
+        """For each (born, inode, chunk): packs sealed from a lower revision come too late from now on. In a change."""
+        self._database.write_all("UPDATE dirty SET born = ? WHERE inode = ? AND chunk = ?", births)
 
     def cut(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """Forget the dirty chunks of an inode from `first` on. Inside a change."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from disfs.values import ChunkIndex, Extent, PackId
+from disfs.metadata.batches import rows_of
+from disfs.values import ChunkIndex, ChunkKey, Extent, InodeNumber, LiveChunk, PackId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from disfs.metadata.database import Database
     from disfs.metadata.packs import Packs
-    from disfs.values import InodeNumber
+    from disfs.values import MessageId
 
 END_OF_CHUNKS = 1 << 62
 """Past the last chunk of the largest possible file."""
@@ -31,6 +32,51 @@ _FIND_NUMBERED = (
     "SELECT first_chunk, count, pack, first_slot, stored_bytes"  # noqa: S608 - constants of this module
     f" FROM extents{TOUCHING} ORDER BY first_chunk"
 )
+_FIND_EACH = (
+    "WITH wanted (inode, first_chunk, end_chunk) AS (VALUES {values})"
+    " SELECT wanted.first_chunk, wanted.end_chunk, found.*"
+    " FROM wanted CROSS JOIN extents AS found ON found.inode = wanted.inode"
+    " AND found.first_chunk < wanted.end_chunk AND found.first_chunk >= coalesce((SELECT max(before.first_chunk)"
+    " FROM extents AS before WHERE before.inode = wanted.inode AND before.first_chunk <= wanted.first_chunk),"
+    " wanted.first_chunk) AND found.first_chunk + found.count > wanted.first_chunk"
+)
+"""TOUCHING for many ranges at once."""
+_OF_MESSAGE = (
+    "SELECT extents.inode, extents.first_chunk, extents.count, packs.pack_id, extents.first_slot"
+    " FROM packs CROSS JOIN extents ON extents.pack = packs.pack WHERE packs.message = ?"
+    " ORDER BY packs.pack, extents.first_slot"
+)
+_INSERT = "INSERT INTO extents (inode, first_chunk, count, pack, first_slot, stored_bytes) VALUES (?, ?, ?, ?, ?, ?)"
+# No run of a pack is longer than the pack, and runs never share a slot: the last one that begins at or before the
+# first slot is the only earlier one that can reach it.
+_OF_SLOTS = (
+    "SELECT extents.inode, extents.first_chunk, extents.count, packs.pack_id, extents.first_slot"
+    " FROM packs CROSS JOIN extents ON extents.pack = packs.pack WHERE packs.pack_id = ?1"
+    " AND extents.first_slot < ?3 AND extents.first_slot >= coalesce((SELECT max(first_slot) FROM extents"
+    " WHERE extents.pack = packs.pack AND first_slot <= ?2), ?2) AND extents.first_slot + extents.count > ?2"
+    " ORDER BY extents.first_slot"
+)
+
+
+class Placement(NamedTuple):
+    """Chunks `first` up to `end` of an inode lie in the slots of a pack from `first_slot` on."""
+
+    inode: InodeNumber
+    first: int
+    end: int
+    pack: int
+    first_slot: int
+
+
+class _Old(NamedTuple):
+    """A row that placements lie over, wholly or in part."""
+
+    inode: InodeNumber
+    first: int
+    chunk_count: int
+    pack: int
+    first_slot: int
+    stored_bytes: int
 
 
 class Extents:
@@ -54,40 +100,89 @@ class Extents:
         for run_first, count, *_ in self._database.rows(_FIND_NUMBERED, (inode, first, end)):
             yield from range(max(run_first, first), min(run_first + count, end))
 
-    def place(self, inode: InodeNumber, first: int, count: int, pack: int, first_slot: int) -> None:
-        """Chunks `first` to `first + count` now lie in that pack; where they lay before is garbage. In a change."""
-        self._clear(inode, first, first + count)
-        self._packs.add_live(pack, self._insert(inode, first, count, pack, first_slot))
+    def places(self, keys: Sequence[ChunkKey]) -> dict[tuple[int, int], tuple[int, int]]:
+        """Pack (its number) and slot of those of `keys` that lie in a pack, by (inode, chunk)."""
+        wanted = [(inode, chunk, chunk + 1) for inode, chunk in keys]
+        return {
+            (inode, chunk): (pack, first_slot + chunk - first)
+            for chunk, _, inode, first, _, pack, first_slot, _ in rows_of(self._database, _FIND_EACH, wanted, width=3)
+        }
+
+    def of_message(self, message: MessageId) -> list[LiveChunk]:
+        """See ChunkLedger.live_chunks."""
+        return [
+            LiveChunk(ChunkKey(InodeNumber(inode), ChunkIndex(first + step)), PackId(pack), slot + step)
+            for inode, first, count, pack, slot in self._database.rows(_OF_MESSAGE, (message,))
+            for step in range(count)
+        ]
+
+    def of_slots(self, pack: PackId, first_slot: int, count: int) -> list[LiveChunk]:
+        """See ChunkLedger.chunks_of_pack."""
+        end = first_slot + count
+        return [
+            LiveChunk(ChunkKey(InodeNumber(inode), ChunkIndex(first + wanted - slot)), pack, wanted)
+            for inode, first, run_count, _, slot in self._database.rows(_OF_SLOTS, (pack, first_slot, end))
+            for wanted in range(max(slot, first_slot), min(slot + run_count, end))
+        ]
+
+    def place(self, placements: Sequence[Placement]) -> None:
+        """Chunks, each named once, now lie there; where they lay before is garbage. In a change that settles `packs`.
+
+        By few statements: a message of small files moves thousands of rows.
+        """
+        covered: dict[_Old, list[tuple[int, int]]] = {}
+        ranges = [(new.inode, new.first, new.end) for new in placements]
+        for first, end, *row in rows_of(self._database, _FIND_EACH, ranges, width=3):
+            covered.setdefault(_Old(*row), []).append((first, end))
+        rows = [self._row(*new) for new in placements]
+        for old, over in covered.items():
+            self._packs.add_live(old.pack, -old.stored_bytes)
+            rows += [self._row(*rest) for rest in _uncovered(old, sorted(over))]
+        self._database.write_all(
+            "DELETE FROM extents WHERE inode = ? AND first_chunk = ?", [(old.inode, old.first) for old in covered]
+        )
+        self._database.write_all(_INSERT, rows)
 
     def cut(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """Forget the runs of an inode from `first` on. In a change.
 
         By set, not by row: an inode may have millions of chunks.
         """
-        self._clear(inode, first, first + 1)  # splits the run that reaches across
+        self._shorten(inode, first)
+        self._packs.settle()
         self._packs.release_from(inode, first)
         self._database.write("DELETE FROM extents WHERE inode = ? AND first_chunk >= ?", (inode, first))
 
-    def _clear(self, inode: InodeNumber, first: int, end: int) -> None:
-        """Forget chunks `first` to `end`: what a run has left on either side stays, as one run or two."""
-        for run_first, count, pack, slot, stored_bytes in self._database.rows(_FIND_NUMBERED, (inode, first, end)):
-            run_end = run_first + count
-            self._database.write("DELETE FROM extents WHERE inode = ? AND first_chunk = ?", (inode, run_first))
-            kept_bytes = 0
-            if run_first < first:
-                kept_bytes += self._insert(inode, run_first, first - run_first, pack, slot)
-            if run_end > end:
-                kept_bytes += self._insert(inode, end, run_end - end, pack, slot + end - run_first)
-            self._packs.add_live(pack, kept_bytes - stored_bytes)
+    def _shorten(self, inode: InodeNumber, end: int) -> None:
+        """The run that reaches across `end`, if there is one, becomes two."""
+        row = self._database.row(
+            "SELECT inode, first_chunk, count, pack, first_slot, stored_bytes FROM extents"
+            " WHERE inode = ?1 AND first_chunk < ?2 ORDER BY first_chunk DESC LIMIT 1",
+            (inode, end),
+        )
+        if row is not None and (run := _Old(*row)).first + run.chunk_count > end:
+            kept = Placement(inode, run.first, end, run.pack, run.first_slot)
+            self._packs.add_live(run.pack, -run.stored_bytes)
+            self._database.write("DELETE FROM extents WHERE inode = ? AND first_chunk = ?", (inode, run.first))
+            self._database.write(_INSERT, self._row(*kept))
 
-    def _insert(self, inode: InodeNumber, first: int, count: int, pack: int, first_slot: int) -> int:
-        """A new row; returns how many stored bytes it refers to."""
+    def _row(self, inode: InodeNumber, first: int, end: int, pack: int, first_slot: int) -> tuple[int, ...]:
+        """The row of a run, whose bytes are live from now on."""
+        count = end - first
         slots = self._packs.slots(pack)
-        assert 0 <= first < first + count <= END_OF_CHUNKS
+        assert 0 <= first < end <= END_OF_CHUNKS
         assert first_slot + count <= len(slots), "a run lies inside its pack"
         stored_bytes = slots.offset(first_slot + count) - slots.offset(first_slot)
-        self._database.write(
-            "INSERT INTO extents (inode, first_chunk, count, pack, first_slot, stored_bytes) VALUES (?, ?, ?, ?, ?, ?)",
-            (inode, first, count, pack, first_slot, stored_bytes),
-        )
-        return stored_bytes
+        self._packs.add_live(pack, stored_bytes)
+        return inode, first, count, pack, first_slot, stored_bytes
+
+
+def _uncovered(old: _Old, over: Sequence[tuple[int, int]]) -> Iterator[Placement]:
+    """What is left of a run beside the ranges, in order, that others now hold."""
+    begin = old.first
+    for first, end in over:
+        if begin < first:
+            yield Placement(old.inode, begin, first, old.pack, old.first_slot + begin - old.first)
+        begin = max(begin, end)
+    if begin < old.first + old.chunk_count:
+        yield Placement(old.inode, begin, old.first + old.chunk_count, old.pack, old.first_slot + begin - old.first)

@@ -176,6 +176,7 @@ class Inodes:
             self._database.write("DELETE FROM xattrs WHERE inode = ?", (inode,))
             self._database.write("DELETE FROM inodes WHERE inode = ?", (inode,))
             self._database.write("DELETE FROM orphans WHERE inode = ?", (inode,))
+            self._database.write("DELETE FROM pins WHERE inode = ?", (inode,))
             self._totals.add(-1, -row[1] if stat.S_ISREG(row[0]) else 0)
 
 

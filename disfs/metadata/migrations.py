@@ -11,7 +11,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from disfs.errors import ExitCode, UserError
-from disfs.metadata.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
+from disfs.metadata.schema import (
+    APPLICATION_ID,
+    EXAMINED,
+    EXTENTS_BY_PACK,
+    MESSAGES_SPARSE,
+    PINS,
+    SCHEMA_VERSION,
+    TABLES,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,11 +34,24 @@ _COUNT_CHUNKS = (
     " WHERE extents.inode = dirty.inode AND first_chunk <= chunk AND first_chunk + count > chunk))"
 )
 
+_SUM_SIZES = (
+    "UPDATE messages SET size_bytes ="
+    " (SELECT coalesce(sum(size_bytes), 0) FROM packs WHERE packs.message = messages.message)"
+)
+
 STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
     {
         1: (
             "ALTER TABLE inodes ADD COLUMN chunk_count INTEGER NOT NULL DEFAULT 0",
             _COUNT_CHUNKS,
+        ),
+        2: (
+            "ALTER TABLE messages ADD COLUMN size_bytes INTEGER NOT NULL DEFAULT 0",
+            _SUM_SIZES,
+            MESSAGES_SPARSE,
+            EXTENTS_BY_PACK,
+            PINS,
+            EXAMINED,
         ),
     }
 )

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from disfs.values import AttachmentId, ChannelId, DeadMessage, Location, MessageId, PackId, PackRecord, SlotTable
+from disfs.metadata.batches import rows_of
+from disfs.values import (
+    AttachmentId,
+    ChannelId,
+    DeadMessage,
+    Location,
+    MessageId,
+    PackId,
+    PackRecord,
+    SlotTable,
+    SparseMessage,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from disfs.metadata.counters import Counter
     from disfs.metadata.database import Database
@@ -19,6 +30,23 @@ _REMEMBERED_PACKS = 512
 _RECORDED = 0
 """packs.state of a pack that Discord has acknowledged."""
 
+_MOVE_MESSAGE = (
+    "UPDATE messages SET live_bytes = live_bytes + ?1,"
+    " dead_since = CASE WHEN live_bytes + ?1 = 0 THEN ?2 ELSE NULL END"
+    " WHERE message = (SELECT message FROM packs WHERE pack = ?3)"
+)
+_FIND_NUMBERS = (
+    "WITH wanted (pack_id) AS (VALUES {values}) SELECT packs.pack, packs.pack_id"
+    " FROM wanted CROSS JOIN packs ON packs.pack_id = wanted.pack_id"
+)
+_FIND_MESSAGES = (
+    "WITH wanted (message) AS (VALUES {values}) SELECT messages.message"
+    " FROM wanted CROSS JOIN messages ON messages.message = wanted.message"
+)
+_SPARSE = (
+    "SELECT channel, message, size_bytes, live_bytes FROM messages"
+    " WHERE live_bytes > 0 AND live_bytes * 2 < size_bytes ORDER BY size_bytes - live_bytes DESC LIMIT ?"
+)
 _FREED = (
     "(SELECT {owner} AS owner, sum(extents.stored_bytes) AS freed_bytes"
     " FROM extents JOIN packs AS freed_packs ON freed_packs.pack = extents.pack"
@@ -43,7 +71,10 @@ class Packs:
         self._numbers = numbers
         self._revisions = revisions
         self._slots: dict[int, SlotTable] = {}
+        self._moved: dict[int, int] = {}
+        """What `settle` will add to the live bytes, by pack."""
         database.after_rollback.append(self._slots.clear)
+        database.after_rollback.append(self._moved.clear)
 
     def is_recorded(self, pack: PackId) -> bool:
         """Whether a pack is known."""
@@ -73,12 +104,12 @@ class Packs:
         return table
 
     def add(self, record: PackRecord) -> int:
-        """A new pack, with nothing live in it yet; returns the number by which extents name it."""
+        """A new pack, with nothing live in it yet; returns the number by which extents name it. Inside a change."""
         location = record.location
         self._database.write(
-            "INSERT INTO messages (message, channel, live_bytes, dead_since) VALUES (?, ?, 0, ?)"
-            " ON CONFLICT (message) DO NOTHING",
-            (location.message, location.channel, self._revisions.take()),
+            "INSERT INTO messages (message, channel, live_bytes, dead_since, size_bytes) VALUES (?, ?, 0, ?, ?)"
+            " ON CONFLICT (message) DO UPDATE SET size_bytes = size_bytes + excluded.size_bytes",
+            (location.message, location.channel, self._revisions.take(), record.size_bytes),
         )
         number = self._numbers.take()
         self._database.write(
@@ -98,19 +129,40 @@ class Packs:
         return number
 
     def add_live(self, number: int, delta_bytes: int) -> None:
-        """The live bytes of a pack, and of its message, move by `delta_bytes`."""
-        self._database.write("UPDATE packs SET live_bytes = live_bytes + ? WHERE pack = ?", (delta_bytes, number))
-        self._database.write(
-            "UPDATE messages SET live_bytes = live_bytes + ?1,"
-            " dead_since = CASE WHEN live_bytes + ?1 = 0 THEN ?2 ELSE NULL END"
-            " WHERE message = (SELECT message FROM packs WHERE pack = ?3)",
-            (delta_bytes, self._revisions.take(), number),
-        )
+        """The live bytes of a pack, and of its message, move by `delta_bytes` at the next `settle`. Inside a change."""
+        self._moved[number] = self._moved.get(number, 0) + delta_bytes
+
+    def settle(self) -> None:
+        """Write down what `add_live` collected. Belongs to the same change: each that calls `add_live` ends with it."""
+        for number, delta_bytes in self._moved.items():
+            if delta_bytes:
+                self._database.write(
+                    "UPDATE packs SET live_bytes = live_bytes + ? WHERE pack = ?", (delta_bytes, number)
+                )
+                self._database.write(_MOVE_MESSAGE, (delta_bytes, self._revisions.take(), number))
+        self._moved.clear()
 
     def release_from(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """What the runs of an inode that begin at `first` or later refer to is garbage from now on."""
         self._database.write(_RELEASE_PACKS, (inode, first))
         self._database.write(_RELEASE_MESSAGES, (inode, first, self._revisions.take()))
+
+    def numbers(self, packs: Iterable[PackId]) -> dict[PackId, int]:
+        """By which numbers extents name those of `packs` that are known."""
+        return {
+            PackId(pack): number
+            for number, pack in rows_of(self._database, _FIND_NUMBERS, [(pack,) for pack in packs], width=1)
+        }
+
+    def unknown_messages(self, messages: Sequence[MessageId]) -> frozenset[MessageId]:
+        """See ChunkLedger."""
+        known = rows_of(self._database, _FIND_MESSAGES, [(message,) for message in messages], width=1)
+        return frozenset(messages) - {MessageId(row[0]) for row in known}
+
+    def sparse_messages(self, limit: int) -> list[SparseMessage]:
+        """See ChunkLedger."""
+        rows = self._database.rows(_SPARSE, (limit,))
+        return [SparseMessage(ChannelId(c), MessageId(m), size, live) for c, m, size, live in rows]
 
     def dead_messages(self, limit: int) -> Sequence[DeadMessage]:
         """See ChunkLedger."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from disfs.metadata.extents import END_OF_CHUNKS, TOUCHING
+import trio
+
+from disfs.metadata.extents import END_OF_CHUNKS, TOUCHING, Placement
 from disfs.values import Recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from disfs.metadata.database import Database
     from disfs.metadata.dirty import Dirty
     from disfs.metadata.extents import Extents
     from disfs.metadata.inodes import Inodes
     from disfs.metadata.packs import Packs
-    from disfs.values import ChunkIndex, ChunkKey, InodeNumber, Revision, SentChunk, SentPack
+    from disfs.values import ChunkIndex, ChunkKey, InodeNumber, MessageId, PackId, Revision, SentChunk, SentPack
 
-
+_CHUNKS_PER_STEP = 64
 _COUNT_FROM = (
     "SELECT (SELECT coalesce(sum(first_chunk + count - max(first_chunk, ?2)), 0)"  # noqa: S608 - constants of our own
     f" FROM extents{TOUCHING})"
@@ -44,6 +48,9 @@ class Recording:
         self._dirty = dirty
         self._extents = extents
         self._packs = packs
+        self._messages_underway: Counter[MessageId] = Counter()
+        self._unfinished: dict[tuple[PackId, ...], tuple[list[int] | None, int]] = {}
+        """Packs whose recording in steps broke off: their numbers, and the step that comes next."""
 
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""
@@ -59,14 +66,55 @@ class Recording:
 
     def record_packs(self, packs: Sequence[SentPack]) -> Recorded:
         """See ChunkLedger. Works on a full disk: it is what lets the cache give space back."""
-        verdicts: dict[_Verdict, list[ChunkKey]] = {verdict: [] for verdict in _Verdict}
+        self._check(packs)
         with self._database.changing:
+            steps = [self._record(number, slot, chunks) for number, slot, chunks in _steps(self._add(packs), packs)]
+            self._packs.settle()
+        return _together(steps)
+
+    async def record_in_steps(self, packs: Sequence[SentPack], on_step: Callable[[Recorded], None]) -> None:
+        """See ChunkLedger."""
+        ids = tuple(pack.record.pack for pack in packs)
+        numbers, done = self._unfinished.pop(ids, (None, 0))
+        if numbers is None:
             self._check(packs)
-            for pack in packs:
-                self._record_pack(pack, verdicts)
-        return Recorded(
-            tuple(verdicts[_Verdict.CLEAN]), tuple(verdicts[_Verdict.STILL_DIRTY]), tuple(verdicts[_Verdict.DROPPED])
-        )
+        with self._underway(packs):
+            for index, (pack, slot, chunks) in enumerate(_steps(range(len(packs)), packs)):
+                if index < done:
+                    continue
+                try:
+                    if index:
+                        await trio.lowlevel.checkpoint()
+                    with self._database.changing:
+                        numbers = numbers or self._add(packs)
+                        recorded = self._record(numbers[pack], slot, chunks)
+                        self._packs.settle()
+                except BaseException:
+                    if index:
+                        self._unfinished[ids] = numbers, index
+                    raise
+                on_step(recorded)
+
+    async def record_moved(self, packs: Sequence[SentPack], origins: Mapping[ChunkKey, tuple[PackId, int]]) -> int:
+        """See ChunkLedger."""
+        self._check(packs)
+        moved = 0
+        old_numbers = self._packs.numbers({pack for pack, _ in origins.values()})
+        numbered = {key: (old_numbers.get(pack, -1), slot) for key, (pack, slot) in origins.items()}
+        numbers: list[int] | None = None
+        with self._underway(packs):
+            for index, (pack, slot, chunks) in enumerate(_steps(range(len(packs)), packs)):
+                if index:
+                    await trio.lowlevel.checkpoint()
+                with self._database.changing:
+                    numbers = numbers or self._add(packs)
+                    moved += self._move(numbers[pack], slot, chunks, numbered)
+                    self._packs.settle()
+        return moved
+
+    def is_underway(self, message: MessageId) -> bool:
+        """Whether a message is being recorded: what it holds is not yet written down."""
+        return message in self._messages_underway
 
     def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """See ChunkLedger."""
@@ -86,45 +134,78 @@ class Recording:
 
     def _check(self, packs: Sequence[SentPack]) -> None:
         ids = {pack.record.pack for pack in packs}
+        assert all(pack.chunks for pack in packs)
         if len(ids) != len(packs) or any(self._packs.is_recorded(pack) for pack in ids):
             raise ValueError("a pack is recorded once")
         if any(len(pack.chunks) != len(pack.record.slots) for pack in packs):
             raise ValueError("a pack has one chunk in each slot")
+        if any(len({sent.key for sent in pack.chunks}) != len(pack.chunks) for pack in packs):
+            raise ValueError("a chunk has one slot in a pack")
 
-    def _record_pack(self, pack: SentPack, verdicts: dict[_Verdict, list[ChunkKey]]) -> None:
-        number = self._packs.add(pack.record)
-        for slot, run in _runs(pack.chunks):
-            begin = 0
-            judged = self._judge(run)
-            for position, verdict in enumerate(judged):
-                verdicts[verdict].append(run[position].key)
-                if verdict is _Verdict.DROPPED:
-                    self._place(number, slot, run, begin, position)
-                    begin = position + 1
-            self._place(number, slot, run, begin, len(run))
-            self._settle(run, judged)
+    def _add(self, packs: Sequence[SentPack]) -> list[int]:
+        return [self._packs.add(pack.record) for pack in packs]
 
-    def _judge(self, run: Sequence[SentChunk]) -> list[_Verdict]:
+    @contextlib.contextmanager
+    def _underway(self, packs: Sequence[SentPack]) -> Iterator[None]:
+        """Between two steps a message may look dead, or sparse, that is not: nobody must see that."""
+        messages = {pack.record.location.message for pack in packs}
+        self._messages_underway.update(messages)
+        try:
+            yield
+        finally:
+            self._messages_underway.subtract(messages)
+            self._messages_underway += Counter()  # drops the zeros
+
+    def _record(self, pack: int, slot: int, chunks: Sequence[SentChunk]) -> Recorded:
+        dirty = self._dirty.of([sent.key for sent in chunks])
+        verdicts = [_verdict(sent, dirty.get(sent.key)) for sent in chunks]
+        sorted_out: dict[_Verdict, list[SentChunk]] = {verdict: [] for verdict in _Verdict}
+        for sent, verdict in zip(chunks, verdicts, strict=True):
+            sorted_out[verdict].append(sent)
+        placed = [verdict is not _Verdict.DROPPED for verdict in verdicts]
+        self._extents.place(_placements(pack, slot, chunks, placed))
+        clean, still_dirty = sorted_out[_Verdict.CLEAN], sorted_out[_Verdict.STILL_DIRTY]
+        self._dirty.clean((run[0].key.inode, run[0].key.chunk, run[-1].key.chunk + 1) for _, run in _runs(clean))
+        if still_dirty:
+            self._dirty.raise_born((sent.revision + 1, *sent.key) for sent in still_dirty)
+        return Recorded(*(tuple(sent.key for sent in sorted_out[verdict]) for verdict in _Verdict))
+
+    def _move(
+        self, pack: int, slot: int, chunks: Sequence[SentChunk], origins: Mapping[ChunkKey, tuple[int, int]]
+    ) -> int:
+        places = self._extents.places([sent.key for sent in chunks])
+        same = [places.get(sent.key) == origins[sent.key] for sent in chunks]
+        self._extents.place(_placements(pack, slot, chunks, same))
+        return sum(same)
+
+
+def _steps(numbers: Sequence[int], packs: Sequence[SentPack]) -> Iterator[tuple[int, int, Sequence[SentChunk]]]:
+    """The packs in pieces that take the main thread about a millisecond: number, first slot, chunks."""
+    for number, pack in zip(numbers, packs, strict=True):
+        for slot in range(0, len(pack.chunks), _CHUNKS_PER_STEP):
+            yield number, slot, pack.chunks[slot : slot + _CHUNKS_PER_STEP]
+
+
+def _together(steps: Sequence[Recorded]) -> Recorded:
+    return Recorded(
+        tuple(key for step in steps for key in step.clean),
+        tuple(key for step in steps for key in step.still_dirty),
+        tuple(key for step in steps for key in step.dropped),
+    )
+
+
+def _placements(pack: int, slot: int, chunks: Sequence[SentChunk], chosen: Sequence[bool]) -> list[Placement]:
+    """The chosen ones of `chunks`, which lie in the slots from `slot` on, as runs."""
+    found: list[Placement] = []
+    for offset, run in _runs(chunks):
         inode, first = run[0].key
-        dirty = self._dirty.among(inode, first, first + len(run))
-        return [_verdict(sent, dirty.get(sent.key.chunk)) for sent in run]
-
-    def _place(self, pack: int, slot: int, run: Sequence[SentChunk], begin: int, end: int) -> None:
-        if begin < end:
-            inode, first = run[begin].key
-            self._extents.place(inode, first, end - begin, pack, slot + begin)
-
-    def _settle(self, run: Sequence[SentChunk], judged: Sequence[_Verdict]) -> None:
-        if all(verdict is _Verdict.CLEAN for verdict in judged):
-            inode, first = run[0].key
-            self._dirty.clean(inode, first, first + len(run))  # the usual case, in one statement
-            return
-        for sent, verdict in zip(run, judged, strict=True):
-            inode, chunk = sent.key
-            if verdict is _Verdict.CLEAN:
-                self._dirty.clean(inode, chunk, chunk + 1)
-            elif verdict is _Verdict.STILL_DIRTY:
-                self._dirty.raise_born(sent.key, sent.revision + 1)
+        begin = 0
+        for position in range(len(run) + 1):
+            if position == len(run) or not chosen[offset + position]:
+                if begin < position:
+                    found.append(Placement(inode, first + begin, first + position, pack, slot + offset + begin))
+                begin = position + 1
+    return found
 
 
 def _verdict(sent: SentChunk, dirty: tuple[int, int] | None) -> _Verdict:

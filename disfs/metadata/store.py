@@ -26,6 +26,7 @@ from disfs.metadata.inodes import Inodes
 from disfs.metadata.names import Names
 from disfs.metadata.opening import NewVolume, connect, create_volume, open_connection
 from disfs.metadata.packs import Packs
+from disfs.metadata.pins import Examined, Pins
 from disfs.metadata.recording import Recording
 from disfs.metadata.rename import Renames
 from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, Settings
@@ -34,25 +35,30 @@ from disfs.metadata.xattrs import Xattrs
 from disfs.spans import DEFAULT_CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from disfs.metadata.base import RenameMode, Unlinked, VolumeUsage, XattrMode
     from disfs.values import (
         AttributeChanges,
         Attributes,
+        ChannelId,
         ChunkIndex,
+        ChunkKey,
         DeadMessage,
         DirectoryEntry,
         DirtyChunk,
         Extent,
         InodeNumber,
+        LiveChunk,
+        MessageId,
         NewInode,
         PackId,
         PackRecord,
         Recorded,
         Revision,
         SentPack,
+        SparseMessage,
     )
 
 log = logging.getLogger(__name__)
@@ -107,6 +113,8 @@ class SqliteMetadataStore:
         self._packs = Packs(database, self._counters[PACKS.name], revisions)
         self._extents = Extents(database, self._packs)
         self._recording = Recording(database, self._inodes, self._dirty, self._extents, self._packs)
+        self._pins = Pins(database)
+        self._examined = Examined(database)
         self.chunk_bytes = _known(self.settings.get(CHUNK_BYTES), path)
         """Fixed when the volume was made."""
         self.was_clean = self.settings.get(CLEAN_SHUTDOWN) is True
@@ -311,9 +319,52 @@ class SqliteMetadataStore:
         """See ChunkLedger."""
         return self._recording.record_packs(packs)
 
+    async def record_in_steps(self, packs: Sequence[SentPack], on_step: Callable[[Recorded], None]) -> None:
+        """See ChunkLedger."""
+        await self._recording.record_in_steps(packs, on_step)
+
+    async def record_moved(self, packs: Sequence[SentPack], origins: Mapping[ChunkKey, tuple[PackId, int]]) -> int:
+        """See ChunkLedger."""
+        return await self._recording.record_moved(packs, origins)
+
+    async def sparse_messages(self, limit: int) -> Sequence[SparseMessage]:
+        """See ChunkLedger."""
+        found = self._packs.sparse_messages(limit)
+        return [sparse for sparse in found if not self._recording.is_underway(sparse.message)]
+
+    async def live_chunks(self, message: MessageId) -> Sequence[LiveChunk]:
+        """See ChunkLedger."""
+        return self._extents.of_message(message)
+
+    async def chunks_of_pack(self, pack: PackId, first_slot: int, count: int) -> Sequence[LiveChunk]:
+        """See ChunkLedger."""
+        return self._extents.of_slots(pack, first_slot, count)
+
+    async def unknown_messages(self, messages: Sequence[MessageId]) -> frozenset[MessageId]:
+        """See ChunkLedger."""
+        return self._packs.unknown_messages(messages)
+
+    def examined(self, channel: ChannelId) -> MessageId:
+        """See ChunkLedger."""
+        return self._examined.get(channel)
+
+    def set_examined(self, channel: ChannelId, message: MessageId) -> None:
+        """See ChunkLedger."""
+        self._examined.set(channel, message)
+
+    def pinned_inodes(self) -> frozenset[InodeNumber]:
+        """See ChunkLedger."""
+        return self._pins.all()
+
+    def set_pinned(self, inodes: Iterable[InodeNumber], pinned: bool) -> None:
+        """See ChunkLedger."""
+        self._pins.set(inodes, pinned)
+
     async def dead_messages(self, limit: int) -> Sequence[DeadMessage]:
         """See ChunkLedger."""
-        return self._packs.dead_messages(limit)
+        return [
+            dead for dead in self._packs.dead_messages(limit) if not self._recording.is_underway(dead.location.message)
+        ]
 
     async def forget_messages(self, messages: Sequence[DeadMessage]) -> None:
         """See ChunkLedger."""

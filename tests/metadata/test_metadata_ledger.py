@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +14,28 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import invariant
 from support.answers import answer
-from support.ledger_contract import INODE, INODES, LedgerContract, LedgerMachine, a_pack, key, mark, pack_id, places
+from support.ledger_contract import (
+    INODE,
+    INODES,
+    OTHER,
+    LedgerContract,
+    LedgerMachine,
+    a_pack,
+    dead,
+    key,
+    mark,
+    pack_id,
+    places,
+)
 from support.new_inodes import a_directory, a_file
 
+from disfs.errors import FilesystemError
 from disfs.metadata.store import SqliteMetadataStore
-from disfs.values import ROOT_INODE, ChunkIndex, PackId
+from disfs.values import ROOT_INODE, ChannelId, ChunkIndex, MessageId, PackId
 
 if TYPE_CHECKING:
     from disfs.chunkstore.ledger import ChunkLedger
+    from disfs.values import ChunkKey, Recorded
 
 
 def live_bytes_of(store: SqliteMetadataStore) -> dict[PackId, int]:
@@ -26,26 +43,31 @@ def live_bytes_of(store: SqliteMetadataStore) -> dict[PackId, int]:
     return {PackId(row[0]): row[1] for row in store._database.rows("SELECT pack_id, live_bytes FROM packs")}
 
 
+def make_inodes(store: SqliteMetadataStore) -> None:
+    """Files up to the highest number of the contract's inodes."""
+    number = itertools.count()
+    while answer(store.make_inode(ROOT_INODE, b"%d" % next(number), a_file(), 1)).inode < max(INODES):
+        pass
+
+
 class TestSqliteLedger(LedgerContract):
     """The contract, on SQLite."""
 
     @pytest.fixture
     def ledger(self, sqlite_store: SqliteMetadataStore) -> ChunkLedger:
-        """A new volume."""
+        """A new volume, with the inodes that the contract speaks of."""
+        make_inodes(sqlite_store)
         return sqlite_store
 
 
 class SqliteLedgerMachine(LedgerMachine):
     """The state machine, on SQLite, with its live bytes."""
 
-    names = itertools.count()
-
     def make_ledger(self) -> SqliteMetadataStore:
         """A new volume in a directory of its own."""
         self.directory = tempfile.TemporaryDirectory()
         self.store = SqliteMetadataStore.open(Path(self.directory.name) / "volume.db", create=True)
-        while answer(self.store.make_inode(ROOT_INODE, b"%d" % next(self.names), a_file(), 1)).inode < max(INODES):
-            pass
+        make_inodes(self.store)
         return self.store
 
     @invariant()
@@ -60,6 +82,9 @@ class SqliteLedgerMachine(LedgerMachine):
         """The live bytes of a pack are the stored bytes of the slots that extents refer to."""
         expected = {pack_id(number): live for number, live in self.live_bytes().items()}
         assert expected == live_bytes_of(self.store)
+        sizes = self.store._database.rows("SELECT message, size_bytes FROM messages")
+        messages = Counter(message for message, _ in self.packs.values())
+        assert {message: 10_000 * count for message, count in messages.items()} == dict(sizes)
         (total,) = self.store._database.rows("SELECT coalesce(sum(live_bytes), 0) FROM messages")
         assert (sum(expected.values()),) == total
 
@@ -112,3 +137,67 @@ async def test_paths(sqlite_store: SqliteMetadataStore) -> None:
     await sqlite_store.unlink(ROOT_INODE, b"g", 1)
     await sqlite_store.unlink(deep, b"f\xff", 1)
     assert [] == list(await sqlite_store.paths(file))
+
+
+async def test_pin_goes_with_its_inode(sqlite_store: SqliteMetadataStore) -> None:
+    """A pin outlives the name of its file, and goes when the inode goes; an inode that is gone cannot be pinned."""
+    file = (await sqlite_store.make_inode(ROOT_INODE, b"f", a_file(), 1)).inode
+    sqlite_store.set_pinned([file], True)
+    await sqlite_store.unlink(ROOT_INODE, b"f", 1)
+    assert {file} == sqlite_store.pinned_inodes()
+    await sqlite_store.remove_orphan(file)
+    assert frozenset() == sqlite_store.pinned_inodes()
+    sqlite_store.set_pinned([file], True)
+    assert frozenset() == sqlite_store.pinned_inodes()
+
+
+async def test_message_that_is_being_recorded_is_not_dead(sqlite_store: SqliteMetadataStore) -> None:
+    """Between the steps of a record whose first chunks were all cut, sweep does not see the message."""
+    make_inodes(sqlite_store)
+    revision = mark(sqlite_store, 0, 200)
+    sqlite_store.cut_chunks(INODE, ChunkIndex(0))
+    alive = mark(sqlite_store, 0, 1, OTHER)
+    pack = a_pack(1, [*((key(n), revision) for n in range(200)), (key(0, OTHER), alive)])
+    seen = []
+
+    def look(recorded: Recorded) -> None:
+        seen.append((dead(sqlite_store), answer(sqlite_store.sparse_messages(9))))
+
+    await sqlite_store.record_in_steps([pack], look)
+    assert [([], [])] * 4 == seen
+    assert ([], 1) == (dead(sqlite_store), len(await sqlite_store.sparse_messages(9)))
+
+
+async def test_recording_in_steps_goes_on_after_a_failure(
+    sqlite_store: SqliteMetadataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a step fails, a repeat records what is left, and tells nothing twice."""
+    make_inodes(sqlite_store)
+    revision = mark(sqlite_store, 0, 200)
+    pack = a_pack(1, [(key(n), revision) for n in range(200)])
+    told: list[ChunkKey] = []
+    begin_change = sqlite_store._database.begin_change
+
+    def fail_third(grows: bool) -> None:
+        if len(told) == 128:
+            raise FilesystemError(errno.EIO)
+        begin_change(grows)
+
+    monkeypatch.setattr(sqlite_store._database, "begin_change", fail_third)
+    with pytest.raises(FilesystemError):
+        await sqlite_store.record_in_steps([pack], lambda step: told.extend(step.clean))
+    assert (128, [*range(128, 200)]) == (len(told), [chunk.key.chunk for chunk in sqlite_store.dirty_chunks()])
+    monkeypatch.undo()
+    await sqlite_store.record_in_steps([pack], lambda step: told.extend(step.clean))
+    assert ([key(n) for n in range(200)], []) == (told, list(sqlite_store.dirty_chunks()))
+
+
+async def test_examined_and_pins_are_kept(tmp_path: Path) -> None:
+    """Both survive a restart."""
+    path = tmp_path / "volume.db"
+    with contextlib.closing(SqliteMetadataStore.open(path, create=True)) as store:
+        store.set_pinned([ROOT_INODE], True)
+        store.set_examined(ChannelId(4), MessageId(1 << 62))
+    with contextlib.closing(SqliteMetadataStore.open(path)) as store:
+        assert frozenset({ROOT_INODE}) == store.pinned_inodes()
+        assert 1 << 62 == store.examined(ChannelId(4))

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.answers import answer
-from support.ledger_contract import a_pack, key, mark
+from support.ledger_contract import a_pack, key, mark, pack_id
 from support.new_inodes import a_file
 
 from disfs.errors import ExitCode, UserError
-from disfs.metadata.migrations import create_tables, upgrade
+from disfs.metadata.migrations import STEPS, create_tables, upgrade
 from disfs.metadata.schema import APPLICATION_ID, SCHEMA_VERSION
 from disfs.metadata.settings import VOLUME_ID, Setting
 from disfs.metadata.store import SqliteMetadataStore
-from disfs.values import ROOT_INODE
+from disfs.values import ROOT_INODE, ChannelId, MessageId
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,6 +156,90 @@ def test_database_says_what_it_is(old_connection: sqlite3.Connection) -> None:
     old_connection.close()
 
 
+VERSION_2 = (
+    "DROP INDEX messages_sparse",
+    "DROP INDEX extents_by_pack",
+    "ALTER TABLE messages DROP COLUMN size_bytes",
+    "DROP TABLE pins",
+    "DROP TABLE examined",
+)
+VERSION_1 = (*VERSION_2, "ALTER TABLE inodes DROP COLUMN chunk_count")
+
+
+def bring_back(path: Path, version: int) -> None:
+    """Make the volume one that an older disfs left."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for statement in {1: VERSION_1, 2: VERSION_2}[version]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {version}")
+
+
+def schema_of(path: Path) -> list[tuple[str, ...]]:
+    """Every table's columns with their types, and every index, without what formatting differs."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        names = connection.execute(
+            "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite%' ORDER BY type, name"
+        )
+        found = names.fetchall()
+        for kind, name in found:
+            if kind == "table":
+                columns = connection.execute(f"SELECT name, type, [notnull], pk FROM pragma_table_info('{name}')")
+                found = [*found, *((name, *column) for column in sorted(columns))]
+        return found
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_upgraded_schema_is_the_new_one(path: Path, version: int) -> None:
+    """Upgrading an old volume gives the tables, columns and indexes that a new volume has."""
+    SqliteMetadataStore.open(path, create=True).close()
+    fresh = schema_of(path)
+    bring_back(path, version)
+    assert fresh != schema_of(path)
+    SqliteMetadataStore.open(path).close()
+    assert fresh == schema_of(path)
+
+
+def a_volume_with_data(path: Path) -> None:
+    """A file of three chunks in a message of two packs, one of them overwritten, and another file's in a third pack."""
+    with contextlib.closing(SqliteMetadataStore.open(path, create=True)) as store:
+        one = answer(store.make_inode(ROOT_INODE, b"one", a_file(), 1)).inode
+        two = answer(store.make_inode(ROOT_INODE, b"two", a_file(), 1)).inode
+        revision = mark(store, 0, 3, one)
+        packs = [a_pack(n, [(key(chunk, one), revision)], 77) for n, chunk in enumerate((0, 1), start=1)]
+        answer(store.record_packs([*packs, a_pack(3, [(key(0, two), mark(store, 0, 1, two))])]))
+        answer(store.record_packs([a_pack(4, [(key(1, one), mark(store, 1, 1, one))])]))
+
+
+def test_upgrade_of_version_2_sums_up_the_messages(path: Path) -> None:
+    """A volume of version 2 opens with its files; what each message holds, and for whom, can be asked."""
+    a_volume_with_data(path)
+    bring_back(path, 2)
+    with contextlib.closing(SqliteMetadataStore.open(path)) as store:
+        sparse = answer(store.sparse_messages(10))
+        assert [(77, 20_000, 20), (1003, 10_000, 20), (1004, 10_000, 20)] == sorted(
+            (found.message, found.size_bytes, found.live_bytes) for found in sparse
+        )
+        file = answer(store.lookup(ROOT_INODE, b"one")).inode
+        assert [(key(0, file), pack_id(1), 0)] == list(answer(store.live_chunks(MessageId(77))))
+        assert (frozenset(), 0) == (store.pinned_inodes(), store.examined(ChannelId(100)))
+
+
+@pytest.mark.parametrize("broken_at", range(len(STEPS[2])))
+def test_upgrade_that_is_killed_begins_again(path: Path, broken_at: int) -> None:
+    """An upgrade that ends at any of its statements leaves the old version, which the next one brings up."""
+    a_volume_with_data(path)
+    fresh = schema_of(path)
+    bring_back(path, 2)
+    statements = [*STEPS[2]]
+    statements[broken_at] = "INSERT INTO nowhere VALUES (1)"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+            upgrade(connection, {2: statements})
+        assert 2 == version_of(connection)
+    SqliteMetadataStore.open(path).close()
+    assert fresh == schema_of(path)
+
+
 def test_upgrade_counts_the_chunks_of_version_1(path: Path) -> None:
     """A volume of version 1 opens, and its files use what is dirty or lies in a pack."""
     with contextlib.closing(SqliteMetadataStore.open(path, create=True)) as store:
@@ -163,8 +247,6 @@ def test_upgrade_counts_the_chunks_of_version_1(path: Path) -> None:
         revision = mark(store, 5, 3, inode)
         answer(store.record_packs([a_pack(1, [(key(n, inode), revision) for n in (5, 6, 7)])]))
         mark(store, 7, 3, inode)
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("ALTER TABLE inodes DROP COLUMN chunk_count")
-        connection.execute("PRAGMA user_version = 1")
+    bring_back(path, 1)
     with contextlib.closing(SqliteMetadataStore.open(path)) as store:
         assert 5 == answer(store.attributes(inode)).chunk_count

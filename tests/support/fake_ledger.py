@@ -12,12 +12,23 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from disfs.values import ChunkIndex, ChunkKey, DeadMessage, DirtyChunk, Extent, Recorded, Revision
+from disfs.values import (
+    ChunkIndex,
+    ChunkKey,
+    DeadMessage,
+    DirtyChunk,
+    Extent,
+    LiveChunk,
+    MessageId,
+    Recorded,
+    Revision,
+    SparseMessage,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from disfs.values import ChannelId, InodeNumber, MessageId, PackId, PackRecord, SentPack
+    from disfs.values import ChannelId, InodeNumber, PackId, PackRecord, SentPack
 
 
 @dataclass
@@ -30,6 +41,8 @@ class LedgerState:
     packs: dict[PackId, PackRecord] = field(default_factory=dict)
     dead: dict[tuple[ChannelId, MessageId], None] = field(default_factory=dict)
     sizes: dict[InodeNumber, int] = field(default_factory=dict)
+    examined: dict[ChannelId, MessageId] = field(default_factory=dict)
+    pins: set[InodeNumber] = field(default_factory=set)
 
 
 class FakeLedger:
@@ -148,6 +161,69 @@ class FakeLedger:
             for pack in message.packs:
                 self.state.packs.pop(pack, None)
         self._bury()
+
+    async def record_in_steps(self, packs: Sequence[SentPack], on_step: Callable[[Recorded], None]) -> None:
+        """See `ChunkLedger.record_in_steps`; one step is allowed."""
+        on_step(await self.record_packs(packs))
+
+    async def record_moved(self, packs: Sequence[SentPack], origins: Mapping[ChunkKey, tuple[PackId, int]]) -> int:
+        """See `ChunkLedger.record_moved`."""
+        moved = 0
+        if any(sent.record.pack in self.state.packs for sent in packs):
+            raise ValueError("a pack is recorded once")
+        for sent in packs:
+            self.state.packs[sent.record.pack] = sent.record
+            for slot, chunk in enumerate(sent.chunks):
+                if self.state.where.get(chunk.key) == origins[chunk.key]:
+                    self.state.where[chunk.key] = (sent.record.pack, slot)
+                    moved += 1
+        self._bury()
+        return moved
+
+    async def sparse_messages(self, limit: int) -> Sequence[SparseMessage]:
+        """See `ChunkLedger.sparse_messages`."""
+        sizes: dict[tuple[ChannelId, MessageId], int] = {}
+        live: dict[tuple[ChannelId, MessageId], int] = {}
+        for pack, record in self.state.packs.items():
+            sizes[self._message(pack)] = sizes.get(self._message(pack), 0) + record.size_bytes
+        for pack, slot in self.state.where.values():
+            stored = self.state.packs[pack].slots.stored_length(slot)
+            live[self._message(pack)] = live.get(self._message(pack), 0) + stored
+        found = [SparseMessage(*name, sizes[name], live[name]) for name in live if live[name] * 2 < sizes[name]]
+        return sorted(found, key=lambda sparse: -sparse.garbage_bytes)[:limit]
+
+    async def live_chunks(self, message: MessageId) -> Sequence[LiveChunk]:
+        """See `ChunkLedger.live_chunks`."""
+        packs = [pack for pack, record in self.state.packs.items() if record.location.message == message]
+        return [chunk for pack in packs for chunk in await self.chunks_of_pack(pack, 0, 1 << 32)]
+
+    async def chunks_of_pack(self, pack: PackId, first_slot: int, count: int) -> Sequence[LiveChunk]:
+        """See `ChunkLedger.chunks_of_pack`."""
+        found = [LiveChunk(key, name, slot) for key, (name, slot) in self.state.where.items() if name == pack]
+        return sorted((c for c in found if first_slot <= c.slot < first_slot + count), key=lambda chunk: chunk.slot)
+
+    async def unknown_messages(self, messages: Sequence[MessageId]) -> frozenset[MessageId]:
+        """See `ChunkLedger.unknown_messages`."""
+        return frozenset(messages) - {record.location.message for record in self.state.packs.values()}
+
+    def examined(self, channel: ChannelId) -> MessageId:
+        """See `ChunkLedger.examined`."""
+        return self.state.examined.get(channel, MessageId(0))
+
+    def set_examined(self, channel: ChannelId, message: MessageId) -> None:
+        """See `ChunkLedger.set_examined`."""
+        self.state.examined[channel] = message
+
+    def pinned_inodes(self) -> frozenset[InodeNumber]:
+        """See `ChunkLedger.pinned_inodes`."""
+        return frozenset(self.state.pins)
+
+    def set_pinned(self, inodes: Iterable[InodeNumber], pinned: bool) -> None:
+        """See `ChunkLedger.set_pinned`."""
+        if pinned:
+            self.state.pins.update(inodes)
+        else:
+            self.state.pins.difference_update(inodes)
 
     async def paths(self, inode: InodeNumber) -> Sequence[bytes]:
         """See `ChunkLedger.paths`."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from disfs.chunkstore.ledger import ChunkLedger
+    from disfs.values import Recorded
 
 INODE = InodeNumber(5)
 OTHER = InodeNumber(6)
@@ -246,6 +247,152 @@ class LedgerContract:
         assert {3: 0, 4: 1, 5: 3, 1: 4} == {chunk: slot for chunk, (_, slot) in places(ledger, 0, 9).items()}
         assert {0: (pack_id(1), 2)} == places(ledger, 0, 9, OTHER)
 
+    async def test_moved_chunk(self, ledger: ChunkLedger) -> None:
+        """A copy of a recorded chunk takes its place; what lay there is garbage, and nothing is dirty."""
+        revision = mark(ledger, 0, 3)
+        await ledger.record_packs([a_pack(1, [(key(n), revision) for n in range(3)])])
+        origins = {key(n): (pack_id(1), n) for n in range(3)}
+        moved = await ledger.record_moved([a_pack(2, [(key(n), revision) for n in (0, 1, 2)])], origins)
+        assert 3 == moved
+        assert [Extent(INODE, ChunkIndex(0), 3, pack_id(2), 0)] == list(
+            await ledger.extents(INODE, ChunkIndex(0), ChunkIndex(9))
+        )
+        assert ([1001], []) == (dead(ledger), list(ledger.dirty_chunks()))
+
+    async def test_moved_chunk_that_was_written_and_recorded(self, ledger: ChunkLedger) -> None:
+        """A chunk whose newer content was recorded meanwhile stays where that lies; so do its neighbours move."""
+        revision = mark(ledger, 0, 3)
+        await ledger.record_packs([a_pack(1, [(key(n), revision) for n in range(3)])])
+        newer = mark(ledger, 1)
+        await ledger.record_packs([a_pack(2, [(key(1), newer)])])
+        origins = {key(n): (pack_id(1), n) for n in range(3)}
+        assert 2 == await ledger.record_moved([a_pack(3, [(key(n), revision) for n in range(3)])], origins)
+        assert {0: (pack_id(3), 0), 1: (pack_id(2), 0), 2: (pack_id(3), 2)} == places(ledger, 0, 9)
+        assert [1001] == dead(ledger)
+
+    async def test_moved_chunk_that_was_cut(self, ledger: ChunkLedger) -> None:
+        """What was cut meanwhile does not come back, and a message of nothing else is dead from the start."""
+        revision = mark(ledger, 0)
+        await ledger.record_packs([a_pack(1, [(key(0), revision)])])
+        ledger.cut_chunks(INODE, ChunkIndex(0))
+        assert 0 == await ledger.record_moved([a_pack(2, [(key(0), revision)])], {key(0): (pack_id(1), 0)})
+        assert ({}, [1001, 1002]) == (places(ledger, 0, 9), dead(ledger))
+
+    async def test_moved_chunk_in_another_slot_of_its_pack(self, ledger: ChunkLedger) -> None:
+        """The slot counts, not the pack alone."""
+        revision = mark(ledger, 0, 2)
+        await ledger.record_packs([a_pack(1, [(key(n), revision) for n in range(2)])])
+        origins = {key(0): (pack_id(1), 1)}
+        assert 0 == await ledger.record_moved([a_pack(2, [(key(0), revision)])], origins)
+        assert {0: (pack_id(1), 0), 1: (pack_id(1), 1)} == places(ledger, 0, 9)
+
+    async def test_moved_chunk_that_is_dirty(self, ledger: ChunkLedger) -> None:
+        """A dirty chunk's older content moves, the chunk stays dirty, and its newer content is recorded later."""
+        revision = mark(ledger, 0)
+        await ledger.record_packs([a_pack(1, [(key(0), revision)])])
+        newer = mark(ledger, 0)
+        assert 1 == await ledger.record_moved([a_pack(2, [(key(0), revision)])], {key(0): (pack_id(1), 0)})
+        assert [DirtyChunk(key(0), newer, newer)] == list(ledger.dirty_chunks())
+        recorded = await ledger.record_packs([a_pack(3, [(key(0), newer)])])
+        assert ((key(0),), {0: (pack_id(3), 0)}) == (recorded.clean, places(ledger, 0, 9))
+        assert [1001, 1002] == dead(ledger)
+
+    async def test_moved_pack_is_recorded_once(self, ledger: ChunkLedger) -> None:
+        """Recording a pack of copies again raises ValueError and changes nothing."""
+        revision = mark(ledger, 0)
+        await ledger.record_packs([a_pack(1, [(key(0), revision)])])
+        with pytest.raises(ValueError, match="once"):
+            await ledger.record_moved([a_pack(1, [(key(0), revision)])], {key(0): (pack_id(1), 0)})
+        assert {0: (pack_id(1), 0)} == places(ledger, 0, 9)
+
+    async def test_recording_in_steps(self, ledger: ChunkLedger) -> None:
+        """Recorded in steps, every chunk is told of once, with what became of it."""
+        sent = mark(ledger, 0, 300)
+        mark(ledger, 7)
+        ledger.cut_chunks(INODE, ChunkIndex(290))
+        packs = [a_pack(n, [(key(c), sent) for c in range(n * 100, n * 100 + 100)], 9) for n in range(3)]
+        told: list[Recorded] = []
+        await ledger.record_in_steps(packs, told.append)
+        assert [key(n) for n in range(290) if n != 7] == [name for step in told for name in step.clean]
+        assert [key(7)] == [name for step in told for name in step.still_dirty]
+        assert [key(n) for n in range(290, 300)] == [name for step in told for name in step.dropped]
+        assert {n: (pack_id(n // 100), n % 100) for n in range(290)} == places(ledger, 0, 400)
+        with pytest.raises(ValueError, match="once"):
+            await ledger.record_in_steps(packs, told.append)
+
+    async def test_sparse_messages(self, ledger: ChunkLedger) -> None:
+        """Messages of which less than half is live come with their sizes, most garbage first; no dead ones."""
+        for number, (count, inode) in enumerate(((40, 5), (4, 6), (400, 7), (3, 8)), start=1):
+            revision = mark(ledger, 0, count, InodeNumber(inode))
+            chunks = [(key(n, InodeNumber(inode)), revision) for n in range(count)]
+            await ledger.record_packs([a_pack(number, chunks)])
+        ledger.cut_chunks(InodeNumber(8), ChunkIndex(0))
+        found = await ledger.sparse_messages(10)
+        assert [(CHANNEL, 1002, 10_000, 86), (CHANNEL, 1001, 10_000, 1580)] == [
+            (s.channel, s.message, s.size_bytes, s.live_bytes) for s in found
+        ]
+        assert [9914, 8420] == [s.garbage_bytes for s in found]
+        assert 1 == len(await ledger.sparse_messages(1))
+
+    async def test_message_half_live_is_not_sparse(self, ledger: ChunkLedger) -> None:
+        """Exactly half live is enough, and the packs of a message count together."""
+        slots = SlotTable([100], [False])
+        for pack, message, size in ((1, 70, 100), (2, 70, 300), (3, 71, 100), (4, 71, 301)):
+            inode = InodeNumber(pack)
+            revision = mark(ledger, 0, inode=inode)
+            record = PackRecord(pack_id(pack), Location(CHANNEL, MessageId(message), AttachmentId(pack)), size, slots)
+            await ledger.record_packs([SentPack(record, (SentChunk(key(0, inode), revision),))])
+        assert [71] == [s.message for s in await ledger.sparse_messages(10)]
+
+    async def test_live_chunks(self, ledger: ChunkLedger) -> None:
+        """What a message holds for good comes by pack and slot; what was overwritten or cut is not among it."""
+        one, other = mark(ledger, 0, 4), mark(ledger, 0, 2, OTHER)
+        packs = [
+            a_pack(1, [(key(0, OTHER), other), (key(1, OTHER), other)], 77),
+            a_pack(2, [(key(n), one) for n in range(4)], 77),
+        ]
+        await ledger.record_packs(packs)
+        await ledger.record_packs([a_pack(3, [(key(1), mark(ledger, 1))])])
+        ledger.cut_chunks(INODE, ChunkIndex(3))
+        ledger.cut_chunks(OTHER, ChunkIndex(1))
+        expected = [(key(0, OTHER), pack_id(1), 0), (key(0), pack_id(2), 0), (key(2), pack_id(2), 2)]
+        assert expected == list(await ledger.live_chunks(MessageId(77)))
+        assert [] == list(await ledger.live_chunks(MessageId(78)))
+
+    async def test_chunks_of_pack(self, ledger: ChunkLedger) -> None:
+        """The live chunks of a range of slots, clipped to it, of whichever inodes they are."""
+        chunks = [key(5), key(6), key(7), key(0, OTHER), key(0), key(9)]
+        sent = [(name, mark(ledger, name.chunk, inode=name.inode)) for name in chunks]
+        await ledger.record_packs([a_pack(1, sent)])
+        for first, count in ((0, 6), (1, 1), (1, 3), (2, 99), (5, 1), (6, 3)):
+            expected = [(name, pack_id(1), slot) for slot, name in enumerate(chunks) if first <= slot < first + count]
+            assert expected == list(await ledger.chunks_of_pack(pack_id(1), first, count))
+        assert [] == list(await ledger.chunks_of_pack(pack_id(2), 0, 9))
+
+    async def test_unknown_messages(self, ledger: ChunkLedger) -> None:
+        """A message is known as long as a pack in it is recorded, live or not."""
+        await ledger.record_packs([a_pack(1, [(key(0), mark(ledger, 0))])])
+        ledger.cut_chunks(INODE, ChunkIndex(0))
+        asked = [MessageId(n) for n in range(950, 1050)]
+        assert frozenset(asked) - {1001} == await ledger.unknown_messages(asked)
+        await ledger.forget_messages(await ledger.dead_messages(10))
+        assert frozenset(asked) == await ledger.unknown_messages(asked)
+        assert frozenset() == await ledger.unknown_messages([])
+
+    async def test_examined(self, ledger: ChunkLedger) -> None:
+        """How far a channel was examined is kept for each channel."""
+        ledger.set_examined(CHANNEL, MessageId(5))
+        ledger.set_examined(CHANNEL, MessageId(9))
+        assert (9, 0) == (ledger.examined(CHANNEL), ledger.examined(ChannelId(101)))
+
+    async def test_pins(self, ledger: ChunkLedger) -> None:
+        """Inodes are pinned and unpinned, once or often."""
+        ledger.set_pinned([INODE, OTHER], True)
+        ledger.set_pinned([INODE], True)
+        assert {INODE, OTHER} == ledger.pinned_inodes()
+        ledger.set_pinned([INODE, InodeNumber(77)], False)
+        assert {OTHER} == ledger.pinned_inodes()
+
 
 CHUNKS = 8
 INODES = [INODE, OTHER]
@@ -262,6 +409,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.where: dict[ChunkKey, tuple[int, int]] = {}
         self.packs: dict[int, tuple[int, SentPack]] = {}
         self.underway: list[tuple[int, SentPack]] = []
+        self.copies: list[tuple[int, SentPack, dict[ChunkKey, tuple[int, int]]]] = []
 
     def make_ledger(self) -> ChunkLedger:
         """A new ledger."""
@@ -320,6 +468,27 @@ class LedgerMachine(RuleBasedStateMachine):
         self.dirty[sent.key] = (revision, sent.revision + 1)
         return "still_dirty"
 
+    @precondition(lambda self: self.where)
+    @rule(data=st.data())
+    def copy(self, data: st.DataObject) -> None:
+        """Compaction copies some recorded chunks into a pack that is underway from now on."""
+        chosen = data.draw(st.lists(st.sampled_from(sorted(self.where)), min_size=1, unique=True))
+        number = next(self.numbers)
+        origins = {name: self.where[name] for name in chosen}
+        self.copies.append((number, a_pack(number, [(name, 0) for name in chosen]), origins))
+
+    @precondition(lambda self: self.copies)
+    @rule(data=st.data())
+    def record_copy(self, data: st.DataObject) -> None:
+        """Discord acknowledges a pack of copies, not always the oldest; what moved on meanwhile stays where it is."""
+        number, pack, origins = self.copies.pop(data.draw(st.integers(0, len(self.copies) - 1)))
+        same = [name for name, origin in origins.items() if self.where.get(name) == origin]
+        named = {name: (pack_id(old), slot) for name, (old, slot) in origins.items()}
+        assert len(same) == answer(self.ledger.record_moved([pack], named))
+        slots = {sent.key: slot for slot, sent in enumerate(pack.chunks)}
+        self.where.update({name: (number, slots[name]) for name in same})
+        self.packs[number] = (pack.record.location.message, pack)
+
     @rule()
     def sweep(self) -> None:
         """Delete what is dead."""
@@ -351,6 +520,16 @@ class LedgerMachine(RuleBasedStateMachine):
         """A message is dead exactly when no chunk lies in any of its packs."""
         live = {self.packs[number][0] for number, _ in self.where.values()}
         assert {message for message, _ in self.packs.values()} - live == set(dead(self.ledger))
+
+    @invariant()
+    def live_chunks_are_those_that_lie_there(self) -> None:
+        """Asked by message, the ledger names every chunk that lies in it, and no other."""
+        for message in {message for message, _ in self.packs.values()}:
+            expected = sorted(
+                (number, slot, name) for name, (number, slot) in self.where.items() if self.packs[number][0] == message
+            )
+            found = answer(self.ledger.live_chunks(MessageId(message)))
+            assert expected == sorted((int.from_bytes(c.pack, "big"), c.slot, c.key) for c in found)
 
     def live_bytes(self) -> dict[int, int]:
         """Stored bytes that are referred to, by pack, for ledgers that can be asked."""
