@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.rows import files_10k, random_read, read_1g, scattered, seeks, write_1g
+from bench.rows import files_10k, memory, random_read, read_1g, read_16, scattered, seeks, stat_p99, write_1g
 
 if TYPE_CHECKING:
     from bench.rows.base import Row
@@ -16,4 +16,7 @@ ROWS: tuple[Row, ...] = (
     read_1g.ROW,
     random_read.ROW,
     seeks.ROW,
+    read_16.ROW,
+    stat_p99.ROW,
+    memory.ROW,
 )
