@@ -189,14 +189,15 @@ class SparseMessage:
 
     channel: ChannelId
     message: MessageId
-    size_bytes: int
-    """Of its attachments together."""
+    stored_bytes: int
+    """Of all slots of its packs. What packs take beside their slots is no garbage: rewriting would not save it."""
     live_bytes: int
+    """Of those slots that are some chunk's recorded place."""
 
     @property
     def garbage_bytes(self) -> int:
         """What deleting it would free beyond what has to be sent again."""
-        return self.size_bytes - self.live_bytes
+        return self.stored_bytes - self.live_bytes
 
 
 class Attributes(NamedTuple):

@@ -91,12 +91,15 @@ class ChunkLedger(Protocol):
         """Up to `limit` messages with less than half of their bytes live, but not dead; most garbage first."""
         ...
 
-    async def live_chunks(self, message: MessageId) -> Sequence[LiveChunk]:
-        """What a message holds for which it is the recorded place, by pack and slot. Dirty chunks are among them."""
+    async def packs_of_message(self, message: MessageId) -> Sequence[PackId]:
+        """The recorded packs of a message, live or not, in the order of its attachments."""
         ...
 
     async def chunks_of_pack(self, pack: PackId, first_slot: int, count: int) -> Sequence[LiveChunk]:
-        """The same for `count` slots of one pack from `first_slot` on; nothing for a pack that is not recorded."""
+        """The chunks whose recorded place is one of `count` slots of a pack from `first_slot` on, by slot.
+
+        Dirty chunks are among them, with their older content. Nothing for a pack that is not recorded.
+        """
         ...
 
     async def unknown_messages(self, messages: Sequence[MessageId]) -> frozenset[MessageId]:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from disfs.metadata.database import Database
     from disfs.metadata.packs import Packs
-    from disfs.values import MessageId
 
 END_OF_CHUNKS = 1 << 62
 """Past the last chunk of the largest possible file."""
@@ -41,11 +40,6 @@ _FIND_EACH = (
     " wanted.first_chunk) AND found.first_chunk + found.count > wanted.first_chunk"
 )
 """TOUCHING for many ranges at once."""
-_OF_MESSAGE = (
-    "SELECT extents.inode, extents.first_chunk, extents.count, packs.pack_id, extents.first_slot"
-    " FROM packs CROSS JOIN extents ON extents.pack = packs.pack WHERE packs.message = ?"
-    " ORDER BY packs.pack, extents.first_slot"
-)
 _INSERT = "INSERT INTO extents (inode, first_chunk, count, pack, first_slot, stored_bytes) VALUES (?, ?, ?, ?, ?, ?)"
 # No run of a pack is longer than the pack, and runs never share a slot: the last one that begins at or before the
 # first slot is the only earlier one that can reach it.
@@ -107,14 +101,6 @@ class Extents:
             (inode, chunk): (pack, first_slot + chunk - first)
             for chunk, _, inode, first, _, pack, first_slot, _ in rows_of(self._database, _FIND_EACH, wanted, width=3)
         }
-
-    def of_message(self, message: MessageId) -> list[LiveChunk]:
-        """See ChunkLedger.live_chunks."""
-        return [
-            LiveChunk(ChunkKey(InodeNumber(inode), ChunkIndex(first + step)), PackId(pack), slot + step)
-            for inode, first, count, pack, slot in self._database.rows(_OF_MESSAGE, (message,))
-            for step in range(count)
-        ]
 
     def of_slots(self, pack: PackId, first_slot: int, count: int) -> list[LiveChunk]:
         """See ChunkLedger.chunks_of_pack."""

@@ -34,9 +34,10 @@ _COUNT_CHUNKS = (
     " WHERE extents.inode = dirty.inode AND first_chunk <= chunk AND first_chunk + count > chunk))"
 )
 
-_SUM_SIZES = (
-    "UPDATE messages SET size_bytes ="
-    " (SELECT coalesce(sum(size_bytes), 0) FROM packs WHERE packs.message = messages.message)"
+# A pack is its slots, 36 bytes of directory for each, and a frame of 56; the slot table has 4 bytes for each slot.
+_SUM_STORED_BYTES = (
+    "UPDATE messages SET stored_bytes = (SELECT coalesce(sum(size_bytes - 56 - 9 * length(slots)), 0)"
+    " FROM packs WHERE packs.message = messages.message)"
 )
 
 STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
@@ -46,8 +47,8 @@ STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
             _COUNT_CHUNKS,
         ),
         2: (
-            "ALTER TABLE messages ADD COLUMN size_bytes INTEGER NOT NULL DEFAULT 0",
-            _SUM_SIZES,
+            "ALTER TABLE messages ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0",
+            _SUM_STORED_BYTES,
             MESSAGES_SPARSE,
             EXTENTS_BY_PACK,
             PINS,

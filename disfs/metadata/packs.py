@@ -44,8 +44,8 @@ _FIND_MESSAGES = (
     " FROM wanted CROSS JOIN messages ON messages.message = wanted.message"
 )
 _SPARSE = (
-    "SELECT channel, message, size_bytes, live_bytes FROM messages"
-    " WHERE live_bytes > 0 AND live_bytes * 2 < size_bytes ORDER BY size_bytes - live_bytes DESC LIMIT ?"
+    "SELECT channel, message, stored_bytes, live_bytes FROM messages"
+    " WHERE live_bytes > 0 AND live_bytes * 2 < stored_bytes ORDER BY stored_bytes - live_bytes DESC LIMIT ?"
 )
 _FREED = (
     "(SELECT {owner} AS owner, sum(extents.stored_bytes) AS freed_bytes"
@@ -93,6 +93,11 @@ class Packs:
         location = Location(ChannelId(channel), MessageId(message), AttachmentId(attachment))
         return PackRecord(pack, location, size_bytes, self.slots(number))
 
+    def of_message(self, message: MessageId) -> list[PackId]:
+        """See ChunkLedger.packs_of_message."""
+        rows = self._database.rows("SELECT pack_id FROM packs WHERE message = ? ORDER BY pack", (message,))
+        return [PackId(row[0]) for row in rows]
+
     def slots(self, number: int) -> SlotTable:
         """The slot table of a pack that is known."""
         table = self._slots.get(number)
@@ -107,9 +112,9 @@ class Packs:
         """A new pack, with nothing live in it yet; returns the number by which extents name it. Inside a change."""
         location = record.location
         self._database.write(
-            "INSERT INTO messages (message, channel, live_bytes, dead_since, size_bytes) VALUES (?, ?, 0, ?, ?)"
-            " ON CONFLICT (message) DO UPDATE SET size_bytes = size_bytes + excluded.size_bytes",
-            (location.message, location.channel, self._revisions.take(), record.size_bytes),
+            "INSERT INTO messages (message, channel, live_bytes, dead_since, stored_bytes) VALUES (?, ?, 0, ?, ?)"
+            " ON CONFLICT (message) DO UPDATE SET stored_bytes = stored_bytes + excluded.stored_bytes",
+            (location.message, location.channel, self._revisions.take(), record.slots.offset(len(record.slots))),
         )
         number = self._numbers.take()
         self._database.write(
@@ -162,7 +167,7 @@ class Packs:
     def sparse_messages(self, limit: int) -> list[SparseMessage]:
         """See ChunkLedger."""
         rows = self._database.rows(_SPARSE, (limit,))
-        return [SparseMessage(ChannelId(c), MessageId(m), size, live) for c, m, size, live in rows]
+        return [SparseMessage(ChannelId(c), MessageId(m), stored, live) for c, m, stored, live in rows]
 
     def dead_messages(self, limit: int) -> Sequence[DeadMessage]:
         """See ChunkLedger."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import trio
@@ -48,8 +46,9 @@ class Recording:
         self._dirty = dirty
         self._extents = extents
         self._packs = packs
-        self._messages_underway: Counter[MessageId] = Counter()
-        self._unfinished: dict[tuple[PackId, ...], tuple[list[int] | None, int]] = {}
+        self._underway: set[MessageId] = set()
+        """Messages of which a part is recorded: they may look dead, or sparse, that are not. Nobody must see that."""
+        self._unfinished: dict[tuple[PackId, ...], tuple[list[int], int]] = {}
         """Packs whose recording in steps broke off: their numbers, and the step that comes next."""
 
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
@@ -68,53 +67,59 @@ class Recording:
         """See ChunkLedger. Works on a full disk: it is what lets the cache give space back."""
         self._check(packs)
         with self._database.changing:
-            steps = [self._record(number, slot, chunks) for number, slot, chunks in _steps(self._add(packs), packs)]
+            numbers = self._add(packs)
+            steps = [self._record(numbers[pack], slot, chunks) for pack, slot, chunks in _steps(packs)]
             self._packs.settle()
         return _together(steps)
 
     async def record_in_steps(self, packs: Sequence[SentPack], on_step: Callable[[Recorded], None]) -> None:
         """See ChunkLedger."""
         ids = tuple(pack.record.pack for pack in packs)
-        numbers, done = self._unfinished.pop(ids, (None, 0))
-        if numbers is None:
+        numbers, done = self._unfinished.get(ids, ([], 0))
+        if not done:
             self._check(packs)
-        with self._underway(packs):
-            for index, (pack, slot, chunks) in enumerate(_steps(range(len(packs)), packs)):
-                if index < done:
-                    continue
-                try:
-                    if index:
-                        await trio.lowlevel.checkpoint()
-                    with self._database.changing:
-                        numbers = numbers or self._add(packs)
-                        recorded = self._record(numbers[pack], slot, chunks)
-                        self._packs.settle()
-                except BaseException:
-                    if index:
-                        self._unfinished[ids] = numbers, index
-                    raise
-                on_step(recorded)
+        self._underway.update(pack.record.location.message for pack in packs)
+        for index, (pack, slot, chunks) in enumerate(_steps(packs)):
+            if index < done:
+                continue
+            if index:
+                # What breaks off here stays underway: a repeat records the rest, and sweep must not come before it.
+                self._unfinished[ids] = numbers, index
+                await trio.lowlevel.checkpoint()
+            with self._database.changing:
+                numbers = numbers or self._add(packs)
+                recorded = self._record(numbers[pack], slot, chunks)
+                self._packs.settle()
+            on_step(recorded)
+        self._finish(packs)
+
+    def _finish(self, packs: Sequence[SentPack]) -> None:
+        self._unfinished.pop(tuple(pack.record.pack for pack in packs), None)
+        self._underway.difference_update(pack.record.location.message for pack in packs)
 
     async def record_moved(self, packs: Sequence[SentPack], origins: Mapping[ChunkKey, tuple[PackId, int]]) -> int:
         """See ChunkLedger."""
         self._check(packs)
-        moved = 0
         old_numbers = self._packs.numbers({pack for pack, _ in origins.values()})
         numbered = {key: (old_numbers.get(pack, -1), slot) for key, (pack, slot) in origins.items()}
-        numbers: list[int] | None = None
-        with self._underway(packs):
-            for index, (pack, slot, chunks) in enumerate(_steps(range(len(packs)), packs)):
+        numbers: list[int] = []
+        moved = 0
+        self._underway.update(pack.record.location.message for pack in packs)
+        try:
+            for index, (pack, slot, chunks) in enumerate(_steps(packs)):
                 if index:
                     await trio.lowlevel.checkpoint()
                 with self._database.changing:
                     numbers = numbers or self._add(packs)
                     moved += self._move(numbers[pack], slot, chunks, numbered)
                     self._packs.settle()
+        finally:
+            self._finish(packs)
         return moved
 
     def is_underway(self, message: MessageId) -> bool:
         """Whether a message is being recorded: what it holds is not yet written down."""
-        return message in self._messages_underway
+        return message in self._underway
 
     def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """See ChunkLedger."""
@@ -145,17 +150,6 @@ class Recording:
     def _add(self, packs: Sequence[SentPack]) -> list[int]:
         return [self._packs.add(pack.record) for pack in packs]
 
-    @contextlib.contextmanager
-    def _underway(self, packs: Sequence[SentPack]) -> Iterator[None]:
-        """Between two steps a message may look dead, or sparse, that is not: nobody must see that."""
-        messages = {pack.record.location.message for pack in packs}
-        self._messages_underway.update(messages)
-        try:
-            yield
-        finally:
-            self._messages_underway.subtract(messages)
-            self._messages_underway += Counter()  # drops the zeros
-
     def _record(self, pack: int, slot: int, chunks: Sequence[SentChunk]) -> Recorded:
         dirty = self._dirty.of([sent.key for sent in chunks])
         verdicts = [_verdict(sent, dirty.get(sent.key)) for sent in chunks]
@@ -179,11 +173,11 @@ class Recording:
         return sum(same)
 
 
-def _steps(numbers: Sequence[int], packs: Sequence[SentPack]) -> Iterator[tuple[int, int, Sequence[SentChunk]]]:
-    """The packs in pieces that take the main thread about a millisecond: number, first slot, chunks."""
-    for number, pack in zip(numbers, packs, strict=True):
+def _steps(packs: Sequence[SentPack]) -> Iterator[tuple[int, int, Sequence[SentChunk]]]:
+    """The packs in pieces that take the main thread about a millisecond: position of the pack, first slot, chunks."""
+    for position, pack in enumerate(packs):
         for slot in range(0, len(pack.chunks), _CHUNKS_PER_STEP):
-            yield number, slot, pack.chunks[slot : slot + _CHUNKS_PER_STEP]
+            yield position, slot, pack.chunks[slot : slot + _CHUNKS_PER_STEP]
 
 
 def _together(steps: Sequence[Recorded]) -> Recorded:

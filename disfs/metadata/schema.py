@@ -15,8 +15,8 @@ SCHEMA_VERSION = 3
 """In the header of the database file (`PRAGMA user_version`)."""
 
 MESSAGES_SPARSE = (
-    "CREATE INDEX messages_sparse ON messages (size_bytes - live_bytes)"
-    " WHERE live_bytes > 0 AND live_bytes * 2 < size_bytes"
+    "CREATE INDEX messages_sparse ON messages (stored_bytes - live_bytes)"
+    " WHERE live_bytes > 0 AND live_bytes * 2 < stored_bytes"
 )
 """Finds the messages that compaction rewrites, most garbage first."""
 
@@ -107,7 +107,7 @@ TABLES: tuple[str, ...] = (
         channel INTEGER NOT NULL,              -- Discord's id
         live_bytes INTEGER NOT NULL,           -- sum over its packs
         dead_since INTEGER,                    -- the revision at which live_bytes became 0; NULL while it is not
-        size_bytes INTEGER NOT NULL DEFAULT 0  -- sum over its packs
+        stored_bytes INTEGER NOT NULL DEFAULT 0  -- of all slots of its packs, live or not
     ) STRICT
     """,
     "CREATE INDEX messages_dead ON messages (dead_since) WHERE dead_since IS NOT NULL",

@@ -332,9 +332,9 @@ class SqliteMetadataStore:
         found = self._packs.sparse_messages(limit)
         return [sparse for sparse in found if not self._recording.is_underway(sparse.message)]
 
-    async def live_chunks(self, message: MessageId) -> Sequence[LiveChunk]:
+    async def packs_of_message(self, message: MessageId) -> Sequence[PackId]:
         """See ChunkLedger."""
-        return self._extents.of_message(message)
+        return self._packs.of_message(message)
 
     async def chunks_of_pack(self, pack: PackId, first_slot: int, count: int) -> Sequence[LiveChunk]:
         """See ChunkLedger."""

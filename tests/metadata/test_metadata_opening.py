@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,19 @@ from support.answers import answer
 from support.ledger_contract import a_pack, key, mark, pack_id
 from support.new_inodes import a_file
 
+from disfs.chunkstore.keys import VolumeKey
+from disfs.chunkstore.packer import PackBuilder
 from disfs.errors import ExitCode, UserError
 from disfs.metadata.migrations import STEPS, create_tables, upgrade
 from disfs.metadata.schema import APPLICATION_ID, SCHEMA_VERSION
 from disfs.metadata.settings import VOLUME_ID, Setting
 from disfs.metadata.store import SqliteMetadataStore
-from disfs.values import ROOT_INODE, ChannelId, MessageId
+from disfs.values import ROOT_INODE, AttachmentId, ChannelId, Location, MessageId, PackRecord, Revision, SentPack
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from disfs.values import ChunkKey
 
 
 @pytest.fixture
@@ -159,7 +164,7 @@ def test_database_says_what_it_is(old_connection: sqlite3.Connection) -> None:
 VERSION_2 = (
     "DROP INDEX messages_sparse",
     "DROP INDEX extents_by_pack",
-    "ALTER TABLE messages DROP COLUMN size_bytes",
+    "ALTER TABLE messages DROP COLUMN stored_bytes",
     "DROP TABLE pins",
     "DROP TABLE examined",
 )
@@ -199,15 +204,29 @@ def test_upgraded_schema_is_the_new_one(path: Path, version: int) -> None:
     assert fresh == schema_of(path)
 
 
+def a_true_pack(number: int, chunks: list[tuple[ChunkKey, int]], message: int) -> SentPack:
+    """A pack as it is built, its length and slot table those of the format."""
+    builder = PackBuilder(VolumeKey(bytes(32)), limit_bytes=1 << 20, chunk_bytes=4096, pack=pack_id(number))
+    for name, revision in chunks:
+        builder.add(name, Revision(revision), os.urandom(100))
+    done = builder.finish()
+    location = Location(ChannelId(1), MessageId(message), AttachmentId(number))
+    return SentPack(PackRecord(done.pack, location, done.upload.size_bytes, done.slots), done.chunks)
+
+
 def a_volume_with_data(path: Path) -> None:
-    """A file of three chunks in a message of two packs, one of them overwritten, and another file's in a third pack."""
+    """A file of three chunks in a message of two packs, two of them overwritten, and a file in a pack of its own."""
     with contextlib.closing(SqliteMetadataStore.open(path, create=True)) as store:
         one = answer(store.make_inode(ROOT_INODE, b"one", a_file(), 1)).inode
         two = answer(store.make_inode(ROOT_INODE, b"two", a_file(), 1)).inode
         revision = mark(store, 0, 3, one)
-        packs = [a_pack(n, [(key(chunk, one), revision)], 77) for n, chunk in enumerate((0, 1), start=1)]
-        answer(store.record_packs([*packs, a_pack(3, [(key(0, two), mark(store, 0, 1, two))])]))
-        answer(store.record_packs([a_pack(4, [(key(1, one), mark(store, 1, 1, one))])]))
+        packs = [
+            a_true_pack(1, [(key(0, one), revision), (key(1, one), revision)], 77),
+            a_true_pack(2, [(key(2, one), revision)], 77),
+        ]
+        answer(store.record_packs([*packs, a_true_pack(3, [(key(0, two), mark(store, 0, 1, two))], 78)]))
+        revision = mark(store, 1, 2, one)
+        answer(store.record_packs([a_true_pack(4, [(key(1, one), revision), (key(2, one), revision)], 79)]))
 
 
 def test_upgrade_of_version_2_sums_up_the_messages(path: Path) -> None:
@@ -215,13 +234,13 @@ def test_upgrade_of_version_2_sums_up_the_messages(path: Path) -> None:
     a_volume_with_data(path)
     bring_back(path, 2)
     with contextlib.closing(SqliteMetadataStore.open(path)) as store:
-        sparse = answer(store.sparse_messages(10))
-        assert [(77, 20_000, 20), (1003, 10_000, 20), (1004, 10_000, 20)] == sorted(
-            (found.message, found.size_bytes, found.live_bytes) for found in sparse
-        )
+        sizes = store._database.rows("SELECT message, stored_bytes, live_bytes FROM messages ORDER BY message")
+        assert [(77, 3 * 116, 116), (78, 116, 116), (79, 232, 232)] == sizes
+        assert [77] == [found.message for found in answer(store.sparse_messages(10))]
         file = answer(store.lookup(ROOT_INODE, b"one")).inode
-        assert [(key(0, file), pack_id(1), 0)] == list(answer(store.live_chunks(MessageId(77))))
-        assert (frozenset(), 0) == (store.pinned_inodes(), store.examined(ChannelId(100)))
+        assert [(key(0, file), pack_id(1), 0)] == list(answer(store.chunks_of_pack(pack_id(1), 0, 9)))
+        assert frozenset() == store.pinned_inodes()
+        assert 0 == store.examined(ChannelId(100))
 
 
 @pytest.mark.parametrize("broken_at", range(len(STEPS[2])))

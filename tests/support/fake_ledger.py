@@ -185,17 +185,16 @@ class FakeLedger:
         sizes: dict[tuple[ChannelId, MessageId], int] = {}
         live: dict[tuple[ChannelId, MessageId], int] = {}
         for pack, record in self.state.packs.items():
-            sizes[self._message(pack)] = sizes.get(self._message(pack), 0) + record.size_bytes
+            sizes[self._message(pack)] = sizes.get(self._message(pack), 0) + record.slots.offset(len(record.slots))
         for pack, slot in self.state.where.values():
             stored = self.state.packs[pack].slots.stored_length(slot)
             live[self._message(pack)] = live.get(self._message(pack), 0) + stored
         found = [SparseMessage(*name, sizes[name], live[name]) for name in live if live[name] * 2 < sizes[name]]
         return sorted(found, key=lambda sparse: -sparse.garbage_bytes)[:limit]
 
-    async def live_chunks(self, message: MessageId) -> Sequence[LiveChunk]:
-        """See `ChunkLedger.live_chunks`."""
-        packs = [pack for pack, record in self.state.packs.items() if record.location.message == message]
-        return [chunk for pack in packs for chunk in await self.chunks_of_pack(pack, 0, 1 << 32)]
+    async def packs_of_message(self, message: MessageId) -> Sequence[PackId]:
+        """See `ChunkLedger.packs_of_message`."""
+        return [pack for pack, record in self.state.packs.items() if record.location.message == message]
 
     async def chunks_of_pack(self, pack: PackId, first_slot: int, count: int) -> Sequence[LiveChunk]:
         """See `ChunkLedger.chunks_of_pack`."""

@@ -321,43 +321,42 @@ class LedgerContract:
             await ledger.record_in_steps(packs, told.append)
 
     async def test_sparse_messages(self, ledger: ChunkLedger) -> None:
-        """Messages of which less than half is live come with their sizes, most garbage first; no dead ones."""
-        for number, (count, inode) in enumerate(((40, 5), (4, 6), (400, 7), (3, 8)), start=1):
-            revision = mark(ledger, 0, count, InodeNumber(inode))
-            chunks = [(key(n, InodeNumber(inode)), revision) for n in range(count)]
+        """Messages of which less than half is live come with their sizes, most garbage first; no dead, no full ones."""
+        for number, inode in enumerate((5, 6, 7, 8), start=1):
+            revision = mark(ledger, 0, 10 * number, InodeNumber(inode))
+            chunks = [(key(n, InodeNumber(inode)), revision) for n in range(10 * number)]
             await ledger.record_packs([a_pack(number, chunks)])
-        ledger.cut_chunks(InodeNumber(8), ChunkIndex(0))
+        ledger.cut_chunks(InodeNumber(5), ChunkIndex(2))
+        ledger.cut_chunks(InodeNumber(6), ChunkIndex(0))
+        ledger.cut_chunks(InodeNumber(7), ChunkIndex(1))
         found = await ledger.sparse_messages(10)
-        assert [(CHANNEL, 1002, 10_000, 86), (CHANNEL, 1001, 10_000, 1580)] == [
-            (s.channel, s.message, s.size_bytes, s.live_bytes) for s in found
+        assert [(CHANNEL, 1003, 1035, 20), (CHANNEL, 1001, 245, 41)] == [
+            (s.channel, s.message, s.stored_bytes, s.live_bytes) for s in found
         ]
-        assert [9914, 8420] == [s.garbage_bytes for s in found]
-        assert 1 == len(await ledger.sparse_messages(1))
+        assert [1015, 204] == [s.garbage_bytes for s in found]
+        assert [1003] == [s.message for s in await ledger.sparse_messages(1)]
 
-    async def test_message_half_live_is_not_sparse(self, ledger: ChunkLedger) -> None:
+    @pytest.mark.parametrize(("last", "sparse"), [(50, False), (51, True)])
+    async def test_message_half_live_is_not_sparse(self, ledger: ChunkLedger, last: int, sparse: bool) -> None:
         """Exactly half live is enough, and the packs of a message count together."""
-        slots = SlotTable([100], [False])
-        for pack, message, size in ((1, 70, 100), (2, 70, 300), (3, 71, 100), (4, 71, 301)):
-            inode = InodeNumber(pack)
-            revision = mark(ledger, 0, inode=inode)
-            record = PackRecord(pack_id(pack), Location(CHANNEL, MessageId(message), AttachmentId(pack)), size, slots)
-            await ledger.record_packs([SentPack(record, (SentChunk(key(0, inode), revision),))])
-        assert [71] == [s.message for s in await ledger.sparse_messages(10)]
-
-    async def test_live_chunks(self, ledger: ChunkLedger) -> None:
-        """What a message holds for good comes by pack and slot; what was overwritten or cut is not among it."""
-        one, other = mark(ledger, 0, 4), mark(ledger, 0, 2, OTHER)
-        packs = [
-            a_pack(1, [(key(0, OTHER), other), (key(1, OTHER), other)], 77),
-            a_pack(2, [(key(n), one) for n in range(4)], 77),
-        ]
+        revision = mark(ledger, 0, 4)
+        packs = []
+        for number, lengths in enumerate(([80, 20], [50, last])):
+            where = Location(CHANNEL, MessageId(70), AttachmentId(number))
+            record = PackRecord(pack_id(number), where, 400, SlotTable(lengths, [False, False]))
+            packs.append(SentPack(record, tuple(SentChunk(key(2 * number + n), revision) for n in range(2))))
         await ledger.record_packs(packs)
-        await ledger.record_packs([a_pack(3, [(key(1), mark(ledger, 1))])])
-        ledger.cut_chunks(INODE, ChunkIndex(3))
-        ledger.cut_chunks(OTHER, ChunkIndex(1))
-        expected = [(key(0, OTHER), pack_id(1), 0), (key(0), pack_id(2), 0), (key(2), pack_id(2), 2)]
-        assert expected == list(await ledger.live_chunks(MessageId(77)))
-        assert [] == list(await ledger.live_chunks(MessageId(78)))
+        ledger.cut_chunks(INODE, ChunkIndex(2))
+        assert sparse == (70 in [found.message for found in await ledger.sparse_messages(10)])
+
+    async def test_packs_of_message(self, ledger: ChunkLedger) -> None:
+        """A message's packs come in the order in which they were recorded, live or not."""
+        revision = mark(ledger, 0, 3)
+        packs = [a_pack(number, [(key(number), revision)], 77) for number in (2, 0, 1)]
+        await ledger.record_packs(packs)
+        ledger.cut_chunks(INODE, ChunkIndex(1))
+        assert [pack_id(2), pack_id(0), pack_id(1)] == list(await ledger.packs_of_message(MessageId(77)))
+        assert [] == list(await ledger.packs_of_message(MessageId(78)))
 
     async def test_chunks_of_pack(self, ledger: ChunkLedger) -> None:
         """The live chunks of a range of slots, clipped to it, of whichever inodes they are."""
@@ -522,14 +521,12 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {message for message, _ in self.packs.values()} - live == set(dead(self.ledger))
 
     @invariant()
-    def live_chunks_are_those_that_lie_there(self) -> None:
-        """Asked by message, the ledger names every chunk that lies in it, and no other."""
-        for message in {message for message, _ in self.packs.values()}:
-            expected = sorted(
-                (number, slot, name) for name, (number, slot) in self.where.items() if self.packs[number][0] == message
-            )
-            found = answer(self.ledger.live_chunks(MessageId(message)))
-            assert expected == sorted((int.from_bytes(c.pack, "big"), c.slot, c.key) for c in found)
+    def slots_know_their_chunks(self) -> None:
+        """Asked by pack, the ledger names every chunk that lies in it, and no other."""
+        for number in self.packs:
+            expected = sorted((slot, name) for name, (pack, slot) in self.where.items() if pack == number)
+            found = answer(self.ledger.chunks_of_pack(pack_id(number), 0, 100))
+            assert expected == [(chunk.slot, chunk.key) for chunk in found]
 
     def live_bytes(self) -> dict[int, int]:
         """Stored bytes that are referred to, by pack, for ledgers that can be asked."""
