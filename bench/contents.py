@@ -15,12 +15,12 @@ _STEP = 104_729
 class Contents:
     """An endless supply of files, each known by a seed, that are incompressible and can be told again."""
 
-    def __init__(self) -> None:
-        self._pool = os.urandom(POOL_BYTES)
+    def __init__(self, pool_bytes: int = POOL_BYTES) -> None:
+        self._pool = os.urandom(pool_bytes)
 
     def piece(self, seed: int, index: int, length: int = PIECE_BYTES) -> bytes:
         """The piece number `index` of file `seed`."""
-        start = (seed * 7919 + index) * _STEP % (POOL_BYTES - length)
+        start = (seed * 7919 + index) * _STEP % (len(self._pool) - length)
         return self._pool[start : start + length]
 
     def expected(self, seed: int, offset: int, length: int) -> bytes:

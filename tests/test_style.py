@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = sorted((ROOT / "disfs").rglob("*.py"))
+PRODUCT = sorted([*(ROOT / "disfs").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
