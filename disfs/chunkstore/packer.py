@@ -30,7 +30,8 @@ _DIRECTORY_HEADER = struct.Struct("<II")
 _ENTRY = struct.Struct("<QQQIII")
 
 _FRAME_BYTES = TRAILER_BYTES + TAG_BYTES + _DIRECTORY_HEADER.size
-_SLOT_OVERHEAD_BYTES = _ENTRY.size + TAG_BYTES
+SLOT_OVERHEAD_BYTES = _ENTRY.size + TAG_BYTES
+"""What a slot takes beside its content."""
 
 
 def new_pack_id() -> PackId:
@@ -45,7 +46,7 @@ def attachment_name(pack: PackId) -> str:
 
 def max_pack_bytes(chunk_bytes: int) -> int:
     """The most that a pack of a single chunk takes: no attachment limit may be below it."""
-    return _FRAME_BYTES + _SLOT_OVERHEAD_BYTES + chunk_bytes
+    return _FRAME_BYTES + SLOT_OVERHEAD_BYTES + chunk_bytes
 
 
 class DirectoryEntry(NamedTuple):
@@ -98,14 +99,9 @@ class PackBuilder:
         """How long the pack would be if it were finished now."""
         return self._size_bytes
 
-    @property
-    def slot_overhead_bytes(self) -> int:
-        """What a slot takes beside its content."""
-        return _SLOT_OVERHEAD_BYTES
-
     def has_room(self, plain_bytes: int) -> bool:
         """Whether a chunk of that length fits even if it does not compress."""
-        return self._size_bytes + plain_bytes + _SLOT_OVERHEAD_BYTES <= self._limit_bytes
+        return self._size_bytes + plain_bytes + SLOT_OVERHEAD_BYTES <= self._limit_bytes
 
     def add(self, key: ChunkKey, revision: Revision, plain: Buffer) -> None:
         """Seal one chunk into the next slot; the caller has asked `has_room`."""
@@ -134,6 +130,64 @@ class PackBuilder:
         )
 
 
+class PackDirectory(NamedTuple):
+    """What a pack says of itself, authenticated by the volume key."""
+
+    pack: PackId
+    kind: PackKind
+    chunk_bytes: int
+    entries: tuple[DirectoryEntry, ...]
+    """Slot 0 first."""
+
+
+def tail_bytes(tail: Buffer) -> int:
+    """How many bytes at the end of a pack are its directory and trailer, from at least its last TRAILER_BYTES.
+
+    CorruptDataError for what is no pack of a version that is known.
+    """
+    directory_bytes, _, _ = _open_trailer(memoryview(tail))
+    return directory_bytes + TRAILER_BYTES
+
+
+def open_directory(key: VolumeKey, tail: Buffer) -> PackDirectory:
+    """Open a pack's directory; `tail` is the end of the pack, its last `tail_bytes` or more.
+
+    CorruptDataError when it is no pack, or none that was sealed under this volume key.
+    """
+    view = memoryview(tail)
+    directory_bytes, kind, pack = _open_trailer(view)
+    if directory_bytes + TRAILER_BYTES > len(view):
+        raise CorruptDataError("the trailer states an impossible directory")
+    sealed = view[len(view) - TRAILER_BYTES - directory_bytes : len(view) - TRAILER_BYTES]
+    cipher = PackCipher(key, pack, kind)
+    plain = cipher.unseal(DIRECTORY_SLOT, sealed, compressed=False, max_bytes=len(sealed))
+    chunk_bytes, count = _DIRECTORY_HEADER.unpack_from(plain)
+    if len(plain) != _DIRECTORY_HEADER.size + count * _ENTRY.size:
+        raise CorruptDataError("the directory is not of the length that it states")
+    entries = tuple(
+        DirectoryEntry(
+            ChunkKey(InodeNumber(inode), ChunkIndex(chunk)), Revision(revision), stored, length, bool(flags & 1)
+        )
+        for inode, chunk, revision, stored, length, flags in _ENTRY.iter_unpack(plain[_DIRECTORY_HEADER.size :])
+    )
+    return PackDirectory(pack, kind, chunk_bytes, entries)
+
+
+def _open_trailer(view: memoryview) -> tuple[int, PackKind, PackId]:
+    """Length of the sealed directory, kind, pack id."""
+    if len(view) < TRAILER_BYTES:
+        raise CorruptDataError(f"{len(view)} bytes are too short for a pack")
+    magic, version, kind, reserved, directory_bytes, pack = _TRAILER.unpack(view[-TRAILER_BYTES:])
+    if magic != _MAGIC or version != FORMAT_VERSION or reserved:
+        raise CorruptDataError("not a pack of a version that this disfs knows")
+    if directory_bytes < TAG_BYTES + _DIRECTORY_HEADER.size:
+        raise CorruptDataError("the trailer states an impossible directory")
+    try:
+        return directory_bytes, PackKind(kind), PackId(pack)
+    except ValueError as error:
+        raise CorruptDataError(f"packs of kind {kind} are unknown") from error
+
+
 class PackReader:
     """A whole pack, opened from its bytes with nothing but the volume key.
 
@@ -145,35 +199,12 @@ class PackReader:
         view = memoryview(raw)
         if len(view) < _FRAME_BYTES:
             raise CorruptDataError(f"{len(view)} bytes are too short for a pack")
-        magic, version, kind, reserved, directory_bytes, pack = _TRAILER.unpack(view[-TRAILER_BYTES:])
-        if magic != _MAGIC or version != FORMAT_VERSION or reserved:
-            raise CorruptDataError("not a pack of a version that this disfs knows")
-        if not TAG_BYTES + _DIRECTORY_HEADER.size <= directory_bytes <= len(view) - TRAILER_BYTES:
-            raise CorruptDataError("the trailer states an impossible directory")
-        try:
-            self.kind = PackKind(kind)
-        except ValueError as error:
-            raise CorruptDataError(f"packs of kind {kind} are unknown") from error
-        self.pack = PackId(pack)
+        self.pack, self.kind, self.chunk_bytes, self.entries = open_directory(key, view)
         self._cipher = PackCipher(key, self.pack, self.kind)
-        directory_start = len(view) - TRAILER_BYTES - directory_bytes
-        directory = view[directory_start : len(view) - TRAILER_BYTES]
-        self._open_directory(directory)
+        directory_start = len(view) - tail_bytes(view)
         self._body = view[:directory_start]
         if sum(entry.stored_bytes for entry in self.entries) != directory_start:
             raise CorruptDataError("the slots do not fill the pack")
-
-    def _open_directory(self, sealed: Buffer) -> None:
-        plain = self._cipher.unseal(DIRECTORY_SLOT, sealed, compressed=False, max_bytes=len(sealed))
-        self.chunk_bytes, count = _DIRECTORY_HEADER.unpack_from(plain)
-        if len(plain) != _DIRECTORY_HEADER.size + count * _ENTRY.size:
-            raise CorruptDataError("the directory is not of the length that it states")
-        self.entries = tuple(
-            DirectoryEntry(
-                ChunkKey(InodeNumber(inode), ChunkIndex(chunk)), Revision(revision), stored, length, bool(flags & 1)
-            )
-            for inode, chunk, revision, stored, length, flags in _ENTRY.iter_unpack(plain[_DIRECTORY_HEADER.size :])
-        )
 
     @property
     def slots(self) -> SlotTable:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from disfs.chunkstore.states import IRREPLACEABLE, PRESENT, UNSENT, ChunkEvent, ChunkState, moved
+from disfs.chunkstore.waiting import WaitingChunks
 from disfs.values import ChunkIndex, ChunkKey, Revision
 
 if TYPE_CHECKING:
@@ -41,12 +42,20 @@ class Entry:
     revision: Revision = _NO_REVISION
     written_at: float = 0.0
     dirty_since: float = 0.0
+    born: Revision = _NO_REVISION
+    """The revision of the first write that is not in Discord and recorded."""
     sent_revision: Revision = _NO_REVISION
     """The revision of the copy that is being sent."""
-    recorded_revision: Revision = _NO_REVISION
-    """The newest revision that is in Discord and recorded."""
-    urgent: Revision = _NO_REVISION
-    """Somebody waits until this revision is in Discord: no delay. 0 when nobody does."""
+    rewritten: Revision = _NO_REVISION
+    """The revision of the first write after that copy was taken; of REWRITTEN chunks alone."""
+
+
+@dataclass(slots=True, eq=False)
+class Drain:
+    """Counts what of the chunks that were dirty at one moment is not yet in Discord, at its revision of then."""
+
+    until: Revision
+    remaining: int
 
 
 @dataclass(slots=True)
@@ -123,14 +132,10 @@ class ChunkMap:
         self.dirty_bytes = 0
         self.dirty_count = 0
         self.lost_count = 0
-        self.waiting: dict[InodeNumber, set[ChunkIndex]] = {}
+        self.waiting = WaitingChunks()
         """The chunks in state DIRTY: those that a send may take."""
-        self.by_quiet: OrderedDict[ChunkKey, None] = OrderedDict()
-        """The same chunks, the one that was not written for longest first."""
-        self.by_age: OrderedDict[ChunkKey, None] = OrderedDict()
-        """The same chunks, the one that is dirty for longest first."""
-        self.urgent: set[ChunkKey] = set()
-        """Those of them that somebody waits for."""
+        self._newest = _NO_REVISION
+        self._drains: list[Drain] = []
         self.recent: OrderedDict[tuple[InodeNumber, int], None] = OrderedDict()
         """Groups that may hold evictable chunks, the longest unused first."""
 
@@ -161,73 +166,78 @@ class ChunkMap:
         state = moved(before := self.state(key), event)
         chunks = self.at(key.inode)
         entry = chunks.entries.get(key.chunk)
+        if before is ChunkState.DIRTY and state is not ChunkState.DIRTY:
+            self.waiting.remove(key, chunks.entries[key.chunk])
+        self._count(entry, before, state)
         if state in {ChunkState.ABSENT, ChunkState.CLEAN}:
             chunks.entries.pop(key.chunk, None)
         elif entry is None:
-            chunks.entries[key.chunk] = Entry(state)
+            entry = chunks.entries[key.chunk] = Entry(state)
         else:
             entry.state = state
-        self._count(key, before, state, entry)
+        if state is ChunkState.DIRTY and before is not ChunkState.DIRTY:
+            assert entry is not None
+            self.waiting.add(key, entry, again=event is ChunkEvent.FAIL)
         chunks.set(key.chunk, state in PRESENT)
         if state is ChunkState.CLEAN:
             self.touch(key.inode, range(key.chunk, key.chunk + 1), insert=True)
         self.reweigh(chunks)
         return state
 
-    def _count(self, key: ChunkKey, before: ChunkState, state: ChunkState, entry: Entry | None) -> None:
+    def _count(self, entry: Entry | None, before: ChunkState, state: ChunkState) -> None:
         self.lost_count += (state is ChunkState.LOST) - (before is ChunkState.LOST)
         if before in UNSENT and state not in UNSENT:
             assert entry is not None
             self.dirty_count -= 1
             self.dirty_bytes -= entry.length
-            entry.length, entry.urgent = 0, _NO_REVISION
+            entry.length = 0
+            for drain in self._drains:
+                drain.remaining -= entry.born <= drain.until
         elif state in UNSENT and before not in UNSENT:
             self.dirty_count += 1
-        if state is ChunkState.DIRTY and before is not ChunkState.DIRTY:
-            self._enqueue(key, first=before is ChunkState.SENDING)
-        elif before is ChunkState.DIRTY and state is not ChunkState.DIRTY:
-            self._dequeue(key)
 
-    def _enqueue(self, key: ChunkKey, *, first: bool) -> None:
-        self.waiting.setdefault(key.inode, set()).add(key.chunk)
-        self.by_quiet[key] = self.by_age[key] = None
-        if first:  # its send failed: it has waited before
-            self.by_quiet.move_to_end(key, last=False)
-            self.by_age.move_to_end(key, last=False)
-        if self.inodes[key.inode].entries[key.chunk].urgent:
-            self.urgent.add(key)
-
-    def _dequeue(self, key: ChunkKey) -> None:
-        waiting = self.waiting[key.inode]
-        waiting.discard(key.chunk)
-        if not waiting:
-            del self.waiting[key.inode]
-        del self.by_quiet[key], self.by_age[key]
-        self.urgent.discard(key)
-
-    def hasten(self, key: ChunkKey) -> None:
-        """Somebody waits until this dirty chunk, as it is now, is in Discord."""
+    def recorded_older(self, key: ChunkKey) -> None:
+        """A rewritten chunk's copy was recorded: what is dirty of it from now on was written after that copy."""
         entry = self.inodes[key.inode].entries[key.chunk]
-        entry.urgent = entry.revision
-        if key in self.by_quiet:
-            self.urgent.add(key)
+        for drain in self._drains:
+            drain.remaining -= entry.born <= drain.until < entry.rewritten
+        entry.born = entry.rewritten
+        entry.dirty_since = entry.written_at
+        self.move(key, ChunkEvent.RECORD)
+
+    def begin_drain(self) -> Drain:
+        """Somebody waits until every chunk that is dirty now is in Discord; O(1). Pair it with `end_drain`."""
+        drain = Drain(self._newest, self.dirty_count)
+        self._drains.append(drain)
+        self.waiting.ask(self._newest)
+        return drain
+
+    def end_drain(self, drain: Drain) -> None:
+        """Nobody waits for it any more. What was urgent on its account stays so."""
+        self._drains.remove(drain)
 
     def wrote(self, key: ChunkKey, revision: Revision, now: float) -> None:
         """A chunk has new content of `revision`; the inode's `end` is already the new one."""
         chunks = self.inodes[key.inode]
         before = self.state(key)
+        entry = chunks.entries.get(key.chunk)
+        if entry is None:
+            entry = chunks.entries[key.chunk] = Entry(before)
+        self._newest = max(self._newest, revision)
+        entry.written_at = now
         if before is ChunkState.DIRTY:
             self.reweigh(chunks)  # DIRTY stays DIRTY: the short way of almost every small write
         else:
+            if before not in UNSENT:
+                entry.born, entry.dirty_since = revision, now
+            elif before is ChunkState.SENDING:
+                entry.rewritten = revision
             self.move(key, ChunkEvent.WRITE)
-        entry = chunks.entries[key.chunk]
         length = min(self.chunk_bytes, chunks.end - key.chunk * self.chunk_bytes)
-        self.dirty_bytes += length - entry.length
-        entry.length, entry.revision, entry.written_at = length, revision, now
-        if before not in UNSENT:
-            entry.dirty_since = now
+        growth, entry.length, entry.revision = length - entry.length, length, revision
+        self.dirty_bytes += growth
         if entry.state is ChunkState.DIRTY:
-            self.by_quiet.move_to_end(key)
+            self.waiting.wrote(key, growth)
 
     def reweigh(self, chunks: InodeChunks) -> None:
         """Work out anew what an inode weighs, after its bits or its ends have changed."""

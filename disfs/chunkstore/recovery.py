@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import trio
-
 from disfs.chunkstore.states import ChunkEvent
 from disfs.values import ChunkIndex, ChunkKey, InodeNumber, Revision
 
@@ -123,8 +121,7 @@ def _recover_inode(
 
 def _make_dirty(chunks: ChunkMap, row: DirtyChunk) -> None:
     # It has waited through a restart: no delay.
-    chunks.wrote(row.key, row.revision, trio.current_time())
-    chunks.hasten(row.key)
+    chunks.wrote(row.key, row.revision, float("-inf"))
 
 
 def _punch_the_rest(files: CacheFiles, record: InodeChunks, chunk_bytes: int) -> None:

@@ -221,6 +221,24 @@ class ChunkStore:
         """
         await self._writeback.drain()
 
+    def pause(self) -> None:
+        """Begin no further upload. What is on its way arrives; reads go on; `drain` waits, and so do writers at the
+        dirty limit, until `resume`: nothing is lost, and nothing is refused."""
+        self._writeback.pause()
+
+    def resume(self) -> None:
+        """Upload again."""
+        self._writeback.resume()
+
+    @property
+    def paused(self) -> bool:
+        """Whether uploads are paused."""
+        return self._writeback.paused
+
+    def offer_attachment_limit(self, limit_bytes: int) -> None:
+        """The guild's tier allows attachments of that size; to be told whenever that was asked of Discord."""
+        self._writeback.offer_attachment_limit(limit_bytes)
+
     async def sweep(self) -> None:
         """Delete garbage in Discord now, as far as its grace time is over."""
         await self._sweeper.sweep()

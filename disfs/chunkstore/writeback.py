@@ -1,12 +1,16 @@
-"""Send dirty chunks to Discord in the background.
+"""The write-back scheduler: decides when a message is sent, to which channel, and sees it through.
 
-One worker per channel (and per send allowed at once) takes what is due, seals it into packs in a worker thread,
-sends them as one message, has the ledger record them, and only then lets the chunks move on. The
-order never changes: acknowledged, recorded in one step, durable, evictable. Until a chunk is recorded its bytes in the
-cache are the only copy, and every way out of here (failure, cancel, crash) leaves it dirty.
+One task packs, one message after another, so that packs are full and a file's neighbours stay together; each packed
+message is sent by a task of its own. A turn of the loop:
 
-A copy of a chunk is taken together with its revision in one step of the main thread, where all writers are, so it is
-never torn. Writers go on meanwhile: a chunk that is written again while its copy is on its way stays dirty.
+    something is worth sending (`selection`), and uploads are not paused
+    -> what is in memory on its way leaves room for one more message
+    -> a channel can take it (`channels`); if its rate limit makes that wait, the loop waits *before* it packs, and
+       what becomes quiet meanwhile goes along
+    -> copy, seal (`outgoing`), and hand over to a task that sends and records (`sending`)
+
+The order never changes: acknowledged, recorded in one step, durable, evictable. Until a chunk is recorded its bytes in
+the cache are the only copy, and every way out of here (failure, cancel, crash) leaves it dirty.
 
 Trying again within a send, without storing twice, is the transport's business. What comes out of it as transient
 is tried again here after a pause, for ever; what is permanent makes the channel rest, and the others take over.
@@ -14,65 +18,57 @@ is tried again here after a pause, for ever; what is permanent makes the channel
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import enum
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from disfs.chunkstore.packer import PackBuilder, max_pack_bytes
-from disfs.chunkstore.selection import Quiet, earliest_due, selected
-from disfs.chunkstore.sizes import SizeLimits
-from disfs.chunkstore.states import UNSENT, ChunkEvent, ChunkState
-from disfs.errors import CorruptDataError, DisfsError, FilesystemError, PermanentStorageError, TooLargeError
-from disfs.values import Location, PackRecord, Revision, SentPack
+from disfs.chunkstore.channels import DataChannels, backoff_seconds
+from disfs.chunkstore.outgoing import Outgoing, Packing
+from disfs.chunkstore.packer import max_pack_bytes
+from disfs.chunkstore.selection import Elevator, Quiet, Situation, is_full, next_send_at
+from disfs.chunkstore.sending import Sending
+from disfs.chunkstore.sizes import SizeLimits, UploadRate
+from disfs.errors import DisfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from disfs.chunkstore.cache import Cache
+    from disfs.chunkstore.channels import DataChannel
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
-    from disfs.chunkstore.packer import FinishedPack
     from disfs.chunkstore.settings import ChunkStoreSettings
-    from disfs.chunkstore.transport.base import StoredMessage, Transport
-    from disfs.values import ChannelId, ChunkKey
+    from disfs.chunkstore.transport.base import Transport
+    from disfs.values import ChannelId
 
 log = logging.getLogger(__name__)
 
-_STEP_BYTES = 1024 * 1024
-"""How much is copied from the cache between two checkpoints: under a millisecond of the main thread."""
-_NONCE_DIGITS = 24
+_TICK_SECONDS = 0.05
 
 
-class _Copy(NamedTuple):
-    key: ChunkKey
-    revision: Revision
-    plain: bytes
+class Waiting(enum.StrEnum):
+    """Why no further message is being packed at this moment."""
+
+    NOTHING_DIRTY = "everything is in Discord, or on its way there"
+    NOT_DUE = "what is unsent waits to be quiet, or for company"
+    PAUSED = "uploads are paused"
+    ENOUGH_IN_FLIGHT = "enough is on its way"
+    NO_CHANNEL = "every channel is busy or rests after a failure"
+    RATE_LIMIT = "Discord's rate limit"
+    FAILURE = "unsent data cannot be read at the moment"
 
 
-@dataclass(slots=True)
-class _Channel:
+@dataclass(frozen=True, slots=True)
+class MessageInFlight:
+    """A message on its way."""
+
     channel: ChannelId
-    failures: int = 0
-    failure: str | None = None
-    resting: bool = False
-    """The failure was permanent."""
-
-
-@dataclass(slots=True)
-class _Message:
-    """What one worker has taken so far."""
-
-    copies: list[tuple[ChunkKey, Revision]] = field(default_factory=list)
-    packs: list[FinishedPack] = field(default_factory=list)
-    plain_bytes: int = 0
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(pack.upload.size_bytes for pack in self.packs)
+    size_bytes: int
+    seconds: float
+    """Since when it is being sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +83,29 @@ class WritebackStatistics:
     sent_messages: int
     attachment_limit_bytes: int
     """As far as it is known."""
+    message_limit_bytes: int
+    """How much a message carries now."""
+    bytes_per_second: float | None
+    """How fast uploads were lately; None before the first one."""
+    in_flight: tuple[MessageInFlight, ...]
+    paused: bool
+    """Uploads were paused by somebody; writers wait at the dirty limit until they are resumed."""
+    waiting_for: Waiting | None
+    """Why nothing further is being packed; None while something is."""
+    waiting_writers: int
+    """How many writers wait for room."""
     failures: tuple[str, ...]
     """Why channels do not take data now, one line each; empty when all is well."""
     stopped: bool
     """No channel takes data, and trying again will not help until somebody changes something."""
+
+
+class _Turn(NamedTuple):
+    """What the loop does next: send to `channel`, or wait until `until` (or until it is woken)."""
+
+    channel: DataChannel | None
+    until: float = 0.0
+    waiting_for: Waiting | None = None
 
 
 class Writeback:
@@ -106,283 +121,230 @@ class Writeback:
         settings: ChunkStoreSettings,
         message_text: str,
     ) -> None:
-        assert channels
-        self._ledger = ledger
         self._transport = transport
         self._cache = cache
-        self._key = key
-        self._channels = [_Channel(channel) for channel in channels]
         self._settings = settings
-        self._message_text = message_text
-        self._quiet = Quiet(settings.writeback_delay_seconds, settings.writeback_age_seconds)
-        self._limits = SizeLimits(
+        self._channels = DataChannels(channels, settings)
+        self._sizes = SizeLimits(
             attachment_bytes=settings.attachment_bytes - settings.attachment_margin_bytes,
             message_bytes=settings.message_bytes,
             floor_bytes=max_pack_bytes(settings.chunk_bytes),
+            send_seconds=settings.send_seconds,
         )
-        self._limiter = trio.CapacityLimiter(settings.seal_threads)
-        self._poked = trio.lowlevel.ParkingLot()
+        self._packing = Packing(cache, key, settings, self._sizes)
+        self._sending = Sending(ledger, transport, cache, self._channels, self._sizes, settings, message_text)
+        self._quiet = Quiet(settings.writeback_delay_seconds, settings.writeback_age_seconds)
+        self._elevator = Elevator(self._quiet)
+        self._rate = UploadRate()
+        self._woken = trio.lowlevel.ParkingLot()
+        self._waiting_for: Waiting | None = None
+        self._wake_when_full = False
+        """Whether the loop sleeps because what waits did not fill a message."""
+        self._messages: list[Outgoing] = []
+        """Being packed, or on their way."""
+        self._paused = False
+        self._pack_failures = 0
+        self._pack_failure: str | None = None
+        self._retry_pack_at = float("-inf")
         self.waiting_writers = 0
         """How many writers wait for room; while there are any, nothing waits for its delay."""
-        self._idle = 0
-        """How many workers sleep without a time to wake at."""
-        self._sending_bytes = 0
         self._sent_bytes = 0
         self._sent_packs = 0
         self._sent_messages = 0
 
+    # -- what others ask ----------------------------------------------------------------------------------------
+
     @property
     def stopped(self) -> bool:
         """Whether every channel refuses us for good: what is dirty stays, and there is no point in waiting."""
-        return all(channel.resting for channel in self._channels)
+        return self._channels.stopped
+
+    @property
+    def paused(self) -> bool:
+        """Whether uploads are paused."""
+        return self._paused
+
+    @property
+    def busy(self) -> bool:
+        """Whether uploads belong to writeback now, or to nobody: something is on its way or due, or they are paused."""
+        at = self._next_send_at()
+        return self._paused or bool(self._messages) or (at is not None and at <= trio.current_time())
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """How fast uploads were lately; None before the first one, and while none are made."""
+        return None if self._paused or self.stopped else self._rate.bytes_per_second
 
     def statistics(self) -> WritebackStatistics:
         """Counters since the start, and what is wrong now."""
+        now = trio.current_time()
+        packed = [message for message in self._messages if message.packed]
         return WritebackStatistics(
-            sending_bytes=self._sending_bytes,
+            sending_bytes=sum(message.plain_bytes for message in self._messages),
             sent_bytes=self._sent_bytes,
             sent_packs=self._sent_packs,
             sent_messages=self._sent_messages,
-            attachment_limit_bytes=self._limits.attachment_bytes,
-            failures=tuple(f"channel {c.channel}: {c.failure}" for c in self._channels if c.failure is not None),
+            attachment_limit_bytes=self._sizes.attachment_bytes,
+            message_limit_bytes=self._message_bytes,
+            bytes_per_second=self._rate.bytes_per_second,
+            in_flight=tuple(MessageInFlight(m.channel.channel, m.size_bytes, now - m.began_at) for m in packed),
+            paused=self._paused,
+            waiting_for=self._waiting_for,
+            waiting_writers=self.waiting_writers,
+            failures=self._channels.failures + (() if self._pack_failure is None else (self._pack_failure,)),
             stopped=self.stopped,
         )
+
+    def pause(self) -> None:
+        """Begin no further send. What is on its way arrives; reads go on; writers wait at the dirty limit."""
+        self._paused = True
+        self._wake()
+
+    def resume(self) -> None:
+        """Send again."""
+        self._paused = False
+        self._wake()
+
+    def offer_attachment_limit(self, limit_bytes: int) -> None:
+        """The guild allows attachments of that size, as was learnt just now. What Discord refuses still lowers it."""
+        self._sizes.offered(limit_bytes - self._settings.attachment_margin_bytes)
+        self._wake()
+
+    def poke(self) -> None:
+        """Something became dirty, or somebody waits: look whether there is work. Cheap: every write calls it."""
+        if self._waiting_for is Waiting.NOTHING_DIRTY or self._hurry or (self._wake_when_full and self._is_full):
+            self._wake()
+
+    async def drain(self) -> None:
+        """Return when every chunk that is dirty now is recorded, at its revision of now or a later one."""
+        drain = self._cache.map.begin_drain()
+        try:
+            self._wake()
+            while drain.remaining:
+                await self._cache.changed.park()
+        finally:
+            self._cache.map.end_drain(drain)
+        await self._cache.settle()
+
+    # -- the loop -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Send until cancelled."""
         async with trio.open_nursery() as nursery:
-            for channel in self._channels:
-                for _ in range(self._settings.sends_per_channel):
-                    nursery.start_soon(self._work, channel)
+            while True:
+                message = await self._next_message()
+                if message.packs:
+                    nursery.start_soon(self._deliver, message)
+                else:
+                    self._finish(message)
 
-    def poke(self) -> None:
-        """Something became dirty, or somebody waits: look whether there is work."""
-        if self._idle or self._hurry:
-            self._poked.unpark_all()
-
-    async def drain(self) -> None:
-        """Return when every chunk that is dirty now is recorded, at its revision of now or a later one."""
-        chunks = self._cache.map
-        waiting = {key: chunks.inodes[key.inode].entries[key.chunk] for key in chunks.all_keys(UNSENT)}
-        wanted = {key: entry.revision for key, entry in waiting.items()}
-        for key in waiting:
-            chunks.hasten(key)
-        self._poked.unpark_all()
+    async def _next_message(self) -> Outgoing:
+        """Wait for the moment for another message, and pack it. Its chunks are given back if this fails."""
         while True:
-            # Another entry under the same key, or none: the chunk was cut, and with it what we waited for.
-            waiting = {
-                key: entry
-                for key, entry in waiting.items()
-                if chunks.entry(key) is entry and entry.state in UNSENT and entry.recorded_revision < wanted[key]
-            }
-            if not waiting:
-                break
-            await self._cache.changed.park()
-        await self._cache.settle()
+            turn = self._look()
+            self._waiting_for = turn.waiting_for
+            if turn.channel is not None:
+                message = Outgoing(self._message_bytes, turn.channel, trio.current_time())
+                self._begin(message)
+                try:
+                    await self._pack(message)
+                except BaseException:
+                    self._finish(message)
+                    raise
+                return message
+            with trio.move_on_at(turn.until):
+                await self._woken.park()
 
-    # -- taking -------------------------------------------------------------------------------------------------
+    def _look(self) -> _Turn:
+        """What to do now; a step without a checkpoint, so that nothing wakes a loop that does not sleep yet."""
+        now = trio.current_time()
+        at = self._next_send_at()
+        self._wake_when_full = not self._is_full
+        if self._paused:
+            return _Turn(None, float("inf"), Waiting.PAUSED)
+        if at is None:
+            return _Turn(None, float("inf"), Waiting.NOTHING_DIRTY)
+        if self._retry_pack_at > now:
+            return _Turn(None, self._retry_pack_at, Waiting.FAILURE)
+        if at > now:
+            # Chunks that are written all the time move that time away a little with each write.
+            return _Turn(None, max(at, now + _TICK_SECONDS), Waiting.NOT_DUE)
+        in_memory = sum(message.memory_bytes for message in self._messages)
+        if in_memory and in_memory + self._message_bytes > self._settings.in_flight_bytes:
+            return _Turn(None, float("inf"), Waiting.ENOUGH_IN_FLIGHT)
+        best = self._channels.best(now, self._transport.send_delay_seconds)
+        if best is None:
+            return _Turn(None, self._channels.retry_at(now), Waiting.NO_CHANNEL)
+        channel, delay = best
+        return _Turn(None, now + delay, Waiting.RATE_LIMIT) if delay > 0 else _Turn(channel)
+
+    def _wake(self) -> None:
+        self._woken.unpark_all()
 
     @property
     def _hurry(self) -> bool:
-        chunks = self._cache.map
-        return self.waiting_writers > 0 or chunks.dirty_bytes >= self._settings.high_mark_bytes or bool(chunks.urgent)
+        return self.waiting_writers > 0 or self._cache.map.dirty_bytes >= self._settings.high_mark_bytes
 
-    async def _work(self, channel: _Channel) -> None:
-        while True:
-            await self._wait_until_due()
-            message = _Message()
-            try:
-                await self._take(message)
-                if message.packs:
-                    await self._send(channel, message)
-            except DisfsError as error:
-                self._failed(channel, error)
-            finally:
-                self._release(message.copies)
-                self._sending_bytes -= message.plain_bytes
-            if channel.failure is not None:
-                await trio.sleep(self._pause(channel))
+    @property
+    def _message_bytes(self) -> int:
+        # With little room for dirty data, packing, sending and writing overlap only in smaller messages.
+        quarter = self._settings.dirty_bytes // 4
+        return max(self._sizes.floor_bytes, min(self._sizes.message_bytes, quarter))
 
-    async def _wait_until_due(self) -> None:
-        await trio.lowlevel.checkpoint()
-        while True:
-            due = earliest_due(self._cache.map, self._quiet)
-            if due is not None and (self._hurry or due <= trio.current_time()):
-                return
-            self._idle += due is None
-            try:
-                with trio.move_on_at(float("inf") if due is None else due):
-                    await self._poked.park()
-            finally:
-                self._idle -= due is None
+    @property
+    def _is_full(self) -> bool:
+        return is_full(self._cache.map.waiting, self._message_bytes)
 
-    async def _take(self, message: _Message) -> None:
-        """Fill packs with what is due, in the order of the files, until the message is full."""
-        # A list, since the waiting chunks change while this task seals; each is looked at again when its turn comes.
-        budget = 4 * self._limits.message_bytes // self._settings.chunk_bytes + 64
-        keys = _up_to(budget, selected(self._cache.map, self._quiet, trio.current_time(), hurry=self._hurry))
-        while keys and len(message.packs) < self._settings.attachments_per_message:
-            limit = min(self._limits.attachment_bytes, self._limits.message_bytes - message.size_bytes)
-            if limit < self._limits.floor_bytes:
-                break
-            builder = PackBuilder(self._key, limit_bytes=limit, chunk_bytes=self._settings.chunk_bytes)
-            while copies := self._copy(builder, keys, message):
-                await trio.to_thread.run_sync(_seal, builder, copies, limiter=self._limiter)
-            if len(builder):
-                message.packs.append(builder.finish())
+    def _next_send_at(self) -> float | None:
+        situation = Situation(self._message_bytes, self._hurry, bool(self._messages))
+        return next_send_at(self._cache.map.waiting, self._quiet, situation)
 
-    def _copy(self, builder: PackBuilder, keys: list[ChunkKey], message: _Message) -> list[_Copy]:
-        """Copies of the next few chunks that fit, each with its revision: one step. `keys` is in reverse."""
-        chunks = self._cache.map
-        copies: list[_Copy] = []
-        copied_bytes = 0
-        while keys and copied_bytes < _STEP_BYTES:
-            key = keys[-1]
-            entry = chunks.entry(key)
-            if entry is None or entry.state is not ChunkState.DIRTY:
-                keys.pop()  # written to Discord by another worker, or cut, while we were sealing
-                continue
-            length = self._cache.content_length(key)
-            if not builder.has_room(copied_bytes + builder.slot_overhead_bytes * len(copies) + length):
-                break
-            keys.pop()
-            plain = self._content(key)
-            if plain is not None:
-                chunks.move(key, ChunkEvent.SEND)
-                entry.sent_revision = entry.revision
-                message.copies.append((key, entry.revision))
-                message.plain_bytes += len(plain)
-                self._sending_bytes += len(plain)
-                copies.append(_Copy(key, entry.revision, plain))
-                copied_bytes += len(plain)
-        return copies
+    # -- one message --------------------------------------------------------------------------------------------
 
-    def _content(self, key: ChunkKey) -> bytes | None:
-        chunk_bytes = self._settings.chunk_bytes
+    async def _pack(self, message: Outgoing) -> None:
+        choice = self._elevator.begin(self._cache.map.waiting, message.began_at, hurry=self._hurry)
         try:
-            return self._cache.content(key.inode, key.chunk * chunk_bytes, chunk_bytes)
-        except FilesystemError as error:
-            if error.errno != errno.EIO:
-                raise  # no descriptor, no memory: the bytes are there, and can be read later
-            log.error("unsent data of inode %d, chunk %d, is lost: %s", key.inode, key.chunk, error)  # noqa: TRY400 - the traceback of a pread says nothing more
-            self._cache.map.move(key, ChunkEvent.LOSE)
+            await self._packing.fill(message, choice)
+        except DisfsError as error:
+            # Nothing is wrong with Discord: the cache cannot be read now, for want of a descriptor, say.
+            if self._pack_failure is None:
+                log.warning("unsent data cannot be read now, trying again: %s", error)
+            self._packing.release(message)
+            message.packs.clear()
+            self._pack_failures += 1
+            self._pack_failure = str(error)
+            self._retry_pack_at = trio.current_time() + backoff_seconds(self._pack_failures, self._settings)
             self._cache.changed.unpark_all()
-            return None
+        else:
+            self._pack_failures, self._pack_failure = 0, None
+            self._elevator.end(choice)
 
-    def _release(self, copies: Iterable[tuple[ChunkKey, Revision]]) -> None:
-        """Whatever was taken and is not recorded is dirty again."""
-        left = [key for key, revision in copies if self._is_sending(key, revision)]
-        for key in left:
-            self._cache.map.move(key, ChunkEvent.FAIL)
-        if left:
-            # The other channels sleep: as far as they know nothing is waiting.
-            self._poked.unpark_all()
-
-    def _is_sending(self, key: ChunkKey, revision: Revision) -> bool:
-        entry = self._cache.map.entry(key)
-        # The revision tells this send from one that began after the chunk was cut and written anew.
-        sending = {ChunkState.SENDING, ChunkState.REWRITTEN}
-        return entry is not None and entry.state in sending and entry.sent_revision == revision
-
-    # -- sending ------------------------------------------------------------------------------------------------
-
-    async def _send(self, channel: _Channel, message: _Message) -> None:
-        uploads = [pack.upload for pack in message.packs]
-        nonce = message.packs[0].pack.hex()[:_NONCE_DIGITS]
+    async def _deliver(self, message: Outgoing) -> None:
+        sent_bytes = 0
+        message.began_at = trio.current_time()
+        self._rate.began(message.began_at)
         try:
-            stored = await self._transport.send(channel.channel, uploads, nonce=nonce, content=self._message_text)
-        except TooLargeError:
-            if not self._limits.refused([upload.size_bytes for upload in uploads]):
-                raise
-            log.info("Discord takes less at once than was known; packs: %d bytes", self._limits.attachment_bytes)
-            return
-        await self._record_in_the_end(channel, stored, message.packs)
-        self._limits.accepted([upload.size_bytes for upload in uploads])
-        self._succeeded(channel, message)
-
-    async def _record_in_the_end(self, channel: _Channel, stored: StoredMessage, packs: Sequence[FinishedPack]) -> None:
-        # A ledger that cannot record now is asked again. To send once more would leave messages that nobody knows of.
-        while True:
-            try:
-                # From the send to here, and to the record, nothing may come between, a cancel least of all.
-                with trio.CancelScope(shield=True):
-                    return await self._record(stored, packs)
-            except FilesystemError as error:
-                self._failed(channel, error)
-            await trio.sleep(self._pause(channel))
-
-    async def _record(self, stored: StoredMessage, packs: Sequence[FinishedPack]) -> None:
-        if [a.size_bytes for a in stored.attachments] != [pack.upload.size_bytes for pack in packs]:
-            raise CorruptDataError("Discord acknowledged other attachments than were sent")
-        sent = [
-            SentPack(
-                PackRecord(
-                    pack.pack,
-                    Location(stored.channel, stored.message, attachment.attachment),
-                    attachment.size_bytes,
-                    pack.slots,
-                ),
-                pack.chunks,
-            )
-            for pack, attachment in zip(packs, stored.attachments, strict=True)
-        ]
-        recorded = await self._ledger.record_packs(sent)
-        clean, still_dirty = frozenset(recorded.clean), frozenset(recorded.still_dirty)
-        for pack in packs:
-            for chunk in pack.chunks:
-                self._move_on(chunk.key, chunk.revision, clean=chunk.key in clean, still=chunk.key in still_dirty)
-
-    def _move_on(self, key: ChunkKey, revision: Revision, *, clean: bool, still: bool) -> None:
-        if not self._is_sending(key, revision):
-            return
-        entry = self._cache.map.entry(key)
-        assert entry is not None
-        if clean != (entry.state is ChunkState.SENDING) or not (clean or still):
-            # The ledger sees it differently. Dirty is the side on which nothing is lost: it is sent once more.
-            log.error("the record of inode %d, chunk %d, contradicts the cache; sending it again", key.inode, key.chunk)
-            with contextlib.suppress(FilesystemError):  # no room for the mark: the pack is recorded all the same
-                self._cache.rewritten(key)
-            return
-        entry.recorded_revision = revision
-        if revision >= entry.urgent:
-            entry.urgent = Revision(0)
-        entry.dirty_since = entry.written_at
-        if self._cache.map.move(key, ChunkEvent.RECORD) is ChunkState.RECORDED:
-            self._cache.recorded(key)
-
-    def _succeeded(self, channel: _Channel, message: _Message) -> None:
-        if channel.failure is not None:
-            log.info("channel %d takes data again", channel.channel)
-        channel.failures, channel.failure, channel.resting = 0, None, False
-        self._sent_bytes += message.size_bytes
-        self._sent_packs += len(message.packs)
-        self._sent_messages += 1
+            if await self._sending.deliver(message):
+                sent_bytes = message.size_bytes
+                self._channels.succeeded(message.channel)
+                self._sent_bytes += sent_bytes
+                self._sent_packs += len(message.packs)
+                self._sent_messages += 1
+        except DisfsError as error:
+            self._channels.failed(message.channel, error, trio.current_time())
+        finally:
+            self._rate.ended(trio.current_time(), sent_bytes)
+            self._finish(message)
+        # Writers who wait for room look whether there is some, or whether there is still hope.
         self._cache.changed.unpark_all()
 
-    def _failed(self, channel: _Channel, error: DisfsError) -> None:
-        if channel.failure is None:
-            log.warning("channel %d does not take data, what is unsent is kept: %s", channel.channel, error)
-        channel.failures += 1
-        channel.failure = str(error)
-        channel.resting = isinstance(error, PermanentStorageError)
-        # Writers who wait for room look whether there is still hope.
-        self._cache.changed.unpark_all()
+    def _begin(self, message: Outgoing) -> None:
+        self._channels.began(message.channel)
+        self._messages.append(message)
 
-    def _pause(self, channel: _Channel) -> float:
-        if channel.resting:
-            return self._settings.rest_seconds
-        growth = 2.0 ** min(channel.failures - 1, 20)
-        return min(self._settings.backoff_limit_seconds, self._settings.backoff_seconds * growth)
-
-
-def _seal(builder: PackBuilder, copies: Sequence[_Copy]) -> None:
-    """In a worker thread; the builder belongs to one task, which waits."""
-    for copy in copies:
-        builder.add(copy.key, copy.revision, copy.plain)
-
-
-def _up_to(count: int, keys: Iterable[ChunkKey]) -> list[ChunkKey]:
-    """The first `count` of `keys`, reversed, so that taking the next one is a pop."""
-    taken = [key for key, _ in zip(keys, range(count), strict=False)]
-    taken.reverse()
-    return taken
+    def _finish(self, message: Outgoing) -> None:
+        """A message arrived, or came to nothing: then its chunks are dirty again."""
+        self._packing.release(message)
+        self._channels.ended(message.channel)
+        self._messages.remove(message)
+        self._wake()

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import inspect
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,8 @@ class SlowTransport:
         self._inner = inner
 
     def __getattr__(self, name: str) -> Any:
-        return functools.partial(self._slowly, getattr(self._inner, name))
+        attribute = getattr(self._inner, name)
+        return functools.partial(self._slowly, attribute) if inspect.iscoroutinefunction(attribute) else attribute
 
     async def _slowly(self, call: Any, *args: Any, **named: Any) -> Any:
         await trio.sleep(0.1)
@@ -201,7 +203,10 @@ class Machine:
         assert chunks.weight <= TINY.cache_bytes
         assert chunks.weight == sum(record.weight for record in chunks.inodes.values())
         assert {row.key for row in self.world.ledger.dirty_chunks()} == set(chunks.all_keys(UNSENT))
-        assert {*chunks.by_quiet} == {*chunks.by_age} == {*chunks.all_keys([ChunkState.DIRTY])}
+        waiting, dirty = chunks.waiting, sorted(chunks.all_keys([ChunkState.DIRTY]))
+        assert dirty == sorted(waiting.by_quiet) == sorted(waiting.by_age) == list(waiting._in_order)
+        assert waiting.bytes == sum(chunks.inodes[key.inode].entries[key.chunk].length for key in dirty)
+        assert waiting.urgent_count == sum(waiting.is_urgent(entry) for entry in waiting.by_quiet.values())
         assert chunks.dirty_bytes == sum(e.length for r in chunks.inodes.values() for e in r.entries.values())
         for record in chunks.inodes.values():
             assert record.count == len(list(record.indices()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,7 +97,7 @@ async def test_regression_sweep_goes_on_to_the_next_channel(
     refused = PermissionMissingError("403", "View Channel")
     async with real_stores(tmp_path, channels=2, message_bytes=2 * CHUNK, attachment_bytes=2 * CHUNK) as (world, _):
         handle, inode = await world.create(b"file")
-        await world.filesystem.files.write(handle, 0, pattern(8 * CHUNK))
+        await world.filesystem.files.write(handle, 0, random.Random(1).randbytes(8 * CHUNK))
         await world.chunks.drain()
         assert all(world.memory.messages(channel) for channel in world.channels)
         first = world.transport._inner

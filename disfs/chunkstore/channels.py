@@ -1,0 +1,112 @@
+"""The data channels: which one takes the next message, and which ones rest after a failure. No I/O.
+
+A channel that failed for a passing reason is tried again after a pause that doubles; one that refuses us for good (it
+was deleted, or made read-only) rests longer, and is tried again all the same: somebody may have put it right. The
+others take over meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from disfs.errors import PermanentStorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from disfs.chunkstore.settings import ChunkStoreSettings
+    from disfs.errors import DisfsError
+    from disfs.values import ChannelId
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class DataChannel:
+    """One channel, and how it fares."""
+
+    channel: ChannelId
+    in_flight: int = 0
+    """How many messages are on their way to it."""
+    turn: int = 0
+    """Rises with each message: the smallest was used longest ago."""
+    failures: int = 0
+    """How many sends in a row failed."""
+    failure: str | None = None
+    resting: bool = False
+    """The failure was permanent."""
+    retry_at: float = float("-inf")
+
+
+class DataChannels:
+    """All data channels of a volume."""
+
+    def __init__(self, channels: Sequence[ChannelId], settings: ChunkStoreSettings) -> None:
+        assert channels
+        self._channels = [DataChannel(channel) for channel in channels]
+        self._settings = settings
+        self._turn = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether every channel refuses us for good."""
+        return all(channel.resting for channel in self._channels)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why channels do not take data now, one line each."""
+        return tuple(f"channel {c.channel}: {c.failure}" for c in self._channels if c.failure is not None)
+
+    def best(self, now: float, delay_seconds: Callable[[ChannelId], float]) -> tuple[DataChannel, float] | None:
+        """The channel that can take a message soonest, and in how many seconds; None when none can at all.
+
+        Among equals one to which nothing is on its way, and of those the one that was used longest ago.
+        """
+        able = [(delay_seconds(c.channel), c.in_flight, c.turn, c) for c in self._channels if self._is_able(c, now)]
+        if not able:
+            return None
+        delay, _, _, channel = min(able, key=lambda found: found[:3])
+        return channel, delay
+
+    def _is_able(self, channel: DataChannel, now: float) -> bool:
+        # One message at a time finds out whether a channel works again.
+        bound = self._settings.sends_per_channel if channel.failure is None else 1
+        return channel.in_flight < bound and channel.retry_at <= now
+
+    def retry_at(self, now: float) -> float:
+        """When the next channel that rests may be tried again; inf when none does."""
+        return min((c.retry_at for c in self._channels if c.retry_at > now), default=float("inf"))
+
+    def began(self, channel: DataChannel) -> None:
+        """A message is on its way there."""
+        channel.in_flight += 1
+        self._turn += 1
+        channel.turn = self._turn
+
+    def ended(self, channel: DataChannel) -> None:
+        """That message arrived, or did not."""
+        channel.in_flight -= 1
+
+    def succeeded(self, channel: DataChannel) -> None:
+        """The channel took a message."""
+        if channel.failure is not None:
+            log.info("channel %d takes data again", channel.channel)
+        channel.failures, channel.failure, channel.resting = 0, None, False
+        channel.retry_at = float("-inf")
+
+    def failed(self, channel: DataChannel, error: DisfsError, now: float) -> None:
+        """The channel did not take a message: it rests for a while."""
+        if channel.failure is None:
+            log.warning("channel %d does not take data, what is unsent is kept: %s", channel.channel, error)
+        channel.failures += 1
+        channel.failure = str(error)
+        channel.resting = isinstance(error, PermanentStorageError)
+        pause = self._settings.rest_seconds if channel.resting else backoff_seconds(channel.failures, self._settings)
+        channel.retry_at = now + pause
+
+
+def backoff_seconds(failures: int, settings: ChunkStoreSettings) -> float:
+    """How long to wait after that many failures in a row."""
+    return float(min(settings.backoff_limit_seconds, settings.backoff_seconds * 2.0 ** min(failures - 1, 20)))
