@@ -5,8 +5,8 @@ for later and that somebody has come to wait for needs no more than another plac
 seek takes back what was not begun by forgetting it.
 
 The order: chunks that a reader waits for, by arrival; then what is fetched ahead; then what is brought in the
-background. Among streams of the same rank the one with the fewest bytes on their way is next, so many files that are read
-at once share the line, whoever came first. Some requests are kept free for readers.
+background. Among streams of the same rank the one with the fewest bytes on their way is next, so many files that are
+read at once share the line, whoever came first. Some requests are kept free for readers.
 
 How large a request is: a chunk that is waited for goes alone, or with its neighbours that are waited for too, so a
 random read brings what it wants and no more. If a sequential reader waits for it, what that reader's stream wants

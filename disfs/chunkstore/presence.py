@@ -14,10 +14,10 @@ the sparse file takes, and small files weigh little.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from disfs.chunkstore.recency import GROUP_CHUNKS, Recency
 from disfs.chunkstore.states import IRREPLACEABLE, PRESENT, UNSENT, ChunkEvent, ChunkState, moved
 from disfs.chunkstore.waiting import WaitingChunks
 from disfs.values import ChunkIndex, ChunkKey, Revision
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from disfs.values import InodeNumber
 
-GROUP_CHUNKS = 64
 BLOCK_BYTES = 4096
 _NO_REVISION = Revision(0)
 
@@ -136,8 +135,9 @@ class ChunkMap:
         """The chunks in state DIRTY: those that a send may take."""
         self._newest = _NO_REVISION
         self._drains: list[Drain] = []
-        self.recent: OrderedDict[tuple[InodeNumber, int], None] = OrderedDict()
-        """Groups that may hold evictable chunks, the longest unused first."""
+        self.recency = Recency()
+        self.pinned_weight = 0
+        """Of `weight`, what pinned inodes weigh."""
 
     def at(self, inode: InodeNumber) -> InodeChunks:
         """The record of an inode, made if there is none."""
@@ -180,7 +180,9 @@ class ChunkMap:
             self.waiting.add(key, entry, again=event is ChunkEvent.FAIL)
         chunks.set(key.chunk, state in PRESENT)
         if state is ChunkState.CLEAN:
-            self.touch(key.inode, range(key.chunk, key.chunk + 1), insert=True)
+            self.recency.became_clean(key.inode, key.chunk)
+        elif before is ChunkState.CLEAN:
+            self.recency.gone(key.inode, key.chunk)
         self.reweigh(chunks)
         return state
 
@@ -243,6 +245,8 @@ class ChunkMap:
         """Work out anew what an inode weighs, after its bits or its ends have changed."""
         weight = chunks.weight_of(self.chunk_bytes)
         self.weight += weight - chunks.weight
+        if chunks.inode in self.recency.pinned:
+            self.pinned_weight += weight - chunks.weight
         chunks.weight = weight
 
     def forget_if_empty(self, inode: InodeNumber) -> bool:
@@ -254,27 +258,46 @@ class ChunkMap:
         del self.inodes[inode]
         return True
 
-    def touch(self, inode: InodeNumber, chunks: range, *, insert: bool = False) -> None:
-        """`chunks` were used: their groups are evicted last. `insert` when one of them has become clean."""
-        for group in range(chunks.start // GROUP_CHUNKS, (chunks.stop - 1) // GROUP_CHUNKS + 1):
-            if insert or (inode, group) in self.recent:
-                self.recent[inode, group] = None
-                self.recent.move_to_end((inode, group))
+    def touch(self, inode: InodeNumber, chunks: range) -> None:
+        """`chunks` were used: their groups are evicted last."""
+        self.recency.used(inode, chunks)
 
-    def evictable(self) -> tuple[InodeNumber, list[ChunkIndex]] | None:
-        """The clean chunks of the group that was unused for longest; None when no chunk may go."""
-        while self.recent:
-            inode, group = next(iter(self.recent))
-            clean = self._clean_in(inode, group)
+    def set_pinned(self, inode: InodeNumber, pinned: bool) -> None:
+        """Whether the inode's chunks are to stay; for an inode that is not cached too."""
+        if (inode in self.recency.pinned) == pinned:
+            return
+        chunks = self.inodes.get(inode)
+        groups = () if chunks is None else tuple(chunks.present)
+        weight = 0 if chunks is None else chunks.weight
+        if pinned:
+            self.recency.pin(inode, groups)
+            self.pinned_weight += weight
+        else:
+            self.recency.unpin(inode, groups)
+            self.pinned_weight -= weight
+
+    def evictable(self, *, pinned: bool = False) -> tuple[InodeNumber, list[ChunkIndex]] | None:
+        """The clean chunks to be evicted next, spent ones before others; None when no chunk may go.
+
+        With `pinned` those of pinned inodes, and no others.
+        """
+        while not pinned and (spent := self.recency.first_spent()) is not None:
+            (inode, group), bits = spent
+            clean = [index for index in self._clean_in(inode, group) if bits >> index % GROUP_CHUNKS & 1]
             if clean:
                 return inode, clean
+            self.recency.pass_over_spent((inode, group))
+        while (first := self.recency.first(pinned=pinned)) is not None:
+            clean = self._clean_in(*first)
+            if clean:
+                return first[0], clean
             # Dirty again, or gone. It comes back to the queue when one of its chunks becomes clean.
-            del self.recent[inode, group]
+            self.recency.pass_over(first)
         return None
 
     def pass_over(self, inode: InodeNumber, index: ChunkIndex) -> None:
         """The group of that chunk cannot be evicted now; it comes back when one of its chunks becomes clean."""
-        self.recent.pop((inode, index // GROUP_CHUNKS), None)
+        self.recency.pass_over((inode, index // GROUP_CHUNKS))
 
     def _clean_in(self, inode: InodeNumber, group: int) -> list[ChunkIndex]:
         chunks = self.inodes.get(inode)

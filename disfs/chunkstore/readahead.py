@@ -1,79 +1,182 @@
 """Fetch what a sequential reader will want next: the policy, pure, and one handle's thin I/O around it.
 
-The window starts at one chunk and doubles each time the reader gets half-way through what was asked for
-ahead, up to a maximum; a seek makes it small again. The kernel sends the parts of one large read in parallel and
-sometimes out of order, so a read counts as sequential within some slack of where the last ones ended.
+The window starts at one chunk. It doubles each time the reader gets half-way through what was asked for ahead and has
+had to wait since the last time, up to a maximum: a film that is played needs a small window whatever the line,
+a copy gets one that fills the line. A seek makes it small again.
+
+The kernel sends the parts of one large read in parallel and sometimes out of order, so once a reader is known to be
+sequential, a read counts as going on within some slack of where the last ones ended. Before that it must
+go on exactly there: random reads must not pass for sequential ones because they happen to be near each other.
+
+A program may read two or three places of one file in turn (the sound and the pictures of a film), so a handle
+remembers a few positions. A read that fits none of them is a seek: everything that was begun is taken back, and the
+positions are kept, so that a reader that returns to one of them goes on there. From then on both are known, and
+changing between them is no seek.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from disfs.chunkstore.fetch_queue import FetchStream
 
 if TYPE_CHECKING:
-    from disfs.chunkstore.fetch import ChunkFetch, Fetcher
+    from disfs.chunkstore.fetch import Fetcher
 
 _SLACK_BYTES = 1024 * 1024
+_POSITIONS = 4
+_RUN_SHARE = 8
+"""A request brings this part of the window: several are under way while the first ones are used."""
+
+
+@dataclass(slots=True)
+class _Position:
+    """A place at which a handle reads on."""
+
+    expected: int
+    """Where the furthest read ended."""
+    ahead_until: int
+    window_bytes: int = 0
+    waited: bool = False
+    """The reader has waited since the window last moved on."""
+    passed_until: int = 0
+    """What lies before was reported as passed."""
+
+
+class Advice(NamedTuple):
+    """What to do about a read."""
+
+    seek: bool = False
+    """Take back what was begun for the handle."""
+    ahead: tuple[int, int] | None = None
+    """The bytes [start, end) to fetch ahead now."""
+    passed: tuple[int, int] | None = None
+    """The bytes [start, end) that the reader has left behind."""
+
+
+_NOTHING = Advice()
 
 
 class ReadaheadPolicy:
     """Decides, read by read, which range to fetch ahead."""
 
-    __slots__ = ("_ahead_until", "_chunk_bytes", "_expected", "_max_bytes", "window_bytes")
+    __slots__ = ("_chunk_bytes", "_positions", "_slack_bytes")
 
-    def __init__(self, chunk_bytes: int, max_bytes: int) -> None:
+    def __init__(self, chunk_bytes: int) -> None:
         self._chunk_bytes = chunk_bytes
-        self._max_bytes = max_bytes
-        self._expected = 0
-        self._ahead_until = 0
-        self.window_bytes = 0
+        self._slack_bytes = min(_SLACK_BYTES, 8 * chunk_bytes)
+        self._positions: list[_Position] = []
+        """The one that was used last comes first."""
 
-    def is_sequential(self, offset: int) -> bool:
-        """Whether a read at `offset` goes on where the others ended; a first read at 0 does."""
-        return abs(offset - self._expected) <= min(_SLACK_BYTES, 8 * self._chunk_bytes)
+    @property
+    def window_bytes(self) -> int:
+        """The window at the position that was used last."""
+        return self._positions[0].window_bytes if self._positions else 0
 
-    def on_read(self, offset: int, length: int) -> tuple[int, int] | None:
-        """Take note of a read; the range [start, end) to fetch ahead now, or None."""
+    def on_read(self, offset: int, length: int, *, hit: bool, max_bytes: int) -> Advice:
+        """Take note of a read, and of whether all of it was in the cache."""
+        position = self._find(offset)
+        if position is None:
+            return self._begin(offset, length, max_bytes)
+        position.expected = max(position.expected, offset + length)
+        position.waited = position.waited or not hit
+        return Advice(ahead=self._advance(position, max_bytes), passed=self._passed(position))
+
+    def _find(self, offset: int) -> _Position | None:
+        for number, position in enumerate(self._positions):
+            distance = offset - position.expected
+            if distance == 0 or (position.window_bytes and abs(distance) <= self._slack_bytes):
+                if number:
+                    self._positions.insert(0, self._positions.pop(number))
+                return position
+        return None
+
+    def _begin(self, offset: int, length: int, max_bytes: int) -> Advice:
+        """A place that is new. A first read at 0 of some size is by somebody who reads all of it; a header is not."""
+        for other in self._positions:
+            other.ahead_until, other.window_bytes = other.expected, 0
+        is_first = not self._positions
         end = offset + length
-        if not self.is_sequential(offset):
-            self._expected, self._ahead_until, self.window_bytes = end, end, 0
+        self._positions.insert(0, _Position(end, end, passed_until=offset))
+        del self._positions[_POSITIONS:]
+        if is_first and offset == 0 and 2 * length >= self._chunk_bytes:
+            return Advice(ahead=self._advance(self._positions[0], max_bytes))
+        return _NOTHING if is_first else Advice(seek=True)
+
+    def _advance(self, position: _Position, max_bytes: int) -> tuple[int, int] | None:
+        if position.ahead_until - position.expected > position.window_bytes // 2:
             return None
-        self._expected = max(self._expected, end)
-        if not self._max_bytes or self._ahead_until - self._expected > self.window_bytes // 2:
+        if position.waited:
+            position.window_bytes *= 2
+            position.waited = False
+        position.window_bytes = min(max_bytes, max(position.window_bytes, self._chunk_bytes))
+        start = max(position.ahead_until, position.expected)
+        position.ahead_until = max(start, position.expected + position.window_bytes)
+        return (start, position.ahead_until) if start < position.ahead_until else None
+
+    def _passed(self, position: _Position) -> tuple[int, int] | None:
+        """Behind the slack, and not for every single read."""
+        until = position.expected - self._slack_bytes
+        until -= until % self._chunk_bytes
+        if until - position.passed_until < self._slack_bytes:
             return None
-        self.window_bytes = min(self._max_bytes, 2 * self.window_bytes or self._chunk_bytes)
-        start = max(self._ahead_until, self._expected)
-        self._ahead_until = self._expected + self.window_bytes
-        return (start, self._ahead_until) if start < self._ahead_until else None
+        start, position.passed_until = position.passed_until, until
+        return start, until
+
+
+class ReadaheadBudget:
+    """Divides what may be fetched ahead among the handles that read sequentially: a quarter of the cache together."""
+
+    def __init__(self, max_bytes: int, total_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._total_bytes = total_bytes
+        self._active: set[Readahead] = set()
+
+    def share(self, readahead: Readahead) -> int:
+        """The largest window of this handle now."""
+        active = len(self._active) + (readahead not in self._active)
+        return min(self._max_bytes, self._total_bytes // active)
+
+    def note(self, readahead: Readahead, *, active: bool) -> None:
+        """Whether the handle has a window."""
+        if active:
+            self._active.add(readahead)
+        else:
+            self._active.discard(readahead)
 
 
 class Readahead:
     """One open handle's sequential detection and the fetches that it began. The store feeds it; FS closes it."""
 
-    def __init__(self, fetcher: Fetcher, chunk_bytes: int, max_bytes: int) -> None:
+    def __init__(self, fetcher: Fetcher, chunk_bytes: int, budget: ReadaheadBudget) -> None:
+        self.stream = FetchStream()
+        """What is fetched ahead for this handle."""
         self._fetcher = fetcher
-        self._policy = ReadaheadPolicy(chunk_bytes, max_bytes)
-        self._fetches: list[ChunkFetch] = []
+        self._policy = ReadaheadPolicy(chunk_bytes)
+        self._chunk_bytes = chunk_bytes
+        self._budget = budget
         self._closed = False
 
-    def on_read(self, offset: int, length: int) -> tuple[int, int] | None:
-        """As `ReadaheadPolicy.on_read`; a seek cancels what was begun and nobody waits for."""
+    def on_read(self, offset: int, length: int, *, hit: bool) -> Advice:
+        """As `ReadaheadPolicy.on_read`; a seek takes back what was begun and nobody waits for."""
         if self._closed:
-            return None
-        if not self._policy.is_sequential(offset):
-            self._cancel()
-        return self._policy.on_read(offset, length)
+            return _NOTHING
+        advice = self._policy.on_read(offset, length, hit=hit, max_bytes=self._budget.share(self))
+        if advice.seek:
+            self._fetcher.cancel(self.stream)
+        window_bytes = self._policy.window_bytes
+        self._budget.note(self, active=window_bytes > 0)
+        self.stream.run_bytes = max(self._chunk_bytes, window_bytes // _RUN_SHARE) if window_bytes else 0
+        return advice
 
-    def began(self, fetches: list[ChunkFetch]) -> None:
-        """Fetches that were begun for this handle."""
-        self._fetches = [fetch for fetch in self._fetches if not fetch.done.is_set()] + fetches
-        if self._closed:
-            self._cancel()
+    @property
+    def closed(self) -> bool:
+        """Whether the handle is closed: nothing more is wanted."""
+        return self._closed
 
     def close(self) -> None:
         """The handle is closed: nothing more is wanted. Closing twice is harmless."""
         self._closed = True
-        self._cancel()
-
-    def _cancel(self) -> None:
-        self._fetcher.cancel(self._fetches)
-        self._fetches = []
+        self._budget.note(self, active=False)
+        self._fetcher.cancel(self.stream)

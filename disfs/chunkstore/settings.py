@@ -80,3 +80,8 @@ class ChunkStoreSettings:
     def high_mark_bytes(self) -> int:
         """Above so many dirty bytes nothing waits for the writeback delay."""
         return self.dirty_bytes // 2
+
+    @property
+    def soft_mark_bytes(self) -> int:
+        """Above so many dirty bytes each write waits a little, the more the nearer the limit is."""
+        return self.dirty_bytes // 4 * 3

@@ -17,24 +17,27 @@ import trio
 from disfs.chunkstore.cache import Cache
 from disfs.chunkstore.fetch import Fetcher
 from disfs.chunkstore.files import CacheFiles
+from disfs.chunkstore.neighbours import Neighbours
 from disfs.chunkstore.presence import ChunkMap
-from disfs.chunkstore.readahead import Readahead
+from disfs.chunkstore.readahead import Readahead, ReadaheadBudget
 from disfs.chunkstore.reads import Reads
 from disfs.chunkstore.recovery import note_clean_stop, recover
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.sweep import Sweeper
 from disfs.chunkstore.syncing import CacheSync
+from disfs.chunkstore.warming import Warmer
 from disfs.chunkstore.writeback import Writeback
 from disfs.chunkstore.writes import Writes
 from disfs.errors import DisfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
     from disfs.chunkstore.fetch import FetchStatistics
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
+    from disfs.chunkstore.reads import ReadStatistics
     from disfs.chunkstore.recovery import CacheMarks
     from disfs.chunkstore.sweep import SweepStatistics
     from disfs.chunkstore.transport.base import Buffer, Transport
@@ -56,10 +59,16 @@ class ChunkStoreStatistics:
     lost_chunks: int
     """Dirty chunks whose only copy is gone from the cache; reading them is an error."""
     evicted_chunks: int
+    pinned_bytes: int
+    """What pinned inodes take of the cache."""
+    pinned_limit_bytes: int
+    """How much of it they may take."""
+    pinned_inodes: int
     open_files: int
     unsettled: int
     """Cuts and records that wait until they are durable."""
     writeback: WritebackStatistics
+    reads: ReadStatistics
     fetch: FetchStatistics
     sweep: SweepStatistics
 
@@ -90,11 +99,15 @@ class ChunkStore:
             self._make_durable,
             limit_bytes=settings.cache_bytes,
             min_free_bytes=settings.min_free_bytes,
+            pinned_limit_bytes=settings.pinned_bytes,
         )
         self._sync = CacheSync(self._cache)
         self._fetcher = Fetcher(ledger, transport, self._cache, volume_key, settings)
         self._writeback = Writeback(ledger, transport, self._cache, volume_key, channels, settings, message_text)
-        self._reads = Reads(self._cache, self._fetcher, settings.chunk_bytes)
+        self._neighbours = Neighbours(ledger, self._fetcher, settings)
+        self._reads = Reads(self._cache, self._fetcher, self._neighbours, settings.chunk_bytes)
+        self._readahead_budget = ReadaheadBudget(settings.readahead_bytes, settings.cache_bytes // 4)
+        self._warmer = Warmer(ledger, self._cache, self._fetcher, self._neighbours, settings)
         self._writes = Writes(self._cache, self._fetcher, self._writeback, settings)
         self._sweeper = Sweeper(ledger, self._make_durable, transport, settings)
 
@@ -111,6 +124,8 @@ class ChunkStore:
         """
         dirty = self._ledger.dirty_chunks()
         sizes = {inode: await size_of(inode) for inode in {row.key.inode for row in dirty}}
+        for inode in self._ledger.pinned_inodes():
+            self._map.set_pinned(inode, True)
         marks, lost = recover(self._files, self._map, dirty, sizes, marks)
         for inode, count in sorted(Counter(key.inode for key in lost).items()):
             name = await self._name(inode)
@@ -158,8 +173,7 @@ class ChunkStore:
 
     def new_readahead(self) -> Readahead:
         """Sequential detection for one handle; close it with the handle."""
-        limit = min(self._settings.readahead_bytes, self._settings.cache_bytes // 4)
-        return Readahead(self._fetcher, self._chunk_bytes, limit)
+        return Readahead(self._fetcher, self._chunk_bytes, self._readahead_budget)
 
     async def read(self, inode: InodeNumber, offset: int, length: int, readahead: Readahead | None = None) -> bytes:
         """Exactly `length` bytes; holes are zeros, and so is what lies past the end: the caller clips.
@@ -167,6 +181,30 @@ class ChunkStore:
         No checkpoint if all of it is cached. FilesystemError(EIO) if any of it cannot be had; the log names the file.
         """
         return await self._reads.read(inode, offset, length, readahead)
+
+    async def warm(self, inode: InodeNumber, size_bytes: int, on_bytes: Callable[[int], None]) -> None:
+        """Bring what is absent of the first `size_bytes` of a file; `on_bytes` hears how much more is there now.
+
+        FilesystemError: ENOSPC when it cannot stay beside pinned and dirty data and some room for work, EIO when a
+        chunk cannot be had. A cancel or an error leaves in the cache what has come.
+        """
+        await self._warmer.warm(inode, size_bytes, on_bytes)
+
+    def set_pinned(self, inodes: Iterable[InodeNumber], pinned: bool) -> None:
+        """Keep what is, or will be, cached of these inodes; or cease to. Remembered until the inode goes.
+
+        Three quarters of the cache may be pinned. More is noted too, but what exceeds that may be evicted rather than
+        making writes wait; `warm` refuses to bring it.
+        """
+        inodes = tuple(inodes)
+        self._ledger.set_pinned(inodes, pinned)
+        for inode in inodes:
+            self._map.set_pinned(inode, pinned)
+
+    @property
+    def pinned(self) -> frozenset[InodeNumber]:
+        """The pinned inodes."""
+        return frozenset(self._map.recency.pinned)
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -188,6 +226,7 @@ class ChunkStore:
     def discard(self, inode: InodeNumber) -> None:
         """The inode is gone for good: so are its contents, sent or not."""
         self._writes.discard(inode)
+        self._map.set_pinned(inode, False)
 
     # -- making safe --------------------------------------------------------------------------------------------
 
@@ -257,9 +296,13 @@ class ChunkStore:
             dirty_limit_bytes=self._settings.dirty_bytes,
             lost_chunks=self._map.lost_count,
             evicted_chunks=self._cache.evicted_count,
+            pinned_bytes=self._map.pinned_weight,
+            pinned_limit_bytes=self._cache.pinned_limit_bytes,
+            pinned_inodes=len(self._map.recency.pinned),
             open_files=self._files.open_count,
             unsettled=self._cache.settle_count,
             writeback=self._writeback.statistics(),
+            reads=self._reads.statistics(),
             fetch=self._fetcher.statistics(),
             sweep=self._sweeper.statistics(),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -321,7 +322,7 @@ async def test_readahead_runs_ahead(tmp_path: Path, autojump_clock: MockClock) -
 async def test_seek_cancels_readahead(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Closing a handle cancels what was begun for it alone."""
     async with chunk_world(tmp_path, readahead_bytes=16 * CHUNK) as (world, _):
-        await world.write(FILE, 0, pattern(4 * CHUNK))
+        await world.write(FILE, 0, random.Random(1).randbytes(4 * CHUNK))
         await world.store.drain()
         world.store.evict_all()
         held = world.transport.plan("fetch", 1, Fault(hold=trio.Event()))
