@@ -63,6 +63,15 @@ class ChunkStoreSettings:
     sweep_grace_seconds: float = 60.0
     """How long a message holds nothing live before it is deleted."""
     sweep_interval_seconds: float = 15.0
+    stray_seconds: float = 600.0
+    """How long a message that nobody knows of was in its channel, by our own clock, before it counts as a stray."""
+
+    compaction_share: float = 0.1
+    """The part of the time that compaction may work; 0 turns it off."""
+    compaction_interval_seconds: float = 60.0
+    """The least pause between two rounds of it."""
+    compaction_patience_seconds: float = 3600.0
+    """A mostly dead message waits so long for others to be rewritten together with it."""
     settle_seconds: float = 1.0
     """How long bytes that were cut wait in the cache before the cut is made durable on their account."""
 

@@ -188,13 +188,14 @@ class UploadRate:
         self._since = now
 
 
-def write_delay_seconds(growth_bytes: int, dirty_bytes: int, limit_bytes: int, bytes_per_second: float | None) -> float:
+def write_delay_seconds(
+    growth_bytes: int, dirty_bytes: int, soft_bytes: int, limit_bytes: int, bytes_per_second: float | None
+) -> float:
     """How long a write that adds `growth_bytes` of dirty data waits, so that writers meet the limit softly.
 
-    Nothing below three quarters of the dirty limit; from there it rises to the time that uploading as much takes, which
-    is the speed that writers have at the limit anyway, in leaps. At most a second.
+    Nothing below the soft mark; from there it rises to the time that uploading as much takes, which is the
+    speed that writers have at the limit anyway, in leaps. At most a second.
     """
-    soft_bytes = limit_bytes * 3 // 4
     if growth_bytes <= 0 or dirty_bytes <= soft_bytes:
         return 0.0
     nearness = min(1.0, (dirty_bytes - soft_bytes) / max(1, limit_bytes - soft_bytes))

@@ -30,7 +30,7 @@ from disfs.chunkstore.outgoing import Outgoing, Packing
 from disfs.chunkstore.packer import max_pack_bytes
 from disfs.chunkstore.selection import Elevator, Quiet, Situation, is_full, next_send_at
 from disfs.chunkstore.sending import Sending
-from disfs.chunkstore.sizes import SizeLimits, UploadRate
+from disfs.chunkstore.sizes import SizeLimits, UploadRate, write_delay_seconds
 from disfs.errors import DisfsError
 
 if TYPE_CHECKING:
@@ -170,10 +170,14 @@ class Writeback:
         at = self._next_send_at()
         return self._paused or bool(self._messages) or (at is not None and at <= trio.current_time())
 
-    @property
-    def bytes_per_second(self) -> float | None:
-        """How fast uploads were lately; None before the first one, and while none are made."""
-        return None if self._paused or self.stopped else self._rate.bytes_per_second
+    def write_delay_seconds(self, growth_bytes: int) -> float:
+        """How long a write that adds so many dirty bytes waits beforehand, so that writers meet the limit softly."""
+        if self._paused or self.stopped:
+            return 0.0  # there is no speed to fall in with
+        soft, limit = self._settings.soft_mark_bytes, self._settings.dirty_bytes
+        return write_delay_seconds(
+            growth_bytes, self._cache.map.dirty_bytes, soft, limit, self._rate.bytes_per_second
+        )
 
     def statistics(self) -> WritebackStatistics:
         """Counters since the start, and what is wrong now."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+import trio
+
 from disfs.chunkstore.reads import usable_state
 from disfs.chunkstore.states import UNSENT, ChunkState
 from disfs.errors import FilesystemError
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from disfs.chunkstore.cache import Cache
-    from disfs.chunkstore.fetch import Fetcher, Target
+    from disfs.chunkstore.fetch import Fetcher
+    from disfs.chunkstore.fetch_queue import Target
     from disfs.chunkstore.settings import ChunkStoreSettings
     from disfs.chunkstore.transport.base import Buffer
     from disfs.chunkstore.writeback import Writeback
@@ -40,8 +43,9 @@ class Writes:
     async def write(self, inode: InodeNumber, offset: int, data: Buffer) -> None:
         """Take `data` into the cache as dirty content: durable after `sync`, in Discord after writeback.
 
-        Waits while too much is dirty; FilesystemError(ENOSPC), with nothing written, when waiting is pointless. No
-        checkpoint follows its last change, so what the caller does next belongs to the same step.
+        Is slowed while much is dirty and waits while too much is, also while uploads are paused: a resume helps then.
+        FilesystemError(ENOSPC), with nothing written, when waiting is pointless. No checkpoint follows its last
+        change, so what the caller does next belongs to the same step.
         """
         length = memoryview(data).nbytes
         if not length:
@@ -49,6 +53,7 @@ class Writes:
         chunks = chunk_range(offset, length, self._chunk_bytes)
         edges = [s.index for s in spans(offset, length, self._chunk_bytes) if s.length < self._chunk_bytes]
         held: dict[Target, bytes] = {}
+        await self._slow_down(inode, chunks, offset + length)
         while True:
             end = max(offset + length, *(_reach(target, held, self._chunk_bytes) for target in held), 0)
             await self._wait_for_room(inode, chunks, end)
@@ -80,6 +85,12 @@ class Writes:
                 return
             else:
                 await self._wait_for_writeback()
+
+    async def _slow_down(self, inode: InodeNumber, chunks: range, end: int) -> None:
+        if self._map.dirty_bytes > self._settings.soft_mark_bytes:
+            delay = self._writeback.write_delay_seconds(self._dirty_growth(inode, chunks, end))
+            if delay > 0:
+                await trio.sleep(delay)
 
     def _dirty_fits(self, inode: InodeNumber, chunks: range, end: int) -> bool:
         growth = self._dirty_growth(inode, chunks, end)
