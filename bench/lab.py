@@ -105,14 +105,15 @@ class Lab:
             raise LabError(f"disfs {' '.join(arguments)} exited {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
-    def python(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a Python program of this package beside us; its output is captured."""
+    def python(self, *arguments: str, quiet: bool = False) -> subprocess.Popen[str]:
+        """Start a Python program of this package beside us; what it prints is captured."""
         return subprocess.Popen(
             [sys.executable, "-m", *arguments],
             env=self._environment,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None,
             text=True,
         )
 
@@ -126,7 +127,7 @@ class Lab:
         self._daemon_pid = int(self.status()["pid"])
 
     def _mount_profiled(self, output: Path, arguments: list[str]) -> None:
-        self._profiled = self.python("bench.profiled", str(output), *arguments)
+        self._profiled = self.python("bench.profiled", str(output), *arguments, quiet=True)
         assert self._profiled.stdout is not None
         for line in self._profiled.stdout:
             if "is mounted at" in line:
@@ -218,6 +219,7 @@ class Lab:
     def measured(self, label: str, operations: int, operation: str, *, written_bytes: int = 0) -> Iterator[Stretch]:
         """Count what the block costs. The emulator's counters begin at zero."""
         stretch = Stretch()
+        self._signal_profile(signal.SIGUSR1)
         self.control("DELETE", "/counters")
         before, machine_before = self._cpu_seconds(), meters.machine_cpu_seconds()
         began = time.perf_counter()
@@ -227,6 +229,7 @@ class Lab:
         used = {name: spent - before[name] for name, spent in self._cpu_seconds().items()}
         used["others"] = max(0.0, machine - sum(used.values()))
         counted = self.control("GET", "/counters")
+        self._signal_profile(signal.SIGUSR2)
         stretch.costs = Costs(
             label=label,
             operations=operations,
@@ -239,6 +242,11 @@ class Lab:
             fetched_bytes=counted["sent_bytes"],
             cpu_seconds=used,
         )
+
+    def _signal_profile(self, number: signal.Signals) -> None:
+        """Tell a profiled daemon where a stretch begins and ends."""
+        if self._profiled is not None:
+            os.kill(self.daemon_pid, number)
 
     def _cpu_seconds(self) -> dict[str, float]:
         return {

@@ -31,6 +31,7 @@ def _run(lab: Lab, scale: float) -> Outcome:
     cache = max(MIN_CACHE_BYTES, int(CACHE_BYTES * scale))
     lab.shape_network()
     lab.mount("--cache-size", str(cache))
+    bare = meters.memory_bytes(lab.daemon_pid)
     with (
         meters.sampled(lambda: meters.memory_bytes(lab.daemon_pid), LOOK_SECONDS) as resident,
         meters.sampled(lambda: meters.disk_bytes(lab.cache), LOOK_SECONDS) as on_disk,
@@ -54,8 +55,8 @@ def _run(lab: Lab, scale: float) -> Outcome:
         ),
         (writing.costs, reading.costs),
         {
-            "resident": f"at most {resident.most / MIB:.0f} MiB in {resident.count} looks, {resident.last / MIB:.0f} "
-            "MiB at the end",
+            "resident": f"{bare / MIB:.0f} MiB when mounted, at most {resident.most / MIB:.0f} MiB in {resident.count} "
+            f"looks, {resident.last / MIB:.0f} MiB at the end",
             "rates": f"written at {FILES * size / writing.seconds / 1e6:.1f} MB/s, "
             f"read at {FILES * size / reading.seconds / 1e6:.1f} MB/s",
         },
