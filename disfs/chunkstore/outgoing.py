@@ -36,8 +36,9 @@ log = logging.getLogger(__name__)
 _STEP_BYTES = 1024 * 1024
 _STEP_CHUNKS = 32
 _STEP_LOOKS = 512
-"""How much is copied, from how many chunks and out of how many that wait, between two checkpoints: each of them is
-under a millisecond of the main thread."""
+_STEP_RELEASES = 64
+"""How much is copied, from how many chunks and out of how many that wait, or given back, between two checkpoints: each
+is under a millisecond of the main thread."""
 
 
 class _Copy(NamedTuple):
@@ -54,7 +55,9 @@ class Outgoing:
     """It is full when its packs take so much."""
     channel: DataChannel
     began_at: float
-    copies: list[tuple[ChunkKey, Revision]] = field(default_factory=list)
+    copies: dict[ChunkKey, Revision] = field(default_factory=dict)
+    """What is not recorded yet. A chunk that was cut and written anew meanwhile may be in the packs twice; the newest
+    copy counts."""
     packs: list[FinishedPack] = field(default_factory=list)
     plain_bytes: int = 0
     urgent: bool = False
@@ -122,7 +125,7 @@ class Packing:
                 message.urgent |= chunks.waiting.is_urgent(entry)
                 chunks.move(key, ChunkEvent.SEND)
                 entry.sent_revision = entry.revision
-                message.copies.append((key, entry.revision))
+                message.copies[key] = entry.revision
                 message.plain_bytes += len(plain)
                 copies.append(_Copy(key, entry.revision, plain))
                 copied_bytes += len(plain)
@@ -140,9 +143,19 @@ class Packing:
             self._cache.changed.unpark_all()
             return None
 
+    async def give_back(self, message: Outgoing) -> None:
+        """`release` in short steps, for a message that failed."""
+        while message.copies:
+            self._release(message, _STEP_RELEASES)
+            await trio.lowlevel.checkpoint()
+
     def release(self, message: Outgoing) -> None:
         """Whatever was taken and is not recorded is dirty again."""
-        for key, revision in reversed(message.copies):
+        self._release(message, len(message.copies))
+
+    def _release(self, message: Outgoing, count: int) -> None:
+        for _ in range(min(count, len(message.copies))):
+            key, revision = message.copies.popitem()  # the last one first: each goes to the head of the queues
             if is_sending(self._cache.map, key, revision):
                 self._cache.map.move(key, ChunkEvent.FAIL)
 

@@ -3,9 +3,8 @@
 The order never changes: acknowledged, recorded in one step, durable, evictable. Until a chunk is recorded its bytes in
 the cache are the only copy.
 
-All packs of a message are recorded by one call. One call for each pack would be shorter steps of the main thread, but
-between two of them the message could seem dead (its first pack superseded at once, its second unknown), and if the
-second record had to wait longer than the grace time of the sweep, the sweep would delete what is then recorded.
+A message of thousands of small files is recorded in steps, each of them whole; the ledger keeps a message that is
+recorded in part out of the sweep's sight.
 """
 
 from __future__ import annotations
@@ -24,17 +23,14 @@ from disfs.errors import CorruptDataError, FilesystemError, TooLargeError, Trans
 from disfs.values import Location, PackRecord, SentPack
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from disfs.chunkstore.cache import Cache
-    from disfs.chunkstore.channels import DataChannel, DataChannels
+    from disfs.chunkstore.channels import DataChannels
     from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.outgoing import Outgoing
-    from disfs.chunkstore.packer import FinishedPack
     from disfs.chunkstore.settings import ChunkStoreSettings
     from disfs.chunkstore.sizes import SizeLimits
     from disfs.chunkstore.transport.base import StoredMessage, Transport
-    from disfs.values import ChunkKey, Revision
+    from disfs.values import ChunkKey, Recorded
 
 log = logging.getLogger(__name__)
 
@@ -83,57 +79,72 @@ class Sending:
             self._sizes.failed(sizes)
             raise
         seconds = trio.current_time() - began
-        await self._record_in_the_end(message.channel, stored, message.packs)
+        await self._record_in_the_end(message, stored)
         self._sizes.accepted(sizes, seconds)
         return True
 
-    async def _record_in_the_end(
-        self, channel: DataChannel, stored: StoredMessage, packs: Sequence[FinishedPack]
-    ) -> None:
-        # A ledger that cannot record now is asked again. To send once more would leave messages that nobody knows of.
+    async def _record_in_the_end(self, message: Outgoing, stored: StoredMessage) -> None:
+        if [a.size_bytes for a in stored.attachments] != [pack.upload.size_bytes for pack in message.packs]:
+            raise CorruptDataError("Discord acknowledged other attachments than were sent")
+        # A ledger that cannot record now is asked again, and goes on where it was. To send once more would leave
+        # messages that nobody knows of.
         while True:
             try:
                 # From the send to here, and to the record, nothing may come between, a cancel least of all.
                 with trio.CancelScope(shield=True):
-                    return await self._record(stored, packs)
+                    await self._ledger.record_in_steps(
+                        _sent_packs(message, stored), lambda step: self._recorded(message, step)
+                    )
             except FilesystemError as error:
-                self._channels.failed(channel, error, trio.current_time())
+                self._channels.failed(message.channel, error, trio.current_time())
                 self._cache.changed.unpark_all()
-            await trio.sleep(backoff_seconds(channel.failures, self._settings))
+            else:
+                break
+            await trio.sleep(backoff_seconds(message.channel.failures, self._settings))
+        self._check(message)
 
-    async def _record(self, stored: StoredMessage, packs: Sequence[FinishedPack]) -> None:
-        if [a.size_bytes for a in stored.attachments] != [pack.upload.size_bytes for pack in packs]:
-            raise CorruptDataError("Discord acknowledged other attachments than were sent")
-        sent = [
-            SentPack(
-                PackRecord(
-                    pack.pack,
-                    Location(stored.channel, stored.message, attachment.attachment),
-                    attachment.size_bytes,
-                    pack.slots,
-                ),
-                pack.chunks,
-            )
-            for pack, attachment in zip(packs, stored.attachments, strict=True)
-        ]
-        recorded = await self._ledger.record_packs(sent)
-        clean, still_dirty = frozenset(recorded.clean), frozenset(recorded.still_dirty)
-        for pack in packs:
-            for chunk in pack.chunks:
-                self._move_on(chunk.key, chunk.revision, clean=chunk.key in clean, still=chunk.key in still_dirty)
-
-    def _move_on(self, key: ChunkKey, revision: Revision, *, clean: bool, still: bool) -> None:
+    def _recorded(self, message: Outgoing, step: Recorded) -> None:
+        """In the step in which the ledger recorded these: cache and ledger never differ at a checkpoint."""
         chunks = self._cache.map
-        if not is_sending(chunks, key, revision):
-            return
-        unchanged = chunks.state(key) is ChunkState.SENDING
-        if clean != unchanged or not (clean or still):
-            # The ledger sees it differently. Dirty is the side on which nothing is lost: it is sent once more.
-            log.error("the record of inode %d, chunk %d, contradicts the cache; sending it again", key.inode, key.chunk)
-            with contextlib.suppress(FilesystemError):  # no room for the mark: the pack is recorded all the same
-                self._cache.rewritten(key)
-        elif unchanged:
-            chunks.move(key, ChunkEvent.RECORD)
-            self._cache.recorded(key)
-        else:
-            chunks.recorded_older(key)
+        for key in step.clean:
+            if self._is_as_recorded(message, key, ChunkState.SENDING):
+                chunks.move(key, ChunkEvent.RECORD)
+                self._cache.recorded(key)
+        for key in step.still_dirty:
+            if self._is_as_recorded(message, key, ChunkState.REWRITTEN):
+                chunks.recorded_older(key)
+
+    def _is_as_recorded(self, message: Outgoing, key: ChunkKey, state: ChunkState) -> bool:
+        revision = message.copies.get(key)
+        if revision is None or self._cache.map.state(key) is not state:
+            return False
+        if not is_sending(self._cache.map, key, revision):
+            return False
+        del message.copies[key]
+        return True
+
+    def _check(self, message: Outgoing) -> None:
+        """What is left was cut meanwhile. If not, the ledger sees it differently; dirty is the side on which nothing is
+        lost: it is sent once more."""
+        for key, revision in message.copies.items():
+            if is_sending(self._cache.map, key, revision):
+                log.error(
+                    "the record of inode %d, chunk %d, contradicts the cache; sending it again", key.inode, key.chunk
+                )
+                with contextlib.suppress(FilesystemError):  # no room for the mark: the pack is recorded all the same
+                    self._cache.rewritten(key)
+
+
+def _sent_packs(message: Outgoing, stored: StoredMessage) -> list[SentPack]:
+    return [
+        SentPack(
+            PackRecord(
+                pack.pack,
+                Location(stored.channel, stored.message, attachment.attachment),
+                attachment.size_bytes,
+                pack.slots,
+            ),
+            pack.chunks,
+        )
+        for pack, attachment in zip(message.packs, stored.attachments, strict=True)
+    ]

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.settings import ChunkStoreSettings
     from disfs.chunkstore.transport.base import Transport
+    from disfs.chunkstore.underway import SendsUnderway
     from disfs.values import ChannelId
 
 log = logging.getLogger(__name__)
@@ -120,8 +121,10 @@ class Writeback:
         channels: Sequence[ChannelId],
         settings: ChunkStoreSettings,
         message_text: str,
+        underway: SendsUnderway,
     ) -> None:
         self._transport = transport
+        self._underway = underway
         self._cache = cache
         self._settings = settings
         self._channels = DataChannels(channels, settings)
@@ -175,9 +178,7 @@ class Writeback:
         if self._paused or self.stopped:
             return 0.0  # there is no speed to fall in with
         soft, limit = self._settings.soft_mark_bytes, self._settings.dirty_bytes
-        return write_delay_seconds(
-            growth_bytes, self._cache.map.dirty_bytes, soft, limit, self._rate.bytes_per_second
-        )
+        return write_delay_seconds(growth_bytes, self._cache.map.dirty_bytes, soft, limit, self._rate.bytes_per_second)
 
     def statistics(self) -> WritebackStatistics:
         """Counters since the start, and what is wrong now."""
@@ -313,7 +314,7 @@ class Writeback:
             # Nothing is wrong with Discord: the cache cannot be read now, for want of a descriptor, say.
             if self._pack_failure is None:
                 log.warning("unsent data cannot be read now, trying again: %s", error)
-            self._packing.release(message)
+            await self._packing.give_back(message)
             message.packs.clear()
             self._pack_failures += 1
             self._pack_failure = str(error)
@@ -328,14 +329,18 @@ class Writeback:
         message.began_at = trio.current_time()
         self._rate.began(message.began_at)
         try:
-            if await self._sending.deliver(message):
+            with self._underway.sending():
+                delivered = await self._sending.deliver(message)
+        except DisfsError as error:
+            self._channels.failed(message.channel, error, trio.current_time())
+            await self._packing.give_back(message)
+        else:
+            if delivered:
                 sent_bytes = message.size_bytes
                 self._channels.succeeded(message.channel)
                 self._sent_bytes += sent_bytes
                 self._sent_packs += len(message.packs)
                 self._sent_messages += 1
-        except DisfsError as error:
-            self._channels.failed(message.channel, error, trio.current_time())
         finally:
             self._rate.ended(trio.current_time(), sent_bytes)
             self._finish(message)

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
-from support.chunk_worlds import ChunkWorld
 
 from disfs.chunkstore.packer import PackReader
 from disfs.chunkstore.settings import ChunkStoreSettings
+from support.chunk_worlds import ChunkWorld
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
