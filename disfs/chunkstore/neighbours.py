@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 SLOT_LIMIT = 256
 """How many slots one miss brings at most: each chunk is a file of the cache, and work of the main thread."""
 _FIRST_BYTES = 128 * 1024
-_NEAR_SLOTS = 16
+_NEAR_SLOTS = 8
 _SIGNS = 2
-"""How many misses in a row must lie near the last one."""
+"""How many misses in a row must be near a way that somebody goes."""
 _PACKS = 64
+_TRAILS = 4
 
 
 @dataclass(slots=True)
 class _Trail:
-    """What happened last in one pack."""
+    """Somebody's way through a pack."""
 
     inode: InodeNumber
     next_slot: int
@@ -45,27 +46,43 @@ class NeighbourPolicy:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._trails: OrderedDict[PackId, _Trail] = OrderedDict()
+        self._trails: OrderedDict[PackId, list[_Trail]] = OrderedDict()
+        """A few of each pack, the one that was used last first: copies may run at the same time."""
 
     def on_miss(self, inode: InodeNumber, pack: PackId, slot: int, slots: SlotTable) -> int:
         """How many of the slots behind `slot` to bring along."""
-        trail = self._trails.get(pack)
+        trail = self._find(pack, slot)
         if trail is None:
-            self._trails[pack] = _Trail(inode, slot + 1)
-            if len(self._trails) > _PACKS:
-                self._trails.popitem(last=False)
+            self._begin(pack, _Trail(inode, slot + 1))
             return 0
-        self._trails.move_to_end(pack)
-        if inode == trail.inode:
-            trail.next_slot = slot + 1
-            return 0
-        near = abs(slot - trail.next_slot) <= _NEAR_SLOTS
-        trail.inode = inode
-        trail.signs = trail.signs + 1 if near else 0
-        trail.window_bytes = 0 if trail.signs < _SIGNS else min(self._max_bytes, 2 * trail.window_bytes or _FIRST_BYTES)
-        count = _slots_within(trail.window_bytes, slot, slots)
+        if inode != trail.inode:
+            trail.inode = inode
+            trail.signs += 1
+            if trail.signs >= _SIGNS:
+                trail.window_bytes = min(self._max_bytes, max(_FIRST_BYTES, 2 * trail.window_bytes))
+        count = _slots_within(trail.window_bytes, slot, slots) if trail.signs >= _SIGNS else 0
         trail.next_slot = slot + 1 + count
         return count
+
+    def _find(self, pack: PackId, slot: int) -> _Trail | None:
+        trails = self._trails.get(pack, [])
+        for number, trail in enumerate(trails):
+            if abs(slot - trail.next_slot) <= _NEAR_SLOTS:
+                trails.insert(0, trails.pop(number))
+                self._trails.move_to_end(pack)
+                return trail
+        return None
+
+    def _begin(self, pack: PackId, trail: _Trail) -> None:
+        trails = self._trails.setdefault(pack, [])
+        self._trails.move_to_end(pack)
+        for other in trails:  # somebody jumps about: what looked like a way may have been chance
+            other.signs = 0
+            other.window_bytes //= 2
+        trails.insert(0, trail)
+        del trails[_TRAILS:]
+        if len(self._trails) > _PACKS:
+            self._trails.popitem(last=False)
 
 
 def _slots_within(window_bytes: int, slot: int, slots: SlotTable) -> int:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from disfs.chunkstore.codec import TAG_BYTES
 from disfs.chunkstore.fetch_queue import FetchStream
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 _SLACK_BYTES = 1024 * 1024
 _POSITIONS = 4
-_RUN_SHARE = 8
-"""A request brings this part of the window: several are under way while the first ones are used."""
+_RUNS = 2
+"""Into how many requests a window is divided, as long as that makes none too large: the next while one is used."""
 
 
 @dataclass(slots=True)
@@ -167,7 +168,9 @@ class Readahead:
             self._fetcher.cancel(self.stream)
         window_bytes = self._policy.window_bytes
         self._budget.note(self, active=window_bytes > 0)
-        self.stream.run_bytes = max(self._chunk_bytes, window_bytes // _RUN_SHARE) if window_bytes else 0
+        # In sealed chunks, each a little longer than a chunk.
+        run_chunks = -(-window_bytes // (_RUNS * self._chunk_bytes))
+        self.stream.run_bytes = run_chunks * (self._chunk_bytes + TAG_BYTES)
         return advice
 
     @property
