@@ -8,8 +8,9 @@ import pytest
 from transport.contract import AdminContract, TransportContract, World
 from transport.worlds import bare_world, world_of
 
+from disfs.chunkstore.transport.buckets import Pace
 from disfs.chunkstore.transport.faults import FaultyTransport
-from disfs.chunkstore.transport.limits import LimitedTransport, Limits, Pace
+from disfs.chunkstore.transport.limits import LimitedTransport, Limits
 from disfs.chunkstore.transport.memory import MemoryTransport
 from disfs.chunkstore.transport.retry import Retries, RetryingTransport
 from disfs.chunkstore.transport.stack import open_connection
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.transport.base import Transport
 
-FAST = Limits(Pace(1000, 1), Pace(1000, 1), Pace(1000, 1), Pace(1000, 1))
+FAST = Limits(Pace(1000, 1), Pace(1000, 1))
 
 
 def memory_world(memory: MemoryTransport, transport: Transport) -> World:

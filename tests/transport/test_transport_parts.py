@@ -102,13 +102,19 @@ def signed(ex: float) -> str:
     return f"https://cdn/attachments/1/2/a.bin?ex={int(ex):x}&is=1&hm=ff&"
 
 
+def url_in(cache: UrlCache, n: int) -> str | None:
+    """The URL that may be used for an attachment."""
+    known = cache.usable(AttachmentId(n))
+    return known.url if known else None
+
+
 def test_url_is_used_until_shortly_before_its_end() -> None:
     """A URL is good until its `ex` minus the margin, read from the URL itself."""
     now = 1000.0
-    cache = UrlCache(margin_seconds=300, now=lambda: now)
-    cache.remember(AttachmentId(1), signed(2000))
+    cache = UrlCache(margin_seconds=300, now=lambda: now, monotonic=lambda: now)
+    cache.remember(AttachmentId(1), signed(2000), 10)
     now = 1699
-    assert signed(2000) == cache.usable(AttachmentId(1))
+    assert signed(2000) == url_in(cache, 1)
     now = 1700
     assert cache.usable(AttachmentId(1)) is None
 
@@ -116,9 +122,9 @@ def test_url_is_used_until_shortly_before_its_end() -> None:
 def test_new_url_is_used_whatever_it_says() -> None:
     """A URL that was got just now is used even if it has ended by our clock, for there is no better one."""
     now = 5000.0
-    cache = UrlCache(now=lambda: now)
-    cache.remember(AttachmentId(1), signed(2000))
-    assert signed(2000) == cache.usable(AttachmentId(1))
+    cache = UrlCache(now=lambda: now, monotonic=lambda: now)
+    cache.remember(AttachmentId(1), signed(2000), 10)
+    assert signed(2000) == url_in(cache, 1)
     now += GRACE_SECONDS
     assert cache.usable(AttachmentId(1)) is None
 
@@ -127,9 +133,9 @@ def test_url_cache_is_bounded() -> None:
     """The URL that was not used for longest goes first."""
     cache = UrlCache(limit=2)
     for n in (1, 2):
-        cache.remember(AttachmentId(n), f"u{n}")
-    assert "u1" == cache.usable(AttachmentId(1))
-    cache.remember(AttachmentId(3), "u3")
+        cache.remember(AttachmentId(n), f"u{n}", 10)
+    assert "u1" == url_in(cache, 1)
+    cache.remember(AttachmentId(3), "u3", 10)
     assert [True, False, True] == [cache.usable(AttachmentId(n)) is not None for n in (1, 2, 3)]
 
 
@@ -251,17 +257,19 @@ def test_api_path_is_added(given: str, wanted: str) -> None:
     assert wanted == with_api_path(given)
 
 
-async def download(reply: Callable[[web.Request], Awaitable[web.StreamResponse]], start: int, length: int) -> bytes:
+async def download(
+    reply: Callable[[web.Request], Awaitable[web.StreamResponse]], start: int, length: int, size_bytes: int = 10
+) -> bytes:
     """Fetch from a CDN that answers in its own way."""
     application = web.Application()
     application.router.add_get("/a", reply)
     runner = web.AppRunner(application)
     await runner.setup()
-    cdn = CdnClient(lambda: None)
+    cdn = CdnClient(lambda: None, lambda: None)
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        return await cdn.fetch(f"http://127.0.0.1:{runner.addresses[0][1]}/a?hm=%2Bx%2F", start, length)
+        return await cdn.fetch(f"http://127.0.0.1:{runner.addresses[0][1]}/a?hm=%2Bx%2F", start, length, size_bytes)
     finally:
         await cdn.close()
         await runner.cleanup()
@@ -288,9 +296,17 @@ def test_download_sends_no_token_and_the_url_as_it_is() -> None:
         (206, {"Content-Range": "bytes 0-2/10"}, b"012", TransientStorageError),
         (206, {"Content-Range": "bytes 3-5/10"}, b"34", TransientStorageError),
         (206, {"Content-Range": "bytes 3-5/10"}, b"3456", TransientStorageError),
-        (206, {"Content-Range": "bytes 3-4/5"}, b"34", CorruptDataError),
+        (206, {"Content-Range": "bytes 3-5/11"}, b"345", TransientStorageError),
         (206, {"Content-Range": "bytes 3-5/10", "Content-Encoding": "gzip"}, b"345", TransientStorageError),
-        (200, {}, b"01234", CorruptDataError),
+        (200, {}, b"01234", TransientStorageError),
+        (200, {}, b"0123456789ab", TransientStorageError),
+        (200, {"Content-Type": "text/html"}, b"<h1>oops!\n", TransientStorageError),
+        (
+            206,
+            {"Content-Type": "text/html; charset=utf-8", "Content-Range": "bytes 3-5/10"},
+            b"345",
+            TransientStorageError,
+        ),
         (416, {}, b"", CorruptDataError),
         (403, {}, b"error", TransientStorageError),
         (418, {}, b"error", PermanentStorageError),
@@ -322,6 +338,6 @@ def test_whole_answer_without_a_length() -> None:
             await response.write(piece)
         return response
 
-    assert b"345" == asyncio.run(download(reply, 3, 3))
+    assert b"345" == asyncio.run(download(reply, 3, 3, size_bytes=8))
     with pytest.raises(TransientStorageError):
-        asyncio.run(download(reply, 6, 3))
+        asyncio.run(download(reply, 6, 3, size_bytes=9))

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from transport.contract import location, new_nonce, send
-from transport.worlds import bare_world, make_bridge, world_of
+from transport.worlds import bare_world, make_bridge, unlimited, world_of
 
 from disfs.chunkstore.transport import rest
 from disfs.chunkstore.transport.base import Upload
-from disfs.chunkstore.transport.discord import DiscordAdmin, DiscordTransport
-from disfs.chunkstore.transport.limits import Limits, Pace
+from disfs.chunkstore.transport.buckets import Pace
+from disfs.chunkstore.transport.discord import DiscordAdmin
+from disfs.chunkstore.transport.limits import Limits
 from disfs.chunkstore.transport.retry import Retries, RetryPolicy
 from disfs.chunkstore.transport.stack import open_connection
 from disfs.errors import (
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from transport.contract import World
 
 QUICK = RetryPolicy(attempts=5, first_delay_seconds=0.01)
-FAST = Limits(Pace(1000, 1), Pace(1000, 1), Pace(1000, 1), Pace(1000, 1))
+FAST = Limits(Pace(1000, 1), Pace(1000, 1))
 AN_ANSWER_SECONDS = 2.0
 """More than any answer takes here, less than any of discord.py's waits and sleeps that matter."""
 
@@ -115,23 +116,34 @@ async def test_silent_server_times_out(bare: World, emulator: Emulator, monkeypa
     async with make_bridge(emulator) as bridge:
         emulator.fault(kind="stall", route="create_message", when="after", seconds=30)
         with pytest.raises(TransientStorageError) as caught:
-            await DiscordTransport(bridge).send(bare.channel, [Upload("a.bin", (b"x",))], nonce=new_nonce())
+            await unlimited(bridge).send(bare.channel, [Upload("a.bin", (b"x",))], nonce=new_nonce())
     assert caught.value.maybe_done
 
 
-async def test_429_is_waited_for_and_counted(bare: World, emulator: Emulator) -> None:
-    """A 429 of Discord's own is waited for inside, and shows in the statistics."""
-    emulator.fault(kind="rate_limit", route="list_messages", retry_after=0.1, count=2)
-    assert [] == await bare.transport.list_messages(bare.channel)
-    assert 2 == bare.transport.statistics().rate_limited
+@pytest.mark.parametrize("scope", ["user", "shared", "global"])
+async def test_429_is_waited_for_and_counted(stacked: World, emulator: Emulator, scope: str) -> None:
+    """A 429 is waited for as long as it asks, and shows in the statistics by its scope."""
+    emulator.fault(kind="rate_limit", route="list_messages", retry_after=0.1, count=2, scope=scope)
+    assert [] == await stacked.transport.list_messages(stacked.channel)
+    statistics = stacked.transport.statistics()
+    assert (2, 2) == (statistics.rate_limited, getattr(statistics, f"rate_limited_{scope}"))
 
 
-async def test_long_429_is_not_waited_for(bare: World, emulator: Emulator) -> None:
-    """A 429 that asks for more than a minute is raised with what it asks for."""
-    emulator.fault(kind="rate_limit", route="list_messages", retry_after=300)
+async def test_429_is_raised_with_what_it_asks_for(bare: World, emulator: Emulator) -> None:
+    """A 429 comes at once as an error that says how long to wait: the pacer has to know, and nothing is held."""
+    emulator.fault(kind="rate_limit", route="create_message", retry_after=300)
+    began = time.monotonic()
     with pytest.raises(TransientStorageError) as caught:
-        await bare.transport.list_messages(bare.channel)
-    assert 300 == caught.value.retry_after_seconds
+        await send(bare, b"x")
+    assert (300, False) == (caught.value.retry_after_seconds, caught.value.maybe_done)
+    assert time.monotonic() - began < AN_ANSWER_SECONDS
+
+
+async def test_429_of_a_guild_request_is_waited_for(bare: World, emulator: Emulator) -> None:
+    """Requests about guilds, which no pacer sees, are repeated after a 429 by themselves."""
+    emulator.fault(kind="rate_limit", route="get_guild", retry_after=0.1)
+    assert bare.guild == (await bare.admin.guild(bare.guild)).guild
+    assert 1 == bare.transport.statistics().rate_limited
 
 
 async def test_cloudflare_block(bare: World, emulator: Emulator) -> None:
@@ -253,7 +265,7 @@ async def test_unknown_urls_are_found_by_listing(emulator: Emulator, bare: World
     """A connection that has never seen a message finds its attachment by location."""
     message = await send(bare, b"0123456789")
     async with make_bridge(emulator) as bridge:
-        assert b"345" == await DiscordTransport(bridge).fetch(location(message), 3, 3)
+        assert b"345" == await unlimited(bridge).fetch(location(message), 3, 3)
 
 
 async def test_vanished_attachment_is_not_found(bare: World, emulator: Emulator) -> None:
@@ -270,7 +282,7 @@ async def test_late_listing_is_not_the_end(bare: World, emulator: Emulator) -> N
     message = await send(bare, b"x")
     emulator.fault(kind="stale", route="list_messages", seconds=3600)
     async with make_bridge(emulator) as bridge:
-        assert b"x" == await DiscordTransport(bridge).fetch(location(message), 0, 1)
+        assert b"x" == await unlimited(bridge).fetch(location(message), 0, 1)
 
 
 async def test_nonce_of_a_deleted_message(bare: World, stacked: World) -> None:

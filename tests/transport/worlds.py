@@ -10,6 +10,8 @@ from transport.contract import World
 
 from disfs.chunkstore.transport.bridge import Bridge
 from disfs.chunkstore.transport.discord import DiscordAdmin, DiscordTransport
+from disfs.chunkstore.transport.one_by_one import OneByOneTransport
+from disfs.chunkstore.transport.refresh import RefreshingTransport
 from disfs.chunkstore.transport.service import open_service
 from disfs.chunkstore.transport.urls import UrlCache
 from disfs.values import GuildId
@@ -66,8 +68,13 @@ def make_bridge(emulator: Emulator, *, token: str | None = None, api_url: str | 
     return Bridge(opened)
 
 
+def unlimited(bridge: Bridge) -> Transport:
+    """The Discord transport with what makes it one, and with neither limits nor retries."""
+    return OneByOneTransport(RefreshingTransport(DiscordTransport(bridge)))
+
+
 @asynccontextmanager
 async def bare_world(emulator: Emulator) -> AsyncIterator[World]:
-    """The Discord transport without wrappers."""
+    """A connection without limits and retries."""
     async with make_bridge(emulator) as bridge:
-        yield await world_of(emulator, DiscordTransport(bridge), DiscordAdmin(bridge))
+        yield await world_of(emulator, unlimited(bridge), DiscordAdmin(bridge))

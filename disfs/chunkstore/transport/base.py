@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from disfs.errors import PermanentStorageError, TransientStorageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -93,6 +95,20 @@ class StoredMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class BucketView:
+    """One of Discord's rate limit buckets as it is known now."""
+
+    channel: ChannelId
+    route: str
+    limit: int | None
+    """How many requests it takes, as announced."""
+    remaining: int
+    """How many of these may start now."""
+    wait_seconds: float
+    """How long the next one would wait."""
+
+
+@dataclass(frozen=True, slots=True)
 class TransportStatistics:
     """Counters since the start, for `disfs status`. A wrapper adds its own to those of what it wraps."""
 
@@ -102,9 +118,26 @@ class TransportStatistics:
     deletes: int = 0
     retries: int = 0
     rate_limited: int = 0
-    """Answers with status 429."""
+    """Answers with status 429, those of the CDN included."""
+    rate_limited_user: int = 0
+    """Of these, how many were about the bucket of one of our channels."""
+    rate_limited_shared: int = 0
+    """How many were about a limit that other bots use up too."""
+    rate_limited_global: int = 0
+    """How many were about everything that this bot or this address asks for."""
+    limit_wait_seconds: float = 0.0
+    """How long requests have waited for Discord's limits before they began, all together."""
+    refreshes: int = 0
+    """Listings made to renew download addresses; they are among `lists`."""
+    whole_downloads: int = 0
+    """Answers that brought a whole attachment although a part was asked for."""
     sent_bytes: int = 0
     fetched_bytes: int = 0
+    up_limit_bytes_per_second: float | None = None
+    """The bandwidth limit of uploads; None without one."""
+    down_limit_bytes_per_second: float | None = None
+    """That of downloads."""
+    buckets: tuple[BucketView, ...] = ()
     trouble: str | None = None
     """Why requests are being tried again at this moment; None when all is well."""
 
@@ -178,6 +211,43 @@ class Transport(Protocol):
 
     def statistics(self) -> TransportStatistics:
         """Counters since the start."""
+        ...
+
+
+class UrlMissingError(TransientStorageError):
+    """The address of an attachment is not known (any more); listing its message brings a new one.
+
+    `was_tried`: one was known, and it led nowhere.
+    """
+
+    def __init__(self, message: str, *, was_tried: bool) -> None:
+        super().__init__(message)
+        self.was_tried = was_tried
+
+
+class BulkRefusedError(PermanentStorageError):
+    """Discord does not delete these messages in one request; one by one it may.
+
+    `lacks_permission`: it will not do so for any messages of that channel.
+    """
+
+    def __init__(self, message: str, *, lacks_permission: bool) -> None:
+        super().__init__(message)
+        self.lacks_permission = lacks_permission
+
+
+class MessageSource(Transport, Protocol):
+    """What lies below the wrappers: a Transport that makes one request for each call, and leaves it at that.
+
+    So it does two things less than a Transport: `fetch` raises `UrlMissingError` when it knows no address of the
+    attachment, or when the one it knew led nowhere; and `delete` of several messages may raise `BulkRefusedError`.
+    Any call that returns messages makes the addresses of their attachments known.
+    """
+
+    async def get_message(
+        self, channel: ChannelId, message: MessageId, *, urgency: Urgency = Urgency.READER
+    ) -> StoredMessage:
+        """Return one message; `NotFoundError` when it or its channel is gone. Sees what a listing does not yet show."""
         ...
 
 

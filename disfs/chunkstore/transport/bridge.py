@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import outcome
 import trio
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Publish: TypeAlias = Callable[[object], None]
 OpenService: TypeAlias = Callable[[Publish], AbstractAsyncContextManager[object]]
 
@@ -71,7 +72,8 @@ class Bridge:
 
     def __init__(self, open_service: OpenService) -> None:
         self.published: object = None
-        """The last value that the service published, None before the first."""
+        """The last value that the service published for no listener, None before the first."""
+        self._listeners: dict[type[Any], Callable[[Any], None]] = {}
         self._open_service = open_service
         self._trio = trio.lowlevel.current_trio_token()
         self._numbers = itertools.count(1)
@@ -109,6 +111,14 @@ class Bridge:
         # Telling of its end is the last thing that the thread does: this does not wait.
         self._thread.join()
 
+    def listen(self, kind: type[T], listener: Callable[[T], None]) -> None:
+        """Give each published value of just this type to `listener`, in the trio thread, as soon as it comes.
+
+        In order: what a method published before it returned is heard before its caller goes on. A listener must
+        not raise.
+        """
+        self._listeners[kind] = listener
+
     async def call(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Await `method` of the service over there; return its result or raise its error.
 
@@ -132,6 +142,13 @@ class Bridge:
         # An error that is raised here keeps this frame, and the frame must not keep the caller's buffers.
         del arguments, options
         return await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def tell(self, method: str, *arguments: Any) -> None:
+        """Run `method` of the service over there, without waiting and without hearing what became of it.
+
+        For a method that cannot fail. What was told before a call has begun by the time that this call begins.
+        """
+        self._post(self._begin, Call(next(self._numbers), method, arguments, {}))
 
     def _deliver(self, reply: Reply) -> None:
         waiter = self._waiters.pop(reply.number, None)
@@ -169,7 +186,11 @@ class Bridge:
         return True
 
     def _note(self, value: object) -> None:
-        self.published = value
+        listener = self._listeners.get(type(value))
+        if listener is not None:
+            listener(value)
+        else:
+            self.published = value
 
     # In the asyncio thread.
 

@@ -54,10 +54,10 @@ def message_of(raw: Any) -> StoredMessage:
         )
 
 
-def urls_of(raw: Any) -> list[tuple[AttachmentId, str]]:
-    """The download addresses in a message object."""
+def urls_of(raw: Any) -> list[tuple[AttachmentId, str, int]]:
+    """The download addresses in a message object, with the attachments' sizes in bytes."""
     with _understood("a message"):
-        return [(AttachmentId(int(a["id"])), str(a["url"])) for a in raw["attachments"]]
+        return [(AttachmentId(int(a["id"])), str(a["url"]), int(a["size"])) for a in raw["attachments"]]
 
 
 def guild_of(raw: Any) -> Guild:

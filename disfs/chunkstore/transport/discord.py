@@ -1,4 +1,4 @@
-"""Transport and GuildAdmin on a real Discord: the trio side, which passes values over the bridge.
+"""MessageSource and GuildAdmin on a real Discord: the trio side, which passes values over the bridge.
 
 What happens on the other side is `service.py`. Statistics come from there whenever they change.
 """
@@ -30,10 +30,12 @@ log = logging.getLogger(__name__)
 
 
 class DiscordTransport:
-    """A Transport whose service lives behind `bridge`."""
+    """A MessageSource whose service lives behind `bridge`."""
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
+        self._statistics = TransportStatistics()
+        bridge.listen(TransportStatistics, self._note_statistics)
 
     async def send(
         self,
@@ -77,6 +79,15 @@ class DiscordTransport:
         log.debug("listed %d messages of channel %d", len(messages), channel)
         return messages
 
+    async def get_message(
+        self, channel: ChannelId, message: MessageId, *, urgency: Urgency = Urgency.READER
+    ) -> StoredMessage:
+        """See `MessageSource.get_message`."""
+        stored = await self._bridge.call("get_message", channel, message)
+        assert isinstance(stored, StoredMessage)
+        log.debug("got message %d of channel %d", message, channel)
+        return stored
+
     async def delete(
         self, channel: ChannelId, messages: Sequence[MessageId], *, urgency: Urgency = Urgency.SWEEP
     ) -> None:
@@ -87,13 +98,15 @@ class DiscordTransport:
             log.debug("deleted %d messages of channel %d", len(messages), channel)
 
     def send_delay_seconds(self, channel: ChannelId) -> float:
-        """See `Transport.send_delay_seconds`."""
+        """Nothing is known here; see `limits.py`."""
         return 0.0
 
     def statistics(self) -> TransportStatistics:
         """See `Transport.statistics`."""
-        published = self._bridge.published
-        return published if isinstance(published, TransportStatistics) else TransportStatistics()
+        return self._statistics
+
+    def _note_statistics(self, statistics: TransportStatistics) -> None:
+        self._statistics = statistics
 
 
 class DiscordAdmin:

@@ -19,10 +19,10 @@ from disfs.chunkstore.transport.base import Urgency
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from disfs.chunkstore.transport.base import StoredMessage, Transport, TransportStatistics, Upload
+    from disfs.chunkstore.transport.base import MessageSource, StoredMessage, TransportStatistics, Upload
     from disfs.values import ChannelId, Location, MessageId
 
-Method: TypeAlias = Literal["send", "fetch", "list_messages", "delete"]
+Method: TypeAlias = Literal["send", "fetch", "list_messages", "get_message", "delete"]
 T = TypeVar("T")
 
 
@@ -45,7 +45,7 @@ class Fault:
 class FaultyTransport:
     """Passes every call on to `inner`, except as planned."""
 
-    def __init__(self, inner: Transport) -> None:
+    def __init__(self, inner: MessageSource) -> None:
         self._inner = inner
         self._plans: dict[tuple[str, int], Fault] = {}
         self.calls: Counter[str] = Counter()
@@ -89,6 +89,12 @@ class FaultyTransport:
             "list_messages",
             lambda: self._inner.list_messages(channel, before=before, after=after, around=around, urgency=urgency),
         )
+
+    async def get_message(
+        self, channel: ChannelId, message: MessageId, *, urgency: Urgency = Urgency.READER
+    ) -> StoredMessage:
+        """See `MessageSource.get_message`."""
+        return await self._call("get_message", lambda: self._inner.get_message(channel, message, urgency=urgency))
 
     async def delete(
         self, channel: ChannelId, messages: Sequence[MessageId], *, urgency: Urgency = Urgency.SWEEP

@@ -131,6 +131,17 @@ class MemoryTransport:
             ids = [i for i in ids if i < before]
         return [self._channels[channel][i] for i in reversed(ids[-LIST_LIMIT:])]
 
+    async def get_message(
+        self, channel: ChannelId, message: MessageId, *, urgency: Urgency = Urgency.READER
+    ) -> StoredMessage:
+        """See `MessageSource.get_message`."""
+        await trio.lowlevel.checkpoint()
+        self._count(lists=1)
+        try:
+            return self._messages(channel)[message]
+        except KeyError:
+            raise NotFoundError("no such message") from None
+
     async def delete(
         self, channel: ChannelId, messages: Sequence[MessageId], *, urgency: Urgency = Urgency.SWEEP
     ) -> None:

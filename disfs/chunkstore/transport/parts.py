@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
     from disfs.chunkstore.transport.base import Buffer
+    from disfs.chunkstore.transport.throttle import Throttle
 
 PIECE_BYTES = 64 * 1024
 """How much is given to the socket at once; more would stall the loop, less would cost calls."""
@@ -28,8 +29,10 @@ PIECE_BYTES = 64 * 1024
 class PartsReader(io.RawIOBase):
     """The parts one after another, as a seekable file; after `release` it holds nothing and reading is an error."""
 
-    def __init__(self, parts: Sequence[Buffer]) -> None:
+    def __init__(self, parts: Sequence[Buffer], throttle: Throttle | None = None) -> None:
         super().__init__()
+        self.throttle = throttle
+        """What whoever sends this has to keep to."""
         self._parts = tuple(memoryview(part).cast("B").toreadonly() for part in parts)
         self._position = 0
         self._size_bytes = sum(len(part) for part in self._parts)
@@ -74,9 +77,9 @@ class PartsReader(io.RawIOBase):
         return b"".join(pieces)
 
     def pieces(self) -> Iterator[memoryview]:
-        """Views of everything from here to the end, none longer than PIECE_BYTES."""
+        """Views of everything from here to the end, none longer than PIECE_BYTES nor than the limit would have it."""
         while self._position < self._size_bytes:
-            piece = self._next(PIECE_BYTES)
+            piece = self._next(self.throttle.piece_bytes(PIECE_BYTES) if self.throttle else PIECE_BYTES)
             self._position += len(piece)
             yield piece
 
@@ -117,6 +120,9 @@ class PartsPayload(aiohttp.Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Send everything from the start."""
         self._value.seek(0)
+        throttle = self._value.throttle
         for piece in self._value.pieces():
+            if throttle is not None:
+                await throttle.take(len(piece))
             async with asyncio.timeout(self.STALL_SECONDS):
                 await writer.write(piece)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from disfs.chunkstore.transport.base import LIST_LIMIT, Urgency
+from disfs.chunkstore.transport.forwarding import ForwardingTransport
 from disfs.errors import NotFoundError, TransientStorageError
 
 if TYPE_CHECKING:
@@ -37,13 +38,18 @@ SEARCH_PAGES = 20
 before. Our own sends make about one message a second and channel, and none at all while there is no connection."""
 
 
+ASKED_SECONDS = 60.0
+"""How much of the time that Discord asked to wait does not count against a policy's bound in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often and how long to try; None means without end."""
 
     attempts: int | None = None
     total_seconds: float | None = None
-    """No new attempt begins later than this after the first one."""
+    """No new attempt begins later than this after the first one, waits that Discord asked for not counted (up to
+    ASKED_SECONDS)."""
     first_delay_seconds: float = 0.5
     longest_delay_seconds: float = 60.0
 
@@ -72,20 +78,25 @@ class _Attempts:
     random: Callable[[], float]
     began: float
     failures: int = 0
+    asked_seconds: float = 0.0
+    """How long Discord itself has asked to wait, as far as that is not counted against the policy's time."""
 
     def next_wait(self, error: TransientStorageError) -> float:
         """How long to wait before the next attempt; raises `error` when there shall be none."""
         self.failures += 1
         if self.policy.attempts is not None and self.failures >= self.policy.attempts:
             raise error
-        wait = max(self.policy.delay(self.failures, self.random()), error.retry_after_seconds or 0.0)
-        spent = trio.current_time() - self.began
+        asked = error.retry_after_seconds or 0.0
+        wait = max(self.policy.delay(self.failures, self.random()), asked)
+        # A rate limit passes at a time that is known: waiting for that is no sign that it never will.
+        self.asked_seconds = min(ASKED_SECONDS, self.asked_seconds + asked)
+        spent = trio.current_time() - self.began - self.asked_seconds
         if self.policy.total_seconds is not None and spent + wait > self.policy.total_seconds:
             raise error
         return wait
 
 
-class RetryingTransport:
+class RetryingTransport(ForwardingTransport):
     """Passes every call on to `inner`, again and again as far as the policies go."""
 
     def __init__(
@@ -95,7 +106,7 @@ class RetryingTransport:
         *,
         random: Callable[[], float] = random_module.random,
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._retries = retries
         self._random = random
         self._retry_count = 0
@@ -113,7 +124,8 @@ class RetryingTransport:
         urgency: Urgency = Urgency.WRITEBACK,
     ) -> StoredMessage:
         """See `Transport.send`. Returns one message and leaves exactly one, whatever got lost on the way."""
-        sending = _Sending(self._inner, channel, tuple(uploads), nonce, content, self._retries.nonce_window_seconds)
+        message = _Message(channel, tuple(uploads), content, urgency)
+        sending = _Sending(self._inner, message, nonce, self._retries.nonce_window_seconds)
         sending.floor = self._newest.get(channel)
         stored = await self._repeat("send", self._retries.sends, sending.attempt)
         self._newest[channel] = max(stored.message, self._newest.get(channel, stored.message))
@@ -149,10 +161,6 @@ class RetryingTransport:
             "delete", self._retries.others, lambda: self._inner.delete(channel, messages, urgency=urgency)
         )
 
-    def send_delay_seconds(self, channel: ChannelId) -> float:
-        """See `Transport.send_delay_seconds`."""
-        return self._inner.send_delay_seconds(channel)
-
     def statistics(self) -> TransportStatistics:
         """See `Transport.statistics`."""
         inner = self._inner.statistics()
@@ -179,22 +187,22 @@ class RetryingTransport:
             self._troubles.pop(id(attempts), None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """What is to be sent."""
+
+    channel: ChannelId
+    uploads: tuple[Upload, ...]
+    content: str
+    urgency: Urgency
+
+
 class _Sending:
     """One message on its way: knows which nonce is in use and since when its fate may be unknown."""
 
-    def __init__(
-        self,
-        inner: Transport,
-        channel: ChannelId,
-        uploads: tuple[Upload, ...],
-        nonce: str,
-        content: str,
-        nonce_window_seconds: float,
-    ) -> None:
+    def __init__(self, inner: Transport, message: _Message, nonce: str, nonce_window_seconds: float) -> None:
         self._inner = inner
-        self._channel = channel
-        self._uploads = uploads
-        self._content = content
+        self._message = message
         self._window_seconds = nonce_window_seconds
         self._first_nonce = self._nonce = nonce
         self._epoch = 0
@@ -220,11 +228,17 @@ class _Sending:
 
     async def _send(self) -> StoredMessage:
         try:
-            return await self._inner.send(self._channel, self._uploads, nonce=self._nonce, content=self._content)
+            return await self._send_once()
         except NotFoundError:
             # The channel is gone, or what this nonce made was deleted. With a new nonce only the former can be.
             self._renew_nonce()
-            return await self._inner.send(self._channel, self._uploads, nonce=self._nonce, content=self._content)
+            return await self._send_once()
+
+    async def _send_once(self) -> StoredMessage:
+        one = self._message
+        return await self._inner.send(
+            one.channel, one.uploads, nonce=self._nonce, content=one.content, urgency=one.urgency
+        )
 
     def _renew_nonce(self) -> None:
         """Derived, not random: a test can foresee it, and it still is as unique as the first one."""
@@ -234,10 +248,10 @@ class _Sending:
 
     async def _search(self) -> StoredMessage | None:
         """Our message, if an attempt whose answer was lost made it after all; newest messages first."""
-        wanted = {(upload.name, upload.size_bytes) for upload in self._uploads}
+        wanted = {(upload.name, upload.size_bytes) for upload in self._message.uploads}
         before: MessageId | None = None
         for _ in range(SEARCH_PAGES) if self.floor is None else itertools.count():
-            page = await self._inner.list_messages(self._channel, before=before)
+            page = await self._inner.list_messages(self._message.channel, before=before, urgency=self._message.urgency)
             for message in page:
                 if self.floor is not None and message.message <= self.floor:
                     return None
@@ -252,4 +266,4 @@ class _Sending:
     def _in_order(self, message: StoredMessage) -> StoredMessage:
         """The message with its attachments in the order of the uploads; names in one message differ."""
         by_name = {a.name: a for a in message.attachments}
-        return replace(message, attachments=tuple(by_name[upload.name] for upload in self._uploads))
+        return replace(message, attachments=tuple(by_name[upload.name] for upload in self._message.uploads))

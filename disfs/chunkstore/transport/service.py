@@ -1,5 +1,8 @@
 """The asyncio side of the Discord transport: what the bridge calls.
 
+Each call about messages makes one request, and what its answer says about rate limits is published before it returns:
+waiting, repeating and looking for lost URLs are the business of the wrappers on the other side.
+
 Logs in when it is first needed, so that a volume mounts while Discord cannot be reached; one attempt serves all who
 wait, and a failed one is repeated by the next call. Every public method raises errors of ours alone.
 """
@@ -8,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,23 +20,25 @@ from discord.http import handle_message_parameters
 from discord.utils import MISSING
 
 from disfs.chunkstore.transport.answers import MISSING_ACCESS, TOO_OLD_FOR_BULK_DELETE, RefusedError
-from disfs.chunkstore.transport.base import LIST_LIMIT, TransportStatistics
+from disfs.chunkstore.transport.base import LIST_LIMIT, BulkRefusedError, TransportStatistics, UrlMissingError
 from disfs.chunkstore.transport.cdn import CdnClient
 from disfs.chunkstore.transport.decode import account_of, channel_of, guild_of, list_of, message_of, urls_of
 from disfs.chunkstore.transport.parts import PartsReader
 from disfs.chunkstore.transport.rest import RestClient
+from disfs.chunkstore.transport.throttle import Throttle
+from disfs.chunkstore.transport.urls import UrlEnding
 from disfs.errors import CorruptDataError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
+    from disfs.chunkstore.transport.answers import Answer
     from disfs.chunkstore.transport.base import Account, ChannelInfo, Guild, StoredMessage, Upload
     from disfs.chunkstore.transport.bridge import Publish
     from disfs.chunkstore.transport.urls import UrlCache
     from disfs.values import ChannelId, GuildId, Location, MessageId
 
 _GUILD_PAGE = 200
-_REMEMBERED_CHANNELS = 1000
 
 
 class DiscordService:
@@ -46,12 +50,11 @@ class DiscordService:
         self._urls = urls
         self._publish = publish
         self._statistics = TransportStatistics()
-        self._cdn = CdnClient(self._count_rate_limited)
+        self._cdn = CdnClient(self._count_rate_limited, self._count_whole)
+        self._up = Throttle()
         self._rest: RestClient | None = None
         self._login: asyncio.Task[RestClient] | None = None
         self._account: Account | None = None
-        self._refreshing: OrderedDict[ChannelId, asyncio.Lock] = OrderedDict()
-        self._no_bulk: set[ChannelId] = set()
 
     def __repr__(self) -> str:
         return f"<DiscordService at {self._api_url}>"  # never the token
@@ -69,7 +72,7 @@ class DiscordService:
 
     async def send(self, channel: ChannelId, uploads: Sequence[Upload], *, nonce: str, content: str) -> StoredMessage:
         """See `Transport.send`."""
-        readers = [PartsReader(upload.parts) for upload in uploads]
+        readers = [PartsReader(upload.parts, self._up) for upload in uploads]
         try:
             with _translated():
                 rest = await self._client()
@@ -102,93 +105,62 @@ class DiscordService:
             raw = await rest.logs_from(channel, LIST_LIMIT, before=before, after=after, around=around)
         return sorted((self._noted(one) for one in list_of(raw)), key=lambda message: message.message, reverse=True)
 
-    async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
-        """See `Transport.delete`."""
-        wanted = list(dict.fromkeys(messages))
+    async def get_message(self, channel: ChannelId, message: MessageId) -> StoredMessage:
+        """See `MessageSource.get_message`."""
         with _translated():
             rest = await self._client()
-            if len(wanted) > 1 and channel not in self._no_bulk and await self._delete_in_bulk(rest, channel, wanted):
-                return
-            for message in wanted:
-                await self._delete_one(rest, channel, message)
+            self._count(lists=1)
+            return self._noted(await rest.get_message(channel, message))
 
-    async def _delete_in_bulk(self, rest: RestClient, channel: ChannelId, messages: list[MessageId]) -> bool:
-        """Whether Discord took them in one request; it does not for old ones, and not without Manage Messages."""
-        self._count(deletes=1)
-        try:
-            await rest.delete_messages(channel, [*messages])
-        except RefusedError as error:
-            if error.answer.status == 404:
-                return True
-            if error.answer.status == 403:
-                # Deleting its own messages one by one needs no permission; and too many 403 get a bot blocked.
-                self._no_bulk.add(channel)
-                return False
-            if error.answer.code == TOO_OLD_FOR_BULK_DELETE:
-                return False
-            raise
-        return True
-
-    async def _delete_one(self, rest: RestClient, channel: ChannelId, message: MessageId) -> None:
-        self._count(deletes=1)
-        try:
-            await rest.delete_message(channel, message)
-        except RefusedError as error:
-            # A repeat whose first answer was lost also ends here: aiohttp repeats a DELETE by itself.
-            if error.answer.status != 404:
+    async def delete(self, channel: ChannelId, messages: Sequence[MessageId]) -> None:
+        """See `MessageSource.delete`."""
+        with _translated():
+            rest = await self._client()
+            self._count(deletes=1)
+            try:
+                if len(messages) > 1:
+                    await rest.delete_messages(channel, [*messages])
+                else:
+                    await rest.delete_message(channel, messages[0])
+            except RefusedError as error:
+                # A repeat whose first answer was lost also ends here: aiohttp repeats a DELETE by itself.
+                if error.answer.status == 404:
+                    return
+                if len(messages) > 1 and _refuses_bulk(error.answer):
+                    raise BulkRefusedError(
+                        str(error.storage_error), lacks_permission=error.answer.status == 403
+                    ) from error
                 raise
 
     # Attachments
 
     async def fetch(self, location: Location, start: int, length: int) -> bytes:
-        """See `Transport.fetch`."""
-        url = self._urls.usable(location.attachment)
-        remembered = url is not None
-        if url is None:
-            url = await self._refreshed(location, stale=None)
+        """See `MessageSource.fetch`. Publishes a `UrlEnding` when the URL should be renewed soon."""
+        known = self._urls.usable(location.attachment)
+        if known is None:
+            raise UrlMissingError("the attachment's address is not known", was_tried=False)
+        if self._urls.is_ending(known):
+            self._publish(UrlEnding(location))
         self._count(fetches=1)
         try:
-            content = await self._cdn.fetch(url, start, length)
-        except NotFoundError:
-            if not remembered:
-                raise
-            # It ended early, or our clock is wrong.
-            self._count(fetches=1)
-            content = await self._cdn.fetch(await self._refreshed(location, stale=url), start, length)
+            content = await self._cdn.fetch(known.url, start, length, known.size_bytes)
+        except NotFoundError as error:
+            # It ended early, or our clock is wrong, or the attachment is gone.
+            self._urls.forget(location.attachment)
+            raise UrlMissingError("the attachment's address has ended", was_tried=True) from error
         self._count(fetched_bytes=length)
         return content
 
-    async def _refreshed(self, location: Location, stale: str | None) -> str:
-        """A URL that Discord has only now handed out, other than `stale`.
-
-        One request brings the URLs of a hundred neighbours, which readers of a file are likely to want next. Those
-        who need a URL of the same channel wait for each other, and mostly find theirs there already.
-        """
-        async with self._refresh_lock(location.channel):
-            url = self._urls.usable(location.attachment)
-            if url is not None and url != stale:
-                return url
-            with _translated():
-                rest = await self._client()
-                self._count(lists=1)
-                around = await rest.logs_from(location.channel, LIST_LIMIT, around=location.message)
-                messages = [self._noted(one) for one in list_of(around)]
-                if location.message not in {message.message for message in messages}:
-                    self._count(lists=1)
-                    messages = [self._noted(await rest.get_message(location.channel, location.message))]
-            if not any(a.attachment == location.attachment for m in messages for a in m.attachments):
-                self._urls.forget(location.attachment)
-                raise NotFoundError("the message no longer has this attachment")
-            url = self._urls.usable(location.attachment)
-            assert url is not None, "what was noted just now is usable"
-            return url
-
-    def _refresh_lock(self, channel: ChannelId) -> asyncio.Lock:
-        lock = self._refreshing.setdefault(channel, asyncio.Lock())
-        self._refreshing.move_to_end(channel)
-        while len(self._refreshing) > _REMEMBERED_CHANNELS:
-            self._refreshing.popitem(last=False)
-        return lock
+    async def limit_bandwidth(self, up_bytes_per_second: float | None, down_bytes_per_second: float | None) -> None:
+        """See `Connection.limit_bandwidth`."""
+        self._up.limit(up_bytes_per_second)
+        self._cdn.throttle.limit(down_bytes_per_second)
+        self._statistics = replace(
+            self._statistics,
+            up_limit_bytes_per_second=up_bytes_per_second,
+            down_limit_bytes_per_second=down_bytes_per_second,
+        )
+        self._publish(self._statistics)
 
     # The guild
 
@@ -246,7 +218,7 @@ class DiscordService:
         return await asyncio.shield(self._login)
 
     async def _log_in(self) -> RestClient:
-        rest = RestClient(self._api_url, self._count_rate_limited)
+        rest = RestClient(self._api_url, self._count_rate_limited, self._publish)
         try:
             await rest.static_login(self._token)
         except BaseException:
@@ -263,17 +235,25 @@ class DiscordService:
 
     def _noted(self, raw: Any) -> StoredMessage:
         """A message, decoded; its URLs are remembered."""
-        for attachment, url in urls_of(raw):
-            self._urls.remember(attachment, url)
+        for attachment, url, size_bytes in urls_of(raw):
+            self._urls.remember(attachment, url, size_bytes)
         return message_of(raw)
 
     def _count_rate_limited(self) -> None:
         self._count(rate_limited=1)
 
+    def _count_whole(self) -> None:
+        self._count(whole_downloads=1)
+
     def _count(self, **added: int) -> None:
         old = self._statistics
         self._statistics = replace(old, **{name: getattr(old, name) + n for name, n in added.items()})
         self._publish(self._statistics)
+
+
+def _refuses_bulk(answer: Answer) -> bool:
+    """Whether messages may yet be deleted one by one: some are too old for bulk, or Manage Messages is missing."""
+    return answer.status == 403 or answer.code == TOO_OLD_FOR_BULK_DELETE
 
 
 def _as_sent(message: StoredMessage, uploads: Sequence[Upload]) -> StoredMessage:

@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import trio
+
 from disfs.chunkstore.transport.bridge import Bridge
 from disfs.chunkstore.transport.discord import DiscordAdmin, DiscordTransport
 from disfs.chunkstore.transport.limits import LimitedTransport, Limits
+from disfs.chunkstore.transport.one_by_one import OneByOneTransport
+from disfs.chunkstore.transport.refresh import RefreshingTransport
 from disfs.chunkstore.transport.retry import Retries, RetryingTransport
+from disfs.chunkstore.transport.routes import Observation
 from disfs.chunkstore.transport.service import open_service
-from disfs.chunkstore.transport.urls import UrlCache
+from disfs.chunkstore.transport.urls import UrlCache, UrlEnding
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from disfs.chunkstore.transport.base import GuildAdmin, Transport
 
@@ -30,6 +35,9 @@ class Connection:
 
     transport: Transport
     admin: GuildAdmin
+    limit_bandwidth: Callable[[float | None, float | None], None]
+    """`limit_bandwidth(up_bytes_per_second, down_bytes_per_second)`, None for no limit: holds from now on for all
+    uploads and all downloads together, those that run included. To be called from trio at any time; never waits."""
 
 
 @asynccontextmanager
@@ -39,6 +47,7 @@ async def open_connection(
     *,
     limits: Limits = Limits(),  # noqa: B008 - a frozen value, safe to share
     retries: Retries = Retries(),  # noqa: B008 - a frozen value, safe to share
+    urls: UrlCache | None = None,
 ) -> AsyncIterator[Connection]:
     """Open a bot's connection to Discord, or to another server that speaks its API at `api_url`.
 
@@ -46,10 +55,36 @@ async def open_connection(
     `TransientStorageError`, and a wrong token is `TokenRejectedError` from the first call on. `transport` waits and
     tries again as `limits` and `retries` say; `admin` tries once, for its callers are people who want to know.
     """
-    service = functools.partial(open_service, token.strip(), with_api_path(api_url or DISCORD_API_URL), UrlCache())
+    service = functools.partial(
+        open_service, token.strip(), with_api_path(api_url or DISCORD_API_URL), urls or UrlCache()
+    )
     async with Bridge(service) as bridge:
-        transport = RetryingTransport(LimitedTransport(DiscordTransport(bridge), limits), retries)
-        yield Connection(transport, DiscordAdmin(bridge))
+        limited = LimitedTransport(DiscordTransport(bridge), limits)
+        bridge.listen(Observation, limited.observe)
+        refreshing = RefreshingTransport(limited)
+        bridge.listen(UrlEnding, refreshing.note_ending)
+        transport = OneByOneTransport(RetryingTransport(refreshing, retries))
+        async with _running(refreshing.run):
+            yield Connection(transport, DiscordAdmin(bridge), functools.partial(bridge.tell, "limit_bandwidth"))
+
+
+@asynccontextmanager
+async def _running(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Let `work` run beside the block and cancel it at the end.
+
+    What the block raises goes on as it is: a group around it, as a nursery makes, would hide our errors from the
+    callers' `except`.
+    """
+    raised: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        try:
+            yield
+        except BaseException as error:  # raised again below, whatever it is
+            raised = error
+        nursery.cancel_scope.cancel()
+    if raised is not None:
+        raise raised
 
 
 def with_api_path(url: str) -> str:

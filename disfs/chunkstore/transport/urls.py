@@ -15,13 +15,15 @@ from urllib.parse import parse_qs, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from disfs.values import AttachmentId
+    from disfs.values import AttachmentId, Location
 
 MARGIN_SECONDS = 300.0
 """How long before its end a URL counts as expired: a slow download must still begin in time, and clocks differ."""
 GRACE_SECONDS = 60.0
 """How long a URL counts as good from when we got it, whatever it says: Discord does not make a better one on request,
 and should our clock be far ahead, every fetch would ask for one."""
+AHEAD_SECONDS = 900.0
+"""How long before its end, margin included, a URL that is in use ought to be renewed, so that nobody has to wait."""
 URL_LIMIT = 20_000
 """How many URLs are remembered, some 500 bytes each."""
 
@@ -36,11 +38,22 @@ def expiry_of(url: str) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Signed:
-    """A URL and when we got it."""
+class KnownUrl:
+    """Where an attachment can be downloaded, and how long it is."""
 
     url: str
+    size_bytes: int
     obtained_at: float
+    """By a clock that only goes forward: the other one may jump."""
+    ends_at: float | None
+    """None when the URL does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class UrlEnding:
+    """The URL of an attachment that is being read ends soon; published for whoever renews it."""
+
+    location: Location
 
 
 class UrlCache:
@@ -51,35 +64,41 @@ class UrlCache:
         *,
         limit: int = URL_LIMIT,
         margin_seconds: float = MARGIN_SECONDS,
+        ahead_seconds: float = AHEAD_SECONDS,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = limit
         self._margin_seconds = margin_seconds
+        self._ahead_seconds = ahead_seconds
         self._now = now
-        self._urls: OrderedDict[AttachmentId, _Signed] = OrderedDict()
+        self._monotonic = monotonic
+        self._urls: OrderedDict[AttachmentId, KnownUrl] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._urls)
 
-    def remember(self, attachment: AttachmentId, url: str) -> None:
+    def remember(self, attachment: AttachmentId, url: str, size_bytes: int) -> None:
         """Take note of a URL that Discord has just handed out."""
-        self._urls[attachment] = _Signed(url, self._now())
+        self._urls[attachment] = KnownUrl(url, size_bytes, self._monotonic(), expiry_of(url))
         self._urls.move_to_end(attachment)
         while len(self._urls) > self._limit:
             self._urls.popitem(last=False)
 
-    def usable(self, attachment: AttachmentId) -> str | None:
+    def usable(self, attachment: AttachmentId) -> KnownUrl | None:
         """A URL that is good for a while yet, or None."""
-        signed = self._urls.get(attachment)
-        if signed is None:
+        known = self._urls.get(attachment)
+        if known is None:
             return None
-        expiry = expiry_of(signed.url)
-        now = self._now()
-        is_new = 0 <= now - signed.obtained_at < GRACE_SECONDS
-        if not is_new and expiry is not None and expiry - self._margin_seconds <= now:
+        is_new = self._monotonic() - known.obtained_at < GRACE_SECONDS
+        if not is_new and known.ends_at is not None and known.ends_at - self._margin_seconds <= self._now():
             return None
         self._urls.move_to_end(attachment)
-        return signed.url
+        return known
+
+    def is_ending(self, known: KnownUrl) -> bool:
+        """Whether it is time to renew a URL that can still be used."""
+        return known.ends_at is not None and known.ends_at - self._ahead_seconds <= self._now()
 
     def forget(self, attachment: AttachmentId) -> None:
         """The URL turned out to be of no use."""

@@ -1,0 +1,42 @@
+"""A wrapper that deletes messages one by one where Discord refuses to delete them together.
+
+That is so for messages older than 14 days, and in channels where the bot lacks Manage Messages: deleting its own one
+by one needs no permission.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from disfs.chunkstore.transport.base import BulkRefusedError, Urgency
+from disfs.chunkstore.transport.forwarding import ForwardingTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from disfs.chunkstore.transport.base import Transport
+    from disfs.values import ChannelId, MessageId
+
+
+class OneByOneTransport(ForwardingTransport):
+    """A Transport on one whose `delete` may raise `BulkRefusedError`."""
+
+    def __init__(self, inner: Transport) -> None:
+        super().__init__(inner)
+        self._refused: set[ChannelId] = set()
+        """Channels without the permission: too many 403 get a bot blocked, so it is not asked for again."""
+
+    async def delete(
+        self, channel: ChannelId, messages: Sequence[MessageId], *, urgency: Urgency = Urgency.SWEEP
+    ) -> None:
+        """See `Transport.delete`. When it fails half-way the rest can be deleted by the same call again."""
+        if channel not in self._refused:
+            try:
+                await self._inner.delete(channel, messages, urgency=urgency)
+            except BulkRefusedError as error:
+                if error.lacks_permission:
+                    self._refused.add(channel)
+            else:
+                return
+        for message in dict.fromkeys(messages):
+            await self._inner.delete(channel, [message], urgency=urgency)
