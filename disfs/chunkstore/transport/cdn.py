@@ -28,8 +28,8 @@ _CONNECT_SECONDS = 15.0
 _SILENCE_SECONDS = 30.0
 _PIECE_BYTES = 256 * 1024
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_PAGES = frozenset({"text/html", "text/xml", "application/xml", "application/xhtml+xml", "application/json"})
-"""Content types that no attachment of ours has."""
+_PAGES = frozenset({"text/html", "text/xml", "application/xml", "application/xhtml+xml"})
+"""Content types that no attachment of ours has. The superblock is JSON."""
 _WHAT = "GET attachment"
 
 
