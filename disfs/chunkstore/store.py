@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.chunkstore.cache import Cache
+from disfs.chunkstore.compaction import Compactor
 from disfs.chunkstore.fetch import Fetcher
 from disfs.chunkstore.files import CacheFiles
 from disfs.chunkstore.neighbours import Neighbours
@@ -23,8 +24,10 @@ from disfs.chunkstore.readahead import Readahead, ReadaheadBudget
 from disfs.chunkstore.reads import Reads
 from disfs.chunkstore.recovery import note_clean_stop, recover
 from disfs.chunkstore.settings import ChunkStoreSettings
+from disfs.chunkstore.strays import Strays
 from disfs.chunkstore.sweep import Sweeper
 from disfs.chunkstore.syncing import CacheSync
+from disfs.chunkstore.underway import SendsUnderway
 from disfs.chunkstore.warming import Warmer
 from disfs.chunkstore.writeback import Writeback
 from disfs.chunkstore.writes import Writes
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
+    from disfs.chunkstore.compaction import CompactionStatistics
     from disfs.chunkstore.fetch import FetchStatistics
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
@@ -71,6 +75,7 @@ class ChunkStoreStatistics:
     reads: ReadStatistics
     fetch: FetchStatistics
     sweep: SweepStatistics
+    compaction: CompactionStatistics
 
 
 class ChunkStore:
@@ -103,13 +108,29 @@ class ChunkStore:
         )
         self._sync = CacheSync(self._cache)
         self._fetcher = Fetcher(ledger, transport, self._cache, volume_key, settings)
-        self._writeback = Writeback(ledger, transport, self._cache, volume_key, channels, settings, message_text)
+        underway = SendsUnderway()
+        self._writeback = Writeback(
+            ledger, transport, self._cache, volume_key, channels, settings, message_text, underway
+        )
         self._neighbours = Neighbours(ledger, self._fetcher, settings)
         self._reads = Reads(self._cache, self._fetcher, self._neighbours, settings.chunk_bytes)
         self._readahead_budget = ReadaheadBudget(settings.readahead_bytes, settings.cache_bytes // 4)
         self._warmer = Warmer(ledger, self._cache, self._fetcher, self._neighbours, settings)
         self._writes = Writes(self._cache, self._fetcher, self._writeback, settings)
-        self._sweeper = Sweeper(ledger, self._make_durable, transport, settings)
+        strays = Strays(ledger, transport, volume_key, channels, underway, after_seconds=settings.stray_seconds)
+        self._sweeper = Sweeper(ledger, self._make_durable, transport, strays, settings)
+        self._compactor = Compactor(
+            ledger,
+            transport,
+            self._cache,
+            volume_key,
+            channels,
+            settings,
+            message_text,
+            underway=underway,
+            is_busy=lambda: self._writeback.busy,
+            budget=self._upload_limits,
+        )
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -142,6 +163,7 @@ class ChunkStore:
             nursery.start_soon(self._fetcher.run)
             nursery.start_soon(self._writeback.run)
             nursery.start_soon(self._sweeper.run)
+            nursery.start_soon(self._compactor.run)
             nursery.start_soon(self._settle_now_and_then)
 
     async def stop(self) -> CacheMarks:
@@ -282,6 +304,10 @@ class ChunkStore:
         """Delete garbage in Discord now, as far as its grace time is over."""
         await self._sweeper.sweep()
 
+    async def compact(self) -> bool:
+        """Rewrite one message's worth of mostly dead messages now; False when that is not worth it, or not the time."""
+        return await self._compactor.compact()
+
     def evict_all(self) -> None:
         """Evict everything that Discord has too; reads fetch it again."""
         self._cache.evict_all()
@@ -305,7 +331,12 @@ class ChunkStore:
             reads=self._reads.statistics(),
             fetch=self._fetcher.statistics(),
             sweep=self._sweeper.statistics(),
+            compaction=self._compactor.statistics(),
         )
+
+    def _upload_limits(self) -> tuple[int, int]:
+        now = self._writeback.statistics()
+        return now.attachment_limit_bytes, now.message_limit_bytes
 
     async def _name(self, inode: InodeNumber) -> str:
         paths = [path.decode(errors="backslashreplace") for path in await self._ledger.paths(inode)]

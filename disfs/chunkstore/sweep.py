@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.settings import ChunkStoreSettings
+    from disfs.chunkstore.strays import Strays
     from disfs.chunkstore.transport.base import Transport
     from disfs.values import ChannelId, DeadMessage, MessageId
 
@@ -37,6 +38,8 @@ class SweepStatistics:
     swept_messages: int
     waiting_messages: int
     """Dead, but within the grace time."""
+    stray_messages: int
+    """Messages of ours that no record referred to, deleted since the start."""
     failure: str | None
     """Why the last sweep could not delete; None when all is well."""
 
@@ -49,11 +52,13 @@ class Sweeper:
         ledger: ChunkLedger,
         make_durable: Callable[[], Awaitable[None]],
         transport: Transport,
+        strays: Strays,
         settings: ChunkStoreSettings,
     ) -> None:
         self._ledger = ledger
         self._make_durable = make_durable
         self._transport = transport
+        self._strays = strays
         self._grace_seconds = settings.sweep_grace_seconds
         self._interval_seconds = settings.sweep_interval_seconds
         self._dead_since: dict[tuple[ChannelId, MessageId], float] = {}
@@ -64,7 +69,7 @@ class Sweeper:
 
     def statistics(self) -> SweepStatistics:
         """Counters since the start."""
-        return SweepStatistics(self._swept, len(self._dead_since), self._failure)
+        return SweepStatistics(self._swept, len(self._dead_since), self._strays.deleted_count, self._failure)
 
     async def run(self) -> None:
         """Sweep until cancelled; a sweep that fails is tried again at the next turn."""
@@ -80,7 +85,20 @@ class Sweeper:
                 self._failure = str(error)
 
     async def sweep(self) -> None:
-        """Delete what has been dead for the grace time. A channel that refuses keeps only its own: then it raises."""
+        """Delete what has been dead for the grace time, and strays that were noted long enough ago.
+
+        A channel that refuses keeps only its own: its error is raised in the end.
+        """
+        refused: StorageError | None = None
+        try:
+            await self._sweep_dead()
+        except StorageError as error:
+            refused = error
+        await self._strays.look()
+        if refused is not None:
+            raise refused
+
+    async def _sweep_dead(self) -> None:
         by_channel = self._ripe(await self._ledger.dead_messages(_LOOK_AT + self._refused_count))
         self._refused_count = 0
         if not by_channel:
@@ -105,6 +123,10 @@ class Sweeper:
         for key, message in seen.items():
             if now - self._dead_since[key] >= self._grace_seconds:
                 ripe.setdefault(key[0], []).append(message)
+        for messages in ripe.values():
+            # Oldest first: Discord deletes in bulk only what is younger than 14 days. So those near that age go before
+            # it is too late, and those past it, which go one by one, do not spoil the batches of the others.
+            messages.sort(key=lambda message: message.location.message)
         return ripe
 
     async def _delete(self, channel: ChannelId, messages: Sequence[DeadMessage]) -> None:
