@@ -227,6 +227,20 @@ async def test_failing_cdn_is_transient(bare: World, emulator: Emulator, status:
         await bare.transport.fetch(location(message), 0, 10)
 
 
+async def test_regression_json_is_no_page(bare: World) -> None:
+    """An attachment that Discord serves as JSON, as it does the superblock, is data like any other."""
+    message = await bare.transport.send(bare.channel, [Upload("superblock.json", (b"{}",))], nonce=new_nonce())
+    assert b"{}" == await bare.transport.fetch(location(message), 0, 2)
+
+
+async def test_page_instead_of_an_attachment(stacked: World, emulator: Emulator) -> None:
+    """An HTML page with status 200 is never data, however long it is; the next try brings the bytes."""
+    message = await send(stacked, b"0123456789" * 1000)
+    emulator.fault(kind="html_page", route="cdn_get", count=2)
+    assert b"789" == await stacked.transport.fetch(location(message), 7, 3)
+    assert 2 == stacked.transport.statistics().retries
+
+
 async def test_torn_download_is_repeated(stacked: World, emulator: Emulator) -> None:
     """The stack tries a torn download again and returns the bytes."""
     message = await send(stacked, b"0123456789" * 100_000)

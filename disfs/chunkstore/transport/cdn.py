@@ -28,7 +28,7 @@ _CONNECT_SECONDS = 15.0
 _SILENCE_SECONDS = 30.0
 _PIECE_BYTES = 256 * 1024
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_PAGES = frozenset({"text/html", "text/xml", "application/xml", "application/xhtml+xml"})
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 """Content types that no attachment of ours has. The superblock is JSON."""
 _WHAT = "GET attachment"
 
