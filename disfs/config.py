@@ -23,11 +23,14 @@ import platformdirs
 
 from disfs.errors import ExitCode, UserError
 from disfs.private_files import explained, make_directory, unusable, write_text
+from disfs.quantities import NO_LIMIT, parse_bandwidth
 from disfs.superblock import Superblock, SuperblockError
 from disfs.values import ChannelId, GuildId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from disfs.quantities import Bandwidth
 
 Scalar: TypeAlias = str | int | float | bool
 Table: TypeAlias = Mapping[str, "Scalar | Sequence[Scalar] | Table | None"]
@@ -46,6 +49,7 @@ _SETTING_TYPES = {
     "writeback_delay_seconds": float,
     "message_bytes": int,
     "sweep_grace_seconds": float,
+    "readahead_bytes": int,
 }
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -122,6 +126,10 @@ class VolumeSettings:
     """How much one message may carry: Discord documents 25 MiB per request."""
     sweep_grace_seconds: float = 60.0
     """How long a message stays in Discord after the last live byte in it is gone."""
+    readahead_bytes: int | None = None
+    """How far a sequential reader is fetched ahead at most; 0: not at all, None: as the chunk store thinks best."""
+    bandwidth: Bandwidth = NO_LIMIT
+    """How fast contents may be sent and fetched, until `disfs bwlimit` changes it."""
 
     def __post_init__(self) -> None:
         if self.cache_bytes < 16 * MIB:
@@ -134,6 +142,8 @@ class VolumeSettings:
             raise ValueError("message_bytes must lie between 1 MiB and 500 MiB")
         if not 0 <= self.sweep_grace_seconds <= 10 * 24 * 3600:
             raise ValueError("sweep_grace_seconds must lie between 0 and 10 days: bulk deletion ends at 14")
+        if self.readahead_bytes is not None and not 0 <= self.readahead_bytes <= GIB:
+            raise ValueError("readahead_bytes must lie between 0 and 1 GiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +237,8 @@ def save_volume(paths: Paths, volume: VolumeConfig) -> None:
         for setting in fields(VolumeSettings)
         if getattr(volume.settings, setting.name) != getattr(defaults, setting.name)
     }
+    if "bandwidth" in changed:
+        changed["bandwidth"] = volume.settings.bandwidth.to_option()
     table: dict[str, Any] = {
         "guild_id": volume.guild,
         "category_id": volume.category,
@@ -270,8 +282,11 @@ def _parse_settings(path: Path, table: dict[str, Any]) -> VolumeSettings:
         value = reader.get(name, kind)
         if value is not None:
             chosen[name] = value
+    bandwidth = reader.get("bandwidth", str)
     reader.finish()
     try:
+        if bandwidth is not None:
+            chosen["bandwidth"] = parse_bandwidth(bandwidth)
         return VolumeSettings(**chosen)
     except ValueError as error:
         raise reader.invalid(str(error)) from error

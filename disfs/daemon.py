@@ -10,7 +10,7 @@ and the metadata is closed, which marks the stop as clean.
 
     asked by            mount in use                 waits for uploads
     control: unmount    refused, goes on             as the request says; a client that leaves ends the wait
-    SIGTERM (INT, HUP)  detached when all is sent    until a second signal
+    SIGTERM (INT, HUP)  detached when all is sent    until a second signal; not at all while uploads are paused
     fusermount3 -u      (the kernel refuses)         no: the next mount goes on with them
     a failed task       detached at once             no
 
@@ -22,9 +22,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyfuse3
@@ -33,8 +32,9 @@ import trio
 from disfs import mountpoint as mounting
 from disfs.background import Ready
 from disfs.chunkstore.transport.stack import open_connection
-from disfs.control.protocol import Progress
 from disfs.control.server import serve as serve_control
+from disfs.controls import Controls
+from disfs.discord_watch import DiscordWatch
 from disfs.errors import (
     ExitCode,
     FilesystemError,
@@ -57,14 +57,13 @@ if TYPE_CHECKING:
     from disfs.chunkstore.transport.stack import Connection
     from disfs.config import VolumeConfig, VolumeSettings
     from disfs.metadata.store import SqliteMetadataStore
+    from disfs.volume import Look
     from disfs.volume_state import VolumeLock
 
 log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 5.0
 """How often everything un-synced is made durable: what a power cut can take."""
-LOOK_AGAIN_SECONDS = 30.0
-"""How often Discord is looked for that did not answer at the mount."""
 ANSWER_SECONDS = 30.0
 """How long the kernel may take to get its first answer; it is milliseconds, so this is a hang."""
 LAST_SYNC_SECONDS = 120.0
@@ -141,7 +140,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
         )
         stack.callback(chunks.close)
         await take_over_cache(metadata, chunks)
-        daemon = Daemon(plan, metadata, connection, chunks, warning=look.warning)
+        daemon = Daemon(plan, metadata, connection, chunks, look)
         code = await daemon.serve(ready)
         # Only after a stop in order: without these marks the next start drops what is cached and clean.
         keep_marks(metadata, await chunks.stop())
@@ -149,7 +148,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
 
 
 class Daemon:
-    """A volume being served; what the control socket talks to."""
+    """A volume being served: its coming up and going down; a `Served`."""
 
     def __init__(
         self,
@@ -157,16 +156,21 @@ class Daemon:
         metadata: SqliteMetadataStore,
         connection: Connection,
         chunks: ChunkStore,
-        *,
-        warning: str | None = None,
+        look: Look,
     ) -> None:
         self._plan = plan
         self._metadata = metadata
-        self._connection = connection
         self._chunks = chunks
         self._filesystem = Filesystem(metadata, chunks)
-        self._warning = warning
-        self._started = time.time()
+        self._watch = DiscordWatch(
+            connection.admin,
+            plan.volume,
+            look,
+            is_refused=lambda: bool(chunks.statistics().writeback.failures),
+            on_attachment_bytes=chunks.offer_attachment_limit,
+        )
+        self._controls = Controls(self, metadata, connection, chunks, self._filesystem, self._watch)
+        self._controls.limit_bandwidth(plan.settings.bandwidth)
         self._kernel_gone = trio.Event()
         self._stopping = trio.Event()
         self._drained = trio.Event()
@@ -177,10 +181,11 @@ class Daemon:
         """Mount, serve until something stops it, and leave everything in order."""
         async with trio.open_nursery() as control:
             # Its own nursery: whoever asked for the end is still connected while the rest is taken down.
-            await control.start(serve_control, self, self._plan.state_directory)
+            await control.start(serve_control, self._controls, self._plan.state_directory)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._metadata.run)
                 nursery.start_soon(self._chunks.run)
+                nursery.start_soon(self._controls.run)
                 await self._filesystem.remove_orphans()
                 try:
                     await self._serve_kernel(ready)
@@ -200,7 +205,7 @@ class Daemon:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._run_fuse)
                     nursery.start_soon(self._sync_regularly)
-                    nursery.start_soon(self._look_again)
+                    nursery.start_soon(self._watch.run)
                     await nursery.start(self._watch_signals)
                     await self._wait_until_answering()
                     ready(Ready(tuple(self._warnings())))
@@ -213,8 +218,8 @@ class Daemon:
 
     def _warnings(self) -> Iterator[str]:
         """What a person should know who has just mounted."""
-        if self._warning:
-            yield self._warning
+        if self._watch.warning:
+            yield self._watch.warning
         if self._metadata.statistics().low_space:
             yield f"the disk of {self._plan.state_directory} is nearly full: nothing new is taken in"
 
@@ -272,7 +277,8 @@ class Daemon:
                     asked = True
 
     async def _stop_for_signal(self) -> None:
-        self._wait_for_uploads = True
+        # Whoever paused uploads may be long gone; a machine that is shut down must not wait for them.
+        self._wait_for_uploads = not self._chunks.paused
         try:
             await trio.to_thread.run_sync(mounting.unmount, self._plan.mountpoint)
         except UserError as error:
@@ -288,7 +294,9 @@ class Daemon:
         self._drained.set()
 
     def _abandoned(self) -> bool:
-        return self._waiting.cancelled_caught and self.progress().dirty_bytes > 0
+        """Whether something that was to be sent is not."""
+        gave_up = self._waiting.cancelled_caught or self._chunks.paused
+        return gave_up and self._chunks.statistics().dirty_bytes > 0
 
     # Durability
 
@@ -302,15 +310,6 @@ class Daemon:
             log.exception("not everything could be made durable on this machine; sending it all the same")
         await self._chunks.drain()
 
-    async def _look_again(self) -> None:
-        """While the first look at Discord has left a warning, look again: status shall say how things are now."""
-        while self._warning is not None:
-            await trio.sleep(LOOK_AGAIN_SECONDS)
-            try:
-                self._warning = (await look_at_discord(self._connection.admin, self._plan.volume)).warning
-            except UserError as error:
-                self._warning = str(error)
-
     async def _sync_regularly(self) -> None:
         while True:
             await trio.sleep(SYNC_SECONDS)
@@ -319,40 +318,22 @@ class Daemon:
             except (FilesystemError, StorageError, OSError):
                 log.exception("data could not be made durable; trying again")
 
-    # Controlled: what the control socket asks
+    # Served: what the control socket asks of a mount's coming and going
 
-    def status(self) -> Mapping[str, object]:
-        """See Controlled."""
-        chunks = self._chunks.statistics()
-        requests = self._connection.transport.statistics()
-        metadata = self._metadata.statistics()
+    def facts(self) -> Mapping[str, object]:
+        """See Served."""
         return {
-            "pid": os.getpid(),
             "volume": self._plan.volume.name,
             "mountpoint": str(self._plan.mountpoint),
             "state": "unmounting" if self._stopping.is_set() else "mounted",
-            "uptime_seconds": round(time.time() - self._started),
-            "warning": self._warning,
-            **asdict(chunks),
-            "requests": requests.requests,
-            "transport": asdict(requests),
-            "metadata": asdict(metadata),
-            **asdict(self._filesystem.statistics()),
         }
 
-    def progress(self) -> Progress:
-        """See Controlled."""
-        chunks = self._chunks.statistics()
-        failures = chunks.writeback.failures
-        trouble = failures[0] if failures else self._connection.transport.statistics().trouble
-        return Progress(chunks.dirty_bytes, chunks.dirty_chunks, trouble)
-
     async def sync(self) -> None:
-        """See Controlled."""
+        """See Served."""
         await self._send_everything()
 
     async def unmount(self, *, wait: bool) -> None:
-        """See Controlled."""
+        """See Served."""
         before = self._wait_for_uploads
         # Before the mount goes: the main task looks at it as soon as the kernel has let go.
         self._wait_for_uploads = wait

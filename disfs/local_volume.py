@@ -113,6 +113,7 @@ def make_chunk_store(
     attachment_bytes: int | None,
 ) -> ChunkStore:
     """The chunk store of a volume; `attachment_bytes` is what the guild allows, None where that is not known."""
+    defaults = ChunkStoreSettings()
     chosen = ChunkStoreSettings(
         chunk_bytes=superblock.chunk_bytes,
         cache_bytes=settings.cache_bytes,
@@ -120,8 +121,9 @@ def make_chunk_store(
         writeback_delay_seconds=settings.writeback_delay_seconds,
         message_bytes=settings.message_bytes,
         sweep_grace_seconds=settings.sweep_grace_seconds,
-        attachment_bytes=attachment_bytes or ChunkStoreSettings().attachment_bytes,
-        min_free_bytes=reserve_bytes(cache_directory, ChunkStoreSettings().min_free_bytes),
+        readahead_bytes=defaults.readahead_bytes if settings.readahead_bytes is None else settings.readahead_bytes,
+        attachment_bytes=attachment_bytes or defaults.attachment_bytes,
+        min_free_bytes=reserve_bytes(cache_directory, defaults.min_free_bytes),
     )
     return ChunkStore(
         ledger=metadata,

@@ -30,6 +30,8 @@ class Mount:
     mountpoint: Path
     filesystem_type: str
     source: str
+    device: int = 0
+    """As st_dev: what every file on it has in common."""
 
     @property
     def volume(self) -> str | None:
@@ -45,7 +47,9 @@ def parse_mounts(text: str) -> list[Mount]:
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         fields, (kind, source, *_) = before.split(" "), after.split(" ")
-        mounts.append(Mount(Path(_unescape(fields[4])), kind, _unescape(source)))
+        major, _, minor = fields[2].partition(":")
+        device = os.makedev(int(major), int(minor))
+        mounts.append(Mount(Path(_unescape(fields[4])), kind, _unescape(source), device))
     return mounts
 
 

@@ -7,9 +7,11 @@ import click
 import disfs as package
 from disfs.cli.emulator import emulator
 from disfs.cli.init import init
+from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount
+from disfs.cli.warm import pin, unpin, warmup
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -37,5 +39,5 @@ def disfs() -> None:
     """
 
 
-for command in (init, mount, umount, sync, status, volumes, emulator):
+for command in (init, mount, umount, sync, status, volumes, pause, resume, bwlimit, pin, unpin, warmup, emulator):
     disfs.add_command(command)

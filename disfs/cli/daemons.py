@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from disfs.config import volume_names
 from disfs.control.client import ControlClient
 from disfs.errors import ExitCode, UserError
-from disfs.mountpoint import is_dead, mount_at, resolve
+from disfs.mountpoint import is_dead, mount_at, mounts, resolve
+from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from disfs.config import Paths
@@ -73,3 +77,47 @@ def only_daemon(paths: Paths) -> RunningDaemon:
         places = ", ".join(daemon.mountpoint for daemon in daemons)
         raise UserError(f"several volumes are mounted ({places}); name the mountpoint", ExitCode.USAGE)
     return daemons[0]
+
+
+def daemons_of_files(paths: Paths, files: Sequence[str]) -> list[tuple[RunningDaemon, list[InodeNumber]]]:
+    """The daemons that serve `files` (or directories), each with its share of them as inode numbers.
+
+    Symbolic links are followed, as by any program that reads. USAGE for what does not exist, NOT_MOUNTED for what lies
+    on no mount of ours.
+    """
+    inodes: dict[int, list[InodeNumber]] = {}
+    named: dict[int, str] = {}
+    for file in files:
+        found = _stat(file)
+        inodes.setdefault(found.st_dev, []).append(InodeNumber(found.st_ino))
+        named.setdefault(found.st_dev, file)
+    daemons = {device: _daemon_on(paths, device, file) for device, file in named.items()}
+    return [(daemons[device], numbers) for device, numbers in inodes.items()]
+
+
+def _stat(file: str) -> os.stat_result:
+    try:
+        return os.stat(file)  # noqa: PTH116 - a Path would turn the argument into another spelling for the message
+    except OSError as error:
+        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+            raise UserError(
+                f"the daemon behind {file} is gone; mount the volume again: nothing is lost", ExitCode.NOT_MOUNTED
+            ) from error
+        raise UserError(f"{file}: {error.strerror}; name files or directories of a mount", ExitCode.USAGE) from error
+
+
+def _daemon_on(paths: Paths, device: int, file: str) -> RunningDaemon:
+    """The daemon of the mount with that device. Not by comparing paths: a mount may be bound to a second place."""
+    places = {str(mount.mountpoint) for mount in mounts() if mount.device == device and mount.volume is not None}
+    if not places:
+        raise UserError(
+            f"{file} is not on a mount of disfs; 'disfs volumes' shows what is mounted where", ExitCode.NOT_MOUNTED
+        )
+    for daemon in running_daemons(paths):
+        if daemon.mountpoint in places:
+            return daemon
+    raise UserError(
+        f"{file} is on a volume that was mounted with other settings; set DISFS_HOME as it was then, and be the same "
+        "user",
+        ExitCode.NOT_MOUNTED,
+    )

@@ -18,17 +18,18 @@ from disfs.cli.secrets import ask_passphrase, find_passphrase
 from disfs.cli.unlock import unlock
 from disfs.config import Paths, load_global, load_volume, volume_names
 from disfs.errors import ExitCode, UserError
-from disfs.mount_options import MountOptions, parse_options, parse_size
+from disfs.mount_options import parse_options
 from disfs.mountpoint import check_fuse, check_mountpoint, is_dead, mount_at, resolve, unmount
 from disfs.volume_state import LOG_NAME, VolumeLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from disfs.background import Ready
     from disfs.cli.connect import Access
     from disfs.config import GlobalConfig, VolumeConfig
     from disfs.daemon import MountPlan
+    from disfs.mount_options import MountOptions
 
 
 @click.command()
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--debug", is_flag=True, help="Log every operation; slow, for finding faults.")
 @click.option("-o", "options", multiple=True, metavar="OPTION[,OPTION...]", help="Mount options, see above.")
 @click.option("--cache-size", metavar="SIZE", help="How much disk the cache may take, such as 2G.")
+@click.option("--bwlimit", metavar="UP:DOWN", help="Bytes a second, such as 512K:4M, 2M:off, or 10M each way.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="A file with the passphrase.")
 def mount(
@@ -49,6 +51,7 @@ def mount(
     debug: bool,
     options: tuple[str, ...],
     cache_size: str | None,
+    bwlimit: str | None,
     token_file: Path | None,
     passphrase_file: Path | None,
 ) -> None:
@@ -64,6 +67,8 @@ def mount(
         writeback_delay=SECONDS how long a chunk is quiet before it is sent
         message_size=SIZE       how much one Discord message carries
         sweep_grace=SECONDS     how long a message is kept after all in it was deleted
+        readahead=SIZE          how far a sequential reader is fetched ahead at most; 0: not at all
+        bwlimit=UP:DOWN         as --bwlimit
         allow_other, ro, noexec, nosuid, nodev, noatime ... as for mount(8)
 
     \b
@@ -72,7 +77,7 @@ def mount(
         disfs mount ~/discord --volume photos -o cache_size=20G
     """
     paths = Paths.from_environment(os.environ)
-    parsed = _options(options, cache_size)
+    parsed = _options(options, {"--cache-size": cache_size, "--bwlimit": bwlimit})
     path = _checked_mountpoint(mountpoint, parsed)
     config = load_global(paths)
     volume = _choose(paths, config, name, emulator=emulator)
@@ -100,14 +105,13 @@ def mount(
     _serve(plan, foreground=foreground, debug=debug)
 
 
-def _options(options: tuple[str, ...], cache_size: str | None) -> MountOptions:
+def _options(options: tuple[str, ...], named: Mapping[str, str | None]) -> MountOptions:
+    """What `-o` says, overruled by options that have a name of their own, such as --cache-size. USAGE."""
     parsed = parse_options(options)
-    if cache_size is None:
-        return parsed
-    try:
-        return MountOptions(parsed.flags, (*parsed.changes, ("cache_bytes", parse_size(cache_size))))
-    except ValueError as error:
-        raise UserError(f"--cache-size: {error}; see 'disfs mount --help'", ExitCode.USAGE) from error
+    for name, value in named.items():
+        if value is not None:
+            parsed = parsed.overruled(name, value)
+    return parsed
 
 
 def _checked_mountpoint(mountpoint: str, options: MountOptions) -> Path:

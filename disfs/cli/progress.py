@@ -1,4 +1,4 @@
-"""How far uploading is, for a person: a bar on a terminal, a line now and then elsewhere."""
+"""How far uploading or warming is, for a person: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from disfs.cli.exits import complain
+from disfs.quantities import human_count, human_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from disfs.control.protocol import Progress
+    from rich.progress import Progress as Bars
+
+    from disfs.control.protocol import Progress, WarmProgress
 
 LINE_SECONDS = 2.0
+NAME_CHARACTERS = 40
 
 
 @contextlib.contextmanager
@@ -30,23 +34,62 @@ def shown() -> Iterator[Callable[[Progress], None]]:
 
 
 @contextlib.contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
+def warming_shown() -> Iterator[Callable[[WarmProgress], None]]:
+    """The same for each `WarmProgress`."""
+    if sys.stderr.isatty():
+        with _bars() as bars:
+            task = bars.add_task("counting", total=None)
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+            def show(progress: WarmProgress) -> None:
+                total = progress.total_bytes or None
+                bars.update(task, total=total, completed=progress.done_bytes, description=_warming_text(progress))
+
+            yield show
+    else:
+        yield _WarmingLines().show
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[Progress], None]]:
+    with _bars() as bars:
         task = bars.add_task("uploading", total=None)
         most = 0
 
         def show(progress: Progress) -> None:
             nonlocal most
             most = max(most, progress.dirty_bytes)
-            text = f"waiting: {progress.failure}" if progress.failure else "uploading"
+            text = _held_up(progress) or "uploading"
             bars.update(task, total=most or None, completed=most - progress.dirty_bytes, description=text)
 
         yield show
+
+
+def _bars() -> Bars:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    # No markup: what is shown holds file names and errors, with square brackets of their own.
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    return Bars(*columns, console=Console(stderr=True), transient=True)
+
+
+def _held_up(progress: Progress) -> str | None:
+    """Why uploads do not get on; None while they do."""
+    if progress.paused:
+        return "uploads are paused: 'disfs resume' goes on"
+    return f"uploads are held up: {progress.failure}; still trying" if progress.failure else None
+
+
+def _warming_text(progress: WarmProgress) -> str:
+    """How many files are there, and which one is coming."""
+    if not progress.total_files:
+        return "counting"
+    # A name may hold any bytes; what a terminal would obey is not shown.
+    name = "".join(char if char.isprintable() else "?" for char in progress.path)
+    short = name if len(name) <= NAME_CHARACTERS else f"...{name[3 - NAME_CHARACTERS :]}"
+    return f"{progress.done_files}/{human_count(progress.total_files, 'file')} {short}"
 
 
 class _Lines:
@@ -54,24 +97,30 @@ class _Lines:
 
     def __init__(self) -> None:
         self._last = -LINE_SECONDS
-        self._failure: str | None = None
+        self._told: str | None = None
 
     def show(self, progress: Progress) -> None:
-        """Print a line when enough time has passed, and each failure once."""
-        if progress.failure and progress.failure != self._failure:
-            complain(f"uploads are held up: {progress.failure}; still trying (Ctrl-C leaves the rest for later)")
-        self._failure = progress.failure
+        """Print a line when enough time has passed, and each reason for a delay once."""
+        held_up = _held_up(progress)
+        if held_up and held_up != self._told:
+            complain(f"{held_up} (Ctrl-C leaves the rest for later)")
+        self._told = held_up
         now = time.monotonic()
         if progress.dirty_bytes and now - self._last >= LINE_SECONDS:
             self._last = now
             click.echo(f"{human_size(progress.dirty_bytes)} still to send", err=True)
 
 
-def human_size(size_bytes: int) -> str:
-    """`1536` as `1.5 KiB`."""
-    size = float(size_bytes)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+class _WarmingLines:
+    """The same for warming."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def show(self, progress: WarmProgress) -> None:
+        """Print a line when enough time has passed."""
+        now = time.monotonic()
+        if progress.total_files and now - self._last >= LINE_SECONDS:
+            self._last = now
+            sizes = f"{human_size(progress.done_bytes)} of {human_size(progress.total_bytes)}"
+            click.echo(f"{sizes}, {_warming_text(progress)}", err=True)

@@ -6,26 +6,29 @@ import contextlib
 import os
 import select
 import socket
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from disfs.control.address import may_talk, peer_pid_and_uid, short_address
 from disfs.control.protocol import (
     MAX_ANSWER_BYTES,
     ProtocolError,
+    bandwidth_of,
     decode,
     encode,
     error_of,
     progress_of,
+    warm_progress_of,
 )
 from disfs.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from disfs.control.protocol import (
-        Progress,
-    )
+    from disfs.control.protocol import Progress, WarmProgress
+    from disfs.quantities import Bandwidth
+    from disfs.values import InodeNumber
 
 ANSWER_SECONDS = 10.0
 """How long a daemon that is asked something may stay silent; progress comes several times a second."""
@@ -77,11 +80,41 @@ class ControlClient:
 
     def sync(self, on_progress: Callable[[Progress], None]) -> None:
         """Return when everything written so far is in Discord."""
-        self._request({"request": "sync"}, on_progress)
+        self._request({"request": "sync"}, lambda message: on_progress(progress_of(message)))
 
     def unmount(self, on_progress: Callable[[Progress], None], *, wait: bool) -> None:
         """Return when the mount is away and, with `wait`, everything is in Discord. MOUNT_BUSY."""
-        self._request({"request": "unmount", "wait": wait}, on_progress)
+        self._request({"request": "unmount", "wait": wait}, lambda message: on_progress(progress_of(message)))
+
+    def pause(self) -> None:
+        """Let no upload begin until `resume` or the next mount."""
+        self._request({"request": "pause"})
+
+    def resume(self) -> None:
+        """Let uploads go on."""
+        self._request({"request": "resume"})
+
+    def bandwidth(self) -> Bandwidth:
+        """The limit in force."""
+        return bandwidth_of(self._request({"request": "bandwidth"}))
+
+    def limit_bandwidth(self, limit: Bandwidth) -> None:
+        """Change the limit until the next mount."""
+        self._request({"request": "limit_bandwidth", **asdict(limit)})
+
+    def warm(
+        self, inodes: Sequence[InodeNumber], on_progress: Callable[[WarmProgress], None], *, pin: bool, wait: bool
+    ) -> WarmProgress:
+        """Return when the files are in the cache, or, without `wait`, on their way; says how far it is. STATE_FULL.
+
+        At most MAX_INODES at once. With `pin` they stay there.
+        """
+        request = {"request": "warm", "inodes": list(inodes), "pin": pin, "wait": wait}
+        return warm_progress_of(self._request(request, lambda message: on_progress(warm_progress_of(message))))
+
+    def unpin(self, inodes: Sequence[InodeNumber]) -> None:
+        """Let the files, and everything below the directories, be evicted again. At most MAX_INODES at once."""
+        self._request({"request": "unpin", "inodes": list(inodes)})
 
     @contextlib.contextmanager
     def daemon_ends(self) -> Any:
@@ -100,7 +133,7 @@ class ControlClient:
                 os.close(descriptor)
 
     def _request(
-        self, request: dict[str, object], on_progress: Callable[[Progress], None] | None = None
+        self, request: Mapping[str, object], on_progress: Callable[[Mapping[str, Any]], None] | None = None
     ) -> dict[str, Any]:
         try:
             self._connection.sendall(encode(request))
@@ -108,7 +141,7 @@ class ControlClient:
                 answer = decode(self._read_line())
                 if answer.get("event") == "progress":
                     if on_progress is not None:
-                        on_progress(progress_of(answer))
+                        on_progress(answer)
                     continue
                 if answer.get("event") == "done":
                     return dict(answer.get("result") or {})

@@ -6,9 +6,16 @@ One JSON object a line. A client sends one request and reads until an answer tha
     {"request": "status"}                  {"event": "done", "result": {"pid": ...}}
     {"request": "sync"}                    {"event": "progress", ...}*, then done
     {"request": "unmount", "wait": true}   {"event": "progress", ...}*, then done
+    {"request": "pause"}, "resume"         done
+    {"request": "bandwidth"}               {"event": "done", "result": {"up_bytes_per_second": null, ...}}
+    {"request": "limit_bandwidth", "up_bytes_per_second": 1048576, "down_bytes_per_second": null}     done
+    {"request": "warm", "inodes": [2], "pin": true, "wait": true}
+                                           {"event": "progress", ...}*, then done with what was brought
+    {"request": "unpin", "inodes": [2]}    {"event": "progress", ...}*, then done
     anything that fails                    {"event": "error", "message": "...", "exit_code": 28}
 
-Closing the connection cancels the request. Neither direction carries file contents, keys, tokens or URLs.
+Files and directories are named by their inode numbers: short, and nothing outside the volume has one. Closing the
+connection cancels the request. Neither direction carries file contents, keys, tokens or URLs.
 """
 
 from __future__ import annotations
@@ -18,11 +25,16 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from disfs.errors import DisfsError, ExitCode, UserError
+from disfs.quantities import Bandwidth
+from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-MAX_REQUEST_BYTES = 4096
+MAX_REQUEST_BYTES = 64 * 1024
+MAX_INODES = 2000
+"""How many files and directories one request may name; a client that has more asks several times."""
+_INODE_LIMIT = 1 << 63
 MAX_ANSWER_BYTES = 256 * 1024
 SOCKET_NAME = "control.sock"
 PROGRESS_SECONDS = 0.2
@@ -41,6 +53,38 @@ class Progress:
     dirty_chunks: int
     failure: str | None = None
     """Why uploads do not get on, in words for a person; None while they do."""
+    paused: bool = False
+    """Somebody has said that nothing shall be sent now."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmProgress:
+    """How much of what was asked for is in the cache. Zeros while it is still being counted."""
+
+    done_bytes: int = 0
+    total_bytes: int = 0
+    done_files: int = 0
+    total_files: int = 0
+    path: str = ""
+    """What is being brought just now, from the root of the volume; for people."""
+    unreadable_files: int = 0
+    """Files of which something could not be had; the log names them."""
+
+
+class Warmup(Protocol):
+    """Files that are on their way into the cache on somebody's behalf."""
+
+    def progress(self) -> WarmProgress:
+        """How far it is. Answers at once."""
+        ...
+
+    async def run(self) -> Mapping[str, object]:
+        """Bring everything; says what was brought. STATE_FULL when it does not fit. Cancel: what has come stays."""
+        ...
+
+    async def start(self) -> Mapping[str, object]:
+        """The same in the background: return once it is known what there is to bring. STATE_FULL."""
+        ...
 
 
 class Controlled(Protocol):
@@ -64,6 +108,33 @@ class Controlled(Protocol):
         MOUNT_BUSY when it is in use: nothing has changed then. Once the mount is away there is no going back: a cancel
         makes the daemon stop without waiting; what is unsent stays on this machine for the next mount.
         """
+        ...
+
+    def pause(self) -> None:
+        """Send nothing new until `resume`, or until the next mount. Paused already: no-op."""
+        ...
+
+    def resume(self) -> None:
+        """Send again. Not paused: no-op."""
+        ...
+
+    def bandwidth(self) -> Bandwidth:
+        """The limit in force."""
+        ...
+
+    def limit_bandwidth(self, limit: Bandwidth) -> None:
+        """From now on transfers keep to `limit`, those under way included."""
+        ...
+
+    def warmup(self, inodes: Sequence[InodeNumber], *, pin: bool) -> Warmup:
+        """The files among `inodes` and everything below the directories among them; not begun yet. MOUNT_BUSY.
+
+        With `pin` they are marked as pinned first.
+        """
+        ...
+
+    async def unpin(self, inodes: Sequence[InodeNumber]) -> None:
+        """Take the mark from `inodes` and everything below them; what has none is passed over."""
         ...
 
 
@@ -93,14 +164,53 @@ def failed(error: UserError) -> dict[str, object]:
     return {"event": "error", "message": str(error), "exit_code": int(error.exit_code)}
 
 
-def progressed(progress: Progress) -> dict[str, object]:
+def progressed(progress: Progress | WarmProgress) -> dict[str, object]:
     """An answer in between."""
     return {"event": "progress", **asdict(progress)}
 
 
 def progress_of(message: Mapping[str, Any]) -> Progress:
     """Read what `progressed` made."""
-    return Progress(int(message["dirty_bytes"]), int(message["dirty_chunks"]), message.get("failure"))
+    return Progress(
+        dirty_bytes=int(message["dirty_bytes"]),
+        dirty_chunks=int(message["dirty_chunks"]),
+        failure=message.get("failure"),
+        paused=bool(message.get("paused")),
+    )
+
+
+def warm_progress_of(message: Mapping[str, Any]) -> WarmProgress:
+    """Read what `progressed` made of a `WarmProgress`."""
+    return WarmProgress(
+        done_bytes=int(message["done_bytes"]),
+        total_bytes=int(message["total_bytes"]),
+        done_files=int(message["done_files"]),
+        total_files=int(message["total_files"]),
+        path=str(message["path"]),
+        unreadable_files=int(message["unreadable_files"]),
+    )
+
+
+def bandwidth_of(message: Mapping[str, Any]) -> Bandwidth:
+    """The limit that a message carries. `ProtocolError` unless both directions are whole numbers in bounds or null."""
+    limits = [message.get(name) for name in ("up_bytes_per_second", "down_bytes_per_second")]
+    if not all(limit is None or type(limit) is int for limit in limits):
+        raise ProtocolError("a bandwidth is a whole number or null")
+    try:
+        return Bandwidth(*limits)
+    except ValueError as error:
+        raise ProtocolError(str(error)) from error
+
+
+def inodes_of(numbers: Sequence[object]) -> list[InodeNumber]:
+    """The inode numbers that a request carries. `ProtocolError` when they are none, or too many."""
+    if not 1 <= len(numbers) <= MAX_INODES:
+        raise ProtocolError(f"a request names 1 to {MAX_INODES} inodes")
+    # type() and not isinstance(): true is no inode number.
+    inodes = [InodeNumber(number) for number in numbers if type(number) is int and 0 < number < _INODE_LIMIT]
+    if len(inodes) != len(numbers):
+        raise ProtocolError("not an inode number")
+    return inodes
 
 
 def error_of(message: Mapping[str, Any]) -> UserError:

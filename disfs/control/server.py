@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -15,21 +16,22 @@ from disfs.control.protocol import (
     PROGRESS_SECONDS,
     SOCKET_NAME,
     ProtocolError,
+    WarmProgress,
+    bandwidth_of,
     decode,
     done,
     encode,
     failed,
+    inodes_of,
     progressed,
 )
 from disfs.errors import DisfsError, ExitCode, FilesystemError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
-    from disfs.control.protocol import (
-        Controlled,
-    )
+    from disfs.control.protocol import Controlled, Progress
 
 log = logging.getLogger(__name__)
 
@@ -101,28 +103,53 @@ async def _read_line(stream: trio.SocketStream) -> bytes:
 
 
 async def _perform(daemon: Controlled, request: dict[str, Any], stream: trio.SocketStream) -> None:
+    """Do what is asked. What answers at once is answered here; what takes its time reports how far it is."""
+    match request:
+        case {"request": "sync"}:
+            await _with_progress(stream, daemon.sync, daemon.progress)
+        case {"request": "unmount", "wait": bool(wait)}:
+            await _with_progress(stream, lambda: daemon.unmount(wait=wait), daemon.progress)
+        case {"request": "warm", "inodes": list(numbers), "pin": bool(pin), "wait": bool(wait)}:
+            warmup = daemon.warmup(inodes_of(numbers), pin=pin)
+            await _with_progress(stream, warmup.run if wait else warmup.start, warmup.progress)
+        case {"request": "unpin", "inodes": list(numbers)}:
+            inodes = inodes_of(numbers)
+            await _with_progress(stream, lambda: daemon.unpin(inodes), WarmProgress)
+        case _:
+            await stream.send_all(encode(done(_answer_at_once(daemon, request))))
+
+
+def _answer_at_once(daemon: Controlled, request: dict[str, Any]) -> Mapping[str, object] | None:
     match request:
         case {"request": "ping"}:
-            await stream.send_all(encode(done()))
+            return None
         case {"request": "status"}:
-            await stream.send_all(encode(done(daemon.status())))
-        case {"request": "sync"}:
-            await _with_progress(daemon, stream, daemon.sync)
-        case {"request": "unmount", "wait": bool(wait)}:
-            await _with_progress(daemon, stream, lambda: daemon.unmount(wait=wait))
+            return daemon.status()
+        case {"request": "pause"}:
+            daemon.pause()
+        case {"request": "resume"}:
+            daemon.resume()
+        case {"request": "bandwidth"}:
+            return asdict(daemon.bandwidth())
+        case {"request": "limit_bandwidth", "up_bytes_per_second": _, "down_bytes_per_second": _}:
+            daemon.limit_bandwidth(bandwidth_of(request))
         case _:
             raise ProtocolError("unknown request")
+    return None
 
 
-async def _with_progress(daemon: Controlled, stream: trio.SocketStream, work: Callable[[], Awaitable[None]]) -> None:
+async def _with_progress(
+    stream: trio.SocketStream,
+    work: Callable[[], Awaitable[Mapping[str, object] | None]],
+    progress: Callable[[], Progress | WarmProgress],
+) -> None:
     """Run `work` while the client is told how far it is, then tell it the end; its going away cancels the work."""
     sending = trio.Lock()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_report, daemon, stream, sending, nursery.cancel_scope)
+        nursery.start_soon(_report, stream, progress, sending, nursery.cancel_scope)
         nursery.start_soon(_watch_hang_up, stream, nursery.cancel_scope)
         try:
-            await work()
-            answer = done()
+            answer = done(await work())
         except DisfsError as error:
             # Whatever it is, the one who asked is told of it; it is no reason to take the mount from everybody else.
             answer = failed(_explained(error))
@@ -145,12 +172,15 @@ def _explained(error: DisfsError) -> UserError:
 
 
 async def _report(
-    daemon: Controlled, stream: trio.SocketStream, sending: trio.Lock, conversation: trio.CancelScope
+    stream: trio.SocketStream,
+    progress: Callable[[], Progress | WarmProgress],
+    sending: trio.Lock,
+    conversation: trio.CancelScope,
 ) -> None:
     try:
         while True:
             async with sending:
-                await stream.send_all(encode(progressed(daemon.progress())))
+                await stream.send_all(encode(progressed(progress())))
             await trio.sleep(PROGRESS_SECONDS)
     except trio.BrokenResourceError:
         conversation.cancel()

@@ -6,7 +6,8 @@ import pytest
 
 from disfs.config import VolumeSettings
 from disfs.errors import ExitCode, UserError
-from disfs.mount_options import parse_options, parse_size
+from disfs.mount_options import parse_options
+from disfs.quantities import parse_size
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ import pytest
 
 from disfs import background, local_emulator, mountpoint
 from disfs.background import Ready
-from disfs.cli.progress import _Lines, human_size
+from disfs.cli.progress import _Lines
 from disfs.cli.secrets import ask_passphrase, ask_token, clean_token, find_passphrase, find_token
 from disfs.config import GlobalConfig
 from disfs.control.protocol import Progress
 from disfs.errors import ExitCode, UserError
 from disfs.mountpoint import Mount, parse_mounts
 from disfs.private_files import explained, write_text
+from disfs.quantities import human_size
 
 MOUNTINFO = """\
 22 1 0:20 / /proc rw,nosuid shared:5 - proc proc rw

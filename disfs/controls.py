@@ -1,0 +1,174 @@
+"""What the control socket can ask of a mounted volume: how it is, and to do something else from now on.
+
+Each method answers from what the parts say of themselves; nothing here decides how the volume is served. Coming up and
+going down is the daemon's, a `Served`.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Protocol
+
+from disfs.chunkstore.writeback import Waiting
+from disfs.control.protocol import Progress
+from disfs.quantities import NO_LIMIT
+from disfs.warmups import CacheRoom, WarmupDesk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from disfs.chunkstore.store import ChunkStore, ChunkStoreStatistics
+    from disfs.chunkstore.transport.stack import Connection
+    from disfs.control.protocol import Warmup
+    from disfs.discord_watch import DiscordWatch
+    from disfs.filesystem import Filesystem
+    from disfs.metadata.store import SqliteMetadataStore
+    from disfs.quantities import Bandwidth
+    from disfs.values import InodeNumber
+
+
+class UploadState(enum.StrEnum):
+    """What uploading does, in one word; part of what `disfs status --json` promises."""
+
+    IDLE = "idle"
+    """Everything is in Discord."""
+    WAITING = "waiting"
+    """What is unsent is not due yet."""
+    SENDING = "sending"
+    RATE_LIMITED = "rate_limited"
+    """Discord allows no further message at this moment."""
+    RETRYING = "retrying"
+    """Discord cannot be reached, or some channel refuses."""
+    REFUSED = "refused"
+    """Every channel refuses for good: somebody must change something."""
+    PAUSED = "paused"
+
+
+def upload_state(chunks: ChunkStoreStatistics, trouble: str | None) -> UploadState:
+    """What uploading does. `trouble`: why requests are being repeated now."""
+    writeback = chunks.writeback
+    if writeback.paused:
+        return UploadState.PAUSED
+    if writeback.stopped:
+        return UploadState.REFUSED
+    if not chunks.dirty_chunks:
+        return UploadState.IDLE
+    if trouble or (writeback.failures and not writeback.in_flight):
+        return UploadState.RETRYING
+    if writeback.in_flight:
+        return UploadState.SENDING
+    return UploadState.RATE_LIMITED if writeback.waiting_for is Waiting.RATE_LIMIT else UploadState.WAITING
+
+
+class Served(Protocol):
+    """A mount, as far as its coming and going."""
+
+    def facts(self) -> Mapping[str, object]:
+        """Which volume is mounted where, and whether it is going."""
+        ...
+
+    async def sync(self) -> None:
+        """See Controlled."""
+        ...
+
+    async def unmount(self, *, wait: bool) -> None:
+        """See Controlled."""
+        ...
+
+
+class Controls:
+    """A `Controlled` over the parts of a mounted volume."""
+
+    def __init__(
+        self,
+        served: Served,
+        metadata: SqliteMetadataStore,
+        connection: Connection,
+        chunks: ChunkStore,
+        filesystem: Filesystem,
+        watch: DiscordWatch,
+    ) -> None:
+        self._served = served
+        self._metadata = metadata
+        self._connection = connection
+        self._chunks = chunks
+        self._filesystem = filesystem
+        self._watch = watch
+        self._bandwidth = NO_LIMIT
+        self._started = time.monotonic()
+        self._warmups = WarmupDesk(metadata, metadata, chunks, chunk_bytes=metadata.chunk_bytes, room=self._room)
+
+    async def run(self) -> None:
+        """Carry what was asked for and is not waited for, and bring what is pinned and absent, until cancelled."""
+        await self._warmups.run(sorted(self._metadata.pinned_inodes()))
+
+    def _room(self) -> CacheRoom:
+        chunks = self._chunks.statistics()
+        return CacheRoom(chunks.cache_limit_bytes, chunks.pinned_bytes, chunks.dirty_bytes)
+
+    # Controlled
+
+    def status(self) -> Mapping[str, object]:
+        """See Controlled."""
+        chunks = self._chunks.statistics()
+        requests = self._connection.transport.statistics()
+        return {
+            "pid": os.getpid(),
+            **self._served.facts(),
+            "uptime_seconds": round(time.monotonic() - self._started),
+            "warning": self._watch.warning,
+            "uploads": upload_state(chunks, requests.trouble),
+            **asdict(chunks),
+            "requests": requests.requests,
+            "transport": asdict(requests),
+            "metadata": asdict(self._metadata.statistics()),
+            **asdict(self._filesystem.statistics()),
+            "bandwidth": asdict(self.bandwidth()),
+            "warmups": [asdict(progress) for progress in self._warmups.statistics()],
+            "warmup_problem": self._warmups.problem,
+        }
+
+    def progress(self) -> Progress:
+        """See Controlled."""
+        chunks = self._chunks.statistics()
+        failures = chunks.writeback.failures
+        trouble = failures[0] if failures else self._connection.transport.statistics().trouble
+        return Progress(
+            chunks.dirty_bytes, chunks.dirty_chunks, self._watch.warning or trouble, paused=self._chunks.paused
+        )
+
+    async def sync(self) -> None:
+        """See Controlled."""
+        await self._served.sync()
+
+    async def unmount(self, *, wait: bool) -> None:
+        """See Controlled."""
+        await self._served.unmount(wait=wait)
+
+    def pause(self) -> None:
+        """See Controlled."""
+        self._chunks.pause()
+
+    def resume(self) -> None:
+        """See Controlled."""
+        self._chunks.resume()
+
+    def bandwidth(self) -> Bandwidth:
+        """See Controlled."""
+        return self._bandwidth
+
+    def limit_bandwidth(self, limit: Bandwidth) -> None:
+        """See Controlled."""
+        self._connection.limit_bandwidth(limit.up_bytes_per_second, limit.down_bytes_per_second)
+        self._bandwidth = limit
+
+    def warmup(self, inodes: Sequence[InodeNumber], *, pin: bool) -> Warmup:
+        """See Controlled."""
+        return self._warmups.order(inodes, pin=pin)
+
+    async def unpin(self, inodes: Sequence[InodeNumber]) -> None:
+        """See Controlled."""
+        await self._warmups.unpin(inodes)

@@ -1,0 +1,102 @@
+"""Sizes, rates and times as people write and read them. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+MIN_BYTES_PER_SECOND = 1024
+"""Slower than this a message would take hours, and who wants that wants uploads to pause."""
+MAX_BYTES_PER_SECOND = 1 << 50
+
+
+def parse_size(text: str) -> int:
+    """The bytes that a person means by 4096, 512K, 20M, 1G, 1GiB; ValueError otherwise."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size such as 500M or 2G")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """The most that is sent and fetched in a second, in bytes; None: no limit. ValueError out of bounds."""
+
+    up_bytes_per_second: int | None = None
+    down_bytes_per_second: int | None = None
+
+    def __post_init__(self) -> None:
+        for limit in (self.up_bytes_per_second, self.down_bytes_per_second):
+            if limit is not None and not MIN_BYTES_PER_SECOND <= limit <= MAX_BYTES_PER_SECOND:
+                raise ValueError("a bandwidth limit is at least 1K bytes a second, or off")
+
+    def __str__(self) -> str:
+        if self == NO_LIMIT:
+            return "no limit"
+        up, down = (_rate_or_none(n) for n in (self.up_bytes_per_second, self.down_bytes_per_second))
+        return f"up {up}, down {down}"
+
+    def to_option(self) -> str:
+        """The form that `parse_bandwidth` reads back equal."""
+        limits = (self.up_bytes_per_second, self.down_bytes_per_second)
+        return ":".join("off" if limit is None else str(limit) for limit in limits)
+
+
+NO_LIMIT = Bandwidth()
+
+
+def parse_bandwidth(text: str) -> Bandwidth:
+    """What a person means by 10M (each way), 512K:4M (up:down), off:4M, off; bytes a second. ValueError otherwise."""
+    up, has_down, down = text.partition(":")
+    limits = [_parse_rate(word, text) for word in ((up, down) if has_down else (up, up))]
+    return Bandwidth(*limits)
+
+
+def _parse_rate(word: str, text: str) -> int | None:
+    if word.strip().lower() == "off":
+        return None
+    try:
+        return parse_size(word)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a bandwidth limit such as 10M, 512K:4M or off") from None
+
+
+def _rate_or_none(bytes_per_second: int | None) -> str:
+    return "no limit" if bytes_per_second is None else human_rate(bytes_per_second)
+
+
+def human_size(size_bytes: float) -> str:
+    """`1536` as `1.5 KiB`."""
+    size = float(size_bytes)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def human_rate(bytes_per_second: float) -> str:
+    """`1536` as `1.5 KiB/s`."""
+    return f"{human_size(bytes_per_second)}/s"
+
+
+def human_duration(seconds: float) -> str:
+    """How long something takes, as one says it: `40 s`, `3 min`, `2 h 5 min`, `3 days`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{round(hours / 24)} days"
+
+
+def human_count(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
