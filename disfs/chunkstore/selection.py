@@ -94,6 +94,15 @@ def is_full(waiting: WaitingChunks, message_bytes: int) -> bool:
     return waiting.bytes + len(waiting) * SLOT_OVERHEAD_BYTES >= message_bytes
 
 
+def is_backlog(waiting: WaitingChunks, quiet: Quiet, situation: Situation, now: float) -> bool:
+    """Whether what may go now fills two messages at least."""
+    two_bytes = 2 * situation.message_bytes
+    if not is_full(waiting, two_bytes):
+        return False
+    everything = situation.hurry or waiting.urgent_count == len(waiting)
+    return everything or _full_since(waiting, two_bytes) + quiet.settled_seconds <= now
+
+
 def _full_since(waiting: WaitingChunks, message_bytes: int) -> float:
     """Since when a message's worth of chunks has been quiet; there is as much."""
     missing_bytes = message_bytes

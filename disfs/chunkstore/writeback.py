@@ -28,7 +28,7 @@ import trio
 from disfs.chunkstore.channels import DataChannels, backoff_seconds
 from disfs.chunkstore.outgoing import Outgoing, Packing
 from disfs.chunkstore.packer import max_pack_bytes
-from disfs.chunkstore.selection import Elevator, Quiet, Situation, is_full, next_send_at
+from disfs.chunkstore.selection import Elevator, Quiet, Situation, is_backlog, is_full, next_send_at
 from disfs.chunkstore.sending import Sending
 from disfs.chunkstore.sizes import SizeLimits, UploadRate, write_delay_seconds
 from disfs.errors import DisfsError
@@ -140,7 +140,7 @@ class Writeback:
         self._elevator = Elevator(self._quiet)
         self._rate = UploadRate()
         self._woken = trio.lowlevel.ParkingLot()
-        self._waiting_for: Waiting | None = None
+        self._waiting_for: Waiting | None = Waiting.NOTHING_DIRTY
         self._wake_when_full = False
         """Whether the loop sleeps because what waits did not fill a message."""
         self._messages: list[Outgoing] = []
@@ -247,9 +247,9 @@ class Writeback:
         """Wait for the moment for another message, and pack it. Its chunks are given back if this fails."""
         while True:
             turn = self._look()
-            self._waiting_for = turn.waiting_for
             if turn.channel is not None:
-                message = Outgoing(self._message_bytes, turn.channel, trio.current_time())
+                message = Outgoing(self._next_bytes(), turn.channel, trio.current_time())
+                self._waiting_for = None
                 self._begin(message)
                 try:
                     await self._pack(message)
@@ -257,6 +257,7 @@ class Writeback:
                     self._finish(message)
                     raise
                 return message
+            self._waiting_for = turn.waiting_for
             with trio.move_on_at(turn.until):
                 await self._woken.park()
 
@@ -275,7 +276,9 @@ class Writeback:
             # Chunks that are written all the time move that time away a little with each write.
             return _Turn(None, max(at, now + _TICK_SECONDS), Waiting.NOT_DUE)
         in_memory = sum(message.memory_bytes for message in self._messages)
-        if in_memory and in_memory + self._message_bytes > self._settings.in_flight_bytes:
+        # Messages that share the link end together; writers who wait for room want the first one soon.
+        most = min(self._settings.in_flight_bytes, self._settings.dirty_bytes // 2)
+        if in_memory and in_memory + self._message_bytes > most:
             return _Turn(None, float("inf"), Waiting.ENOUGH_IN_FLIGHT)
         best = self._channels.best(now, self._transport.send_delay_seconds)
         if best is None:
@@ -296,13 +299,25 @@ class Writeback:
         quarter = self._settings.dirty_bytes // 4
         return max(self._sizes.floor_bytes, min(self._sizes.message_bytes, quarter))
 
+    def _next_bytes(self) -> int:
+        """How much the message that is begun now may carry."""
+        calm = self._waiting_for in {Waiting.NOTHING_DIRTY, Waiting.NOT_DUE} and not self._messages
+        if calm and is_backlog(self._cache.map.waiting, self._quiet, self._situation, trio.current_time()):
+            # Two messages that begin together share the link and end together: then it idles until the next two are
+            # packed, and writers wait for two at once. With a first one of half the size they take turns from then on.
+            return max(self._sizes.floor_bytes, self._message_bytes // 2)
+        return self._message_bytes
+
     @property
     def _is_full(self) -> bool:
         return is_full(self._cache.map.waiting, self._message_bytes)
 
+    @property
+    def _situation(self) -> Situation:
+        return Situation(self._message_bytes, self._hurry, bool(self._messages))
+
     def _next_send_at(self) -> float | None:
-        situation = Situation(self._message_bytes, self._hurry, bool(self._messages))
-        return next_send_at(self._cache.map.waiting, self._quiet, situation)
+        return next_send_at(self._cache.map.waiting, self._quiet, self._situation)
 
     # -- one message --------------------------------------------------------------------------------------------
 
