@@ -71,6 +71,10 @@ class FileChunks(Protocol):
         """Forget everything of an inode that is gone for good."""
         ...
 
+    def inherit_pin(self, parent: InodeNumber, inode: InodeNumber) -> None:
+        """A new inode was made in a directory: it is pinned if the directory is. Never fails."""
+        ...
+
     async def sync(self, inode: InodeNumber) -> None:
         """Return when what was written to the inode would survive a loss of power, the metadata apart."""
         ...

@@ -103,6 +103,7 @@ class Filesystem:
     async def make_inode(self, parent: InodeNumber, name: bytes, new: NewInode) -> Attributes:
         """mknod and mkdir: a new inode, counted as looked up. Errors as in the metadata store."""
         made = await self._metadata.make_inode(parent, name, new, self._clock.now_ns())
+        self._chunks.inherit_pin(parent, made.inode)
         self._references.add_lookup(made.inode)
         return made
 
@@ -120,6 +121,7 @@ class Filesystem:
         assert stat.S_ISREG(new.mode)
         made = await self._metadata.make_inode(parent, name, new, self._clock.now_ns())
         # Same step: nobody can unlink the file before its handle exists.
+        self._chunks.inherit_pin(parent, made.inode)
         self._references.add_lookup(made.inode)
         return self.files.open_known(made, flags), made
 

@@ -31,7 +31,7 @@ from disfs.chunkstore.underway import SendsUnderway
 from disfs.chunkstore.warming import Warmer
 from disfs.chunkstore.writeback import Writeback
 from disfs.chunkstore.writes import Writes
-from disfs.errors import DisfsError
+from disfs.errors import DisfsError, FilesystemError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -222,6 +222,16 @@ class ChunkStore:
         self._ledger.set_pinned(inodes, pinned)
         for inode in inodes:
             self._map.set_pinned(inode, pinned)
+
+    def inherit_pin(self, parent: InodeNumber, inode: InodeNumber) -> None:
+        """A new inode was made in a directory: it is pinned if the directory is. Never fails."""
+        if parent not in self._map.recency.pinned:
+            return
+        try:
+            self.set_pinned((inode,), True)
+        except FilesystemError as error:
+            # The file is there, and whoever made it must not hear that it is not.
+            log.warning("inode %d was made in a pinned directory and is not pinned: %s", inode, error)
 
     @property
     def pinned(self) -> frozenset[InodeNumber]:

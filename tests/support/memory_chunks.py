@@ -111,6 +111,9 @@ class MemoryChunks:
         self.discarded.append(inode)
         self._cut_ledger(inode, 0)
 
+    def inherit_pin(self, parent: InodeNumber, inode: InodeNumber) -> None:
+        """Nothing is ever evicted here."""
+
     def _cut_ledger(self, inode: InodeNumber, size_bytes: int) -> None:
         if self._ledger is not None:
             self._ledger.cut_chunks(inode, ChunkIndex(chunk_count(size_bytes, DEFAULT_CHUNK_BYTES)))
