@@ -123,7 +123,7 @@ def revision_of(world: ChunkWorld, key: ChunkKey) -> int:
     """What the directory of the pack says in which a chunk lies."""
     pack, slot = world.ledger.state.where[key]
     location = world.ledger.state.packs[pack].location
-    entry = PackReader(world.key, world.memory._bytes[location.attachment]).entries[slot]
+    entry = PackReader(world.key, world.memory.stored_bytes(location.attachment)).entries[slot]
     assert key == entry.key
     return entry.revision
 
@@ -294,9 +294,9 @@ async def test_damaged_victim_is_left_alone(
         world.store.evict_all()
         pack, slot = place(world, FILE, 0)
         record = world.ledger.state.packs[pack]
-        raw = bytearray(world.memory._bytes[record.location.attachment])
+        raw = bytearray(world.memory.stored_bytes(record.location.attachment))
         raw[record.slots.offset(slot) if where == "slot" else -40] ^= 1
-        world.memory._bytes[record.location.attachment] = bytes(raw)
+        world.memory.damage(record.location.attachment, bytes(raw))
         for _ in range(6):
             await world.store.compact()
             await trio.sleep(700)
