@@ -236,7 +236,7 @@ async def test_regression_json_is_no_page(bare: World) -> None:
 async def test_page_instead_of_an_attachment(stacked: World, emulator: Emulator) -> None:
     """An HTML page with status 200 is never data, however long it is; the next try brings the bytes."""
     message = await send(stacked, b"0123456789" * 1000)
-    emulator.fault(kind="html_page", route="cdn_get", count=2)
+    emulator.fault(kind="html", route="cdn_get", count=2)
     assert b"789" == await stacked.transport.fetch(location(message), 7, 3)
     assert 2 == stacked.transport.statistics().retries
 
