@@ -55,9 +55,8 @@ async def open_connection(
     `TransientStorageError`, and a wrong token is `TokenRejectedError` from the first call on. `transport` waits and
     tries again as `limits` and `retries` say; `admin` tries once, for its callers are people who want to know.
     """
-    service = functools.partial(
-        open_service, token.strip(), with_api_path(api_url or DISCORD_API_URL), urls or UrlCache()
-    )
+    remembered = UrlCache() if urls is None else urls  # an empty one is false
+    service = functools.partial(open_service, token.strip(), with_api_path(api_url or DISCORD_API_URL), remembered)
     async with Bridge(service) as bridge:
         limited = LimitedTransport(DiscordTransport(bridge), limits)
         bridge.listen(Observation, limited.observe)
