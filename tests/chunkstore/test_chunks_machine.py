@@ -18,13 +18,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.chunk_worlds import SETTINGS, ChunkWorld, in_this_thread
 
+from disfs.chunkstore.packer import PackReader
 from disfs.chunkstore.states import UNSENT, ChunkState
 from disfs.chunkstore.transport.faults import Fault
-from disfs.errors import FilesystemError, TokenRejectedError, TooLargeError, TransientStorageError
+from disfs.errors import FilesystemError, StorageError, TokenRejectedError, TooLargeError, TransientStorageError
 from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from disfs.values import AttachmentId, ChunkKey
 
 CHUNK = 64
 INODES = [InodeNumber(7), InodeNumber(8), InodeNumber(0x107)]
@@ -39,6 +42,10 @@ TINY = dataclasses.replace(
     fetch_bytes=300,
     readahead_bytes=4 * CHUNK,
     sweep_grace_seconds=20,
+    stray_seconds=30,
+    compaction_share=0.5,
+    compaction_interval_seconds=30,
+    compaction_patience_seconds=5,
 )
 
 inodes = st.sampled_from(INODES)
@@ -53,6 +60,8 @@ operations = st.one_of(
     st.tuples(st.just("drain")),
     st.tuples(st.just("begin_drain")),
     st.tuples(st.just("evict")),
+    st.tuples(st.just("begin_compact")),
+    st.tuples(st.just("compact")),
     st.tuples(st.just("commit")),
     st.tuples(st.just("sync"), inodes),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.05, 0.3, 2.0, 7.0, 40.0])),
@@ -61,7 +70,7 @@ operations = st.one_of(
     st.tuples(st.just("replace"), inodes, positions, st.booleans()),
     st.tuples(
         st.just("fault"),
-        st.sampled_from(["send", "fetch", "delete"]),
+        st.sampled_from(["send", "fetch", "delete", "list_messages"]),
         st.integers(1, 3),
         st.sampled_from(["transient", "rejected", "too_large"]),
         st.booleans(),
@@ -146,6 +155,14 @@ class Machine:
         assert self.world.nursery is not None
         self.world.nursery.start_soon(self.world.store.drain)
 
+    async def do_compact(self) -> None:
+        with contextlib.suppress(StorageError):
+            await self.world.store.compact()
+
+    async def do_begin_compact(self) -> None:
+        assert self.world.nursery is not None
+        self.world.nursery.start_soon(self.do_compact)
+
     async def do_evict(self) -> None:
         self.world.store.evict_all()
 
@@ -226,6 +243,23 @@ class Machine:
         for inode in self.files:
             for extent in await self.world.ledger.extents(inode, 0, 1000):  # type: ignore[arg-type] # plain numbers
                 assert (await self.world.ledger.pack(extent.pack)).location.message in live
+        messages = [m for channel in self.world.channels for m in self.world.memory.messages(channel)]
+        assert live == {message.message for message in messages}, "no stray is left"
+        self.check_packs(a.attachment for message in messages for a in message.attachments)
+
+    def check_packs(self, attachments: Iterable[AttachmentId]) -> None:
+        """Of all slots for a live chunk, those of the newest revision hold its content: packs explain themselves."""
+        newest: dict[ChunkKey, tuple[int, set[bytes]]] = {}
+        for attachment in attachments:
+            for entry, plain in PackReader(self.world.key, self.world.memory.stored_bytes(attachment)).chunks():
+                revision, contents = newest.get(entry.key, (0, set()))
+                if entry.revision > revision:
+                    revision, contents = entry.revision, set()
+                newest[entry.key] = revision, contents | {plain.ljust(CHUNK, b"\0")}
+        for key in self.world.ledger.state.where:
+            start = key.chunk * CHUNK
+            expected = self.files[key.inode][start : start + CHUNK].ljust(CHUNK, b"\0")
+            assert {expected} == newest[key][1], key
 
 
 @contextlib.contextmanager
