@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from disfs.chunkstore.transport.base import LIST_LIMIT, Upload
+from disfs.chunkstore.transport.base import LIST_LIMIT, Upload, Urgency
 from disfs.errors import CorruptDataError, NotFoundError, TooLargeError
 from disfs.values import AttachmentId, ChannelId, GuildId, Location, MessageId
 
@@ -124,6 +124,40 @@ class TransportContract:
         sent = [await send(world, b"x") for _ in range(LIST_LIMIT + 2)]
         page = await world.transport.list_messages(world.channel, after=sent[0].message)
         assert sent[LIST_LIMIT:0:-1] == page
+
+    async def test_listing_around(self, world: World) -> None:
+        """A page of `around` holds that message and neighbours on both sides, also when it is at an end or gone."""
+        sent = [await send(world, b"x") for _ in range(5)]
+        for middle in (sent[0], sent[2], sent[4]):
+            assert sent[::-1] == await world.transport.list_messages(world.channel, around=middle.message)
+        await world.transport.delete(world.channel, [sent[2].message])
+        around = await world.transport.list_messages(world.channel, around=sent[2].message)
+        assert [sent[4], sent[3], sent[1], sent[0]] == around
+
+    async def test_listing_around_is_in_the_middle(self, world: World) -> None:
+        """In a long channel about half of a page of `around` is older, and half newer."""
+        sent = [await send(world, b"x") for _ in range(2 * LIST_LIMIT)]
+        page = await world.transport.list_messages(world.channel, around=sent[LIST_LIMIT].message)
+        assert len(page) <= LIST_LIMIT + 1
+        assert sent[LIST_LIMIT] in page
+        assert LIST_LIMIT // 3 < page.index(sent[LIST_LIMIT]) < LIST_LIMIT * 2 // 3
+        assert page == sorted(page, key=lambda message: message.message, reverse=True)
+
+    @pytest.mark.parametrize("urgency", list(Urgency))
+    async def test_urgency_changes_nothing_else(self, world: World, urgency: Urgency) -> None:
+        """Every call does the same whatever its urgency."""
+        uploads = [Upload("a.bin", (b"abc",))]
+        message = await world.transport.send(world.channel, uploads, nonce=new_nonce(), urgency=urgency)
+        assert b"b" == await world.transport.fetch(location(message), 1, 1, urgency=urgency)
+        assert [message] == await world.transport.list_messages(world.channel, urgency=urgency)
+        await world.transport.delete(world.channel, [message.message], urgency=urgency)
+        assert [] == await world.transport.list_messages(world.channel)
+
+    async def test_send_delay_is_no_time_when_nothing_is_full(self, world: World) -> None:
+        """Where there is room, and where nothing is known, a send would not wait."""
+        assert 0 == world.transport.send_delay_seconds(NOWHERE)
+        await send(world, b"x")
+        assert 0 == world.transport.send_delay_seconds(world.channel)
 
     async def test_deleted_is_gone(self, world: World) -> None:
         """Deleting one or several removes those and no other; twice is as good as once."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disfs.chunkstore.transport.base import Upload
+from disfs.chunkstore.transport.base import Upload, Urgency
 from disfs.chunkstore.transport.faults import Fault, FaultyTransport
 from disfs.chunkstore.transport.memory import MemoryTransport
-from disfs.chunkstore.transport.retry import Retries, RetryingTransport, RetryPolicy
+from disfs.chunkstore.transport.retry import ASKED_SECONDS, Retries, RetryingTransport, RetryPolicy
 from disfs.errors import NotFoundError, TooLargeError, TransientStorageError
 from disfs.values import ChannelId, Location
 
@@ -81,6 +81,42 @@ async def test_readers_give_up(autojump_clock: trio.testing.MockClock) -> None:
     with pytest.raises(TransientStorageError, match="busy"):
         await setting.retrying.fetch(there, 0, 1)
     assert 15 < trio.current_time() <= 30
+
+
+async def test_waits_that_discord_asks_for_are_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    """A reader outwaits a rate limit that is longer than its patience with failures, but not any number of them."""
+    setting = Setting(Retries(others=RetryPolicy(total_seconds=30)))
+    asked = TransientStorageError("slow down", retry_after_seconds=40)
+    setting.faulty.plan("list_messages", 1, Fault(before=asked))
+    assert [] == await setting.retrying.list_messages(setting.channel)
+    assert 40 == trio.current_time()
+    for n in range(1, 20):
+        setting.faulty.plan("list_messages", n, Fault(before=asked))
+    with pytest.raises(TransientStorageError):
+        await setting.retrying.list_messages(setting.channel)
+    assert trio.current_time() <= 40 + 30 + ASKED_SECONDS
+
+
+async def test_urgency_is_passed_on(autojump_clock: trio.testing.MockClock) -> None:
+    """A send, its repeats and the search for it are as urgent as the caller says."""
+    urgencies = []
+
+    class Noting(FaultyTransport):
+        async def send(self, *arguments: Any, urgency: Urgency = Urgency.WRITEBACK, **options: Any) -> StoredMessage:
+            urgencies.append(urgency)
+            return await super().send(*arguments, urgency=urgency, **options)
+
+        async def list_messages(self, *arguments: Any, urgency: Urgency = Urgency.READER, **options: Any) -> Any:
+            urgencies.append(urgency)
+            return await super().list_messages(*arguments, urgency=urgency, **options)
+
+    memory = MemoryTransport()
+    noting = Noting(memory)
+    noting.plan("send", 1, Fault(before=TransientStorageError("x", retry_after_seconds=1000, maybe_done=True)))
+    retrying = RetryingTransport(noting, Retries())
+    uploads = [Upload("a.bin", (b"x",))]
+    await retrying.send(memory.add_channel(), uploads, nonce="n", urgency=Urgency.SYNC)
+    assert [Urgency.SYNC] * 3 == urgencies
 
 
 async def test_attempts_are_bounded(autojump_clock: trio.testing.MockClock) -> None:
