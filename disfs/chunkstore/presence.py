@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from disfs.chunkstore.recency import GROUP_CHUNKS, Recency
+from disfs.chunkstore.recency import GROUP_CHUNKS, Recency, group_bits
 from disfs.chunkstore.states import IRREPLACEABLE, PRESENT, UNSENT, ChunkEvent, ChunkState, moved
 from disfs.chunkstore.waiting import WaitingChunks
 from disfs.values import ChunkIndex, ChunkKey, Revision
@@ -87,13 +87,26 @@ class InodeChunks:
         """Whether all of `chunks` are present."""
         return all(map(self.has, chunks))
 
-    def indices(self) -> Iterator[ChunkIndex]:
-        """The present chunks, in order."""
-        for group in sorted(self.present):
+    def indices(self, first: int = 0) -> Iterator[ChunkIndex]:
+        """The present chunks from `first` on (and a few before it), in order."""
+        for group in sorted(group for group in self.present if group >= first // GROUP_CHUNKS):
             bits = self.present[group]
             for bit in range(GROUP_CHUNKS):
                 if bits >> bit & 1:
                     yield ChunkIndex(group * GROUP_CHUNKS + bit)
+
+    def runs(self) -> Iterator[range]:
+        """The same as runs without a gap."""
+        run: range | None = None
+        for index in self.indices():
+            if run is not None and run.stop == index:
+                run = range(run.start, index + 1)
+                continue
+            if run is not None:
+                yield run
+            run = range(index, index + 1)
+        if run is not None:
+            yield run
 
     def set(self, index: int, value: bool) -> None:
         """Set or clear one bit."""
@@ -217,6 +230,19 @@ class ChunkMap:
     def end_drain(self, drain: Drain) -> None:
         """Nobody waits for it any more. What was urgent on its account stays so."""
         self._drains.remove(drain)
+
+    def restore(self, chunks: InodeChunks, run: range) -> None:
+        """Those of the run that have no state yet are clean: what was cached when the last process stopped in order.
+
+        The same as FETCHED for each of them, for a million at once.
+        """
+        for (inode, group), bits in group_bits(chunks.inode, run):
+            present = chunks.present.get(group, 0)
+            if bits & ~present:
+                chunks.present[group] = present | bits
+                chunks.count += (bits & ~present).bit_count()
+                self.recency.became_clean(inode, group * GROUP_CHUNKS)
+        self.reweigh(chunks)
 
     def wrote(self, key: ChunkKey, revision: Revision, now: float) -> None:
         """A chunk has new content of `revision`; the inode's `end` is already the new one."""

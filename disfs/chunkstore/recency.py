@@ -77,7 +77,7 @@ class Recency:
     def used(self, inode: InodeNumber, chunks: range) -> None:
         """Chunks were read: their groups are evicted last."""
         order = self._order(inode)
-        for group, bits in _bits(inode, chunks):
+        for group, bits in group_bits(inode, chunks):
             if group in order:
                 order.move_to_end(group)
             marks = self._marks.get(group)
@@ -89,7 +89,7 @@ class Recency:
         """A sequential reader will not come back to these chunks: those that came for it are spent."""
         if inode in self.pinned:
             return
-        for group, bits in _bits(inode, chunks):
+        for group, bits in group_bits(inode, chunks):
             marks = self._marks.get(group)
             if marks is not None and (newly := marks.fresh & bits):
                 marks.spent |= newly
@@ -165,7 +165,7 @@ class Recency:
             self.pass_over_spent(group)
 
 
-def _bits(inode: InodeNumber, chunks: range) -> Iterator[tuple[Group, int]]:
+def group_bits(inode: InodeNumber, chunks: range) -> Iterator[tuple[Group, int]]:
     """The groups that `chunks` touch, each with the bits of those of its chunks that are meant."""
     position = chunks.start
     while position < chunks.stop:

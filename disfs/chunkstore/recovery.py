@@ -21,6 +21,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from disfs.chunkstore.states import ChunkEvent
+from disfs.spans import chunk_count
 from disfs.values import ChunkIndex, ChunkKey, InodeNumber, Revision
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def recover(
         kept = [row for row in rows if ours and (row.key, row.revision) not in known_lost]
         if len(kept) < len(rows):
             lost += [row for row in rows if not ours or (row.key, row.revision) in known_lost]
-        lost += _recover_inode(files, chunks, inode, kept, noted.get(inode), sizes.get(inode))
+        lost += _recover_inode(files, chunks, inode, kept, noted.get(inode, ()), sizes.get(inode))
     for row in lost:
         chunks.move(row.key, ChunkEvent.LOSE)
     _note_losses(files, lost)
@@ -92,7 +93,7 @@ def _recover_inode(
     chunks: ChunkMap,
     inode: InodeNumber,
     rows: Sequence[DirtyChunk],
-    noted: Sequence[int] | None,
+    noted: Sequence[range],
     size_bytes: int | None,
 ) -> list[DirtyChunk]:
     """One inode's part of `recover`; returns its lost rows."""
@@ -107,9 +108,8 @@ def _recover_inode(
     record.end = record.disk_end = length
     for row in there:
         _make_dirty(chunks, row)
-    for index in noted or ():
-        if index * chunks.chunk_bytes < length and not record.has(index):
-            chunks.move(ChunkKey(inode, ChunkIndex(index)), ChunkEvent.FETCHED)
+    for run in noted:
+        chunks.restore(record, range(run.start, min(run.stop, chunk_count(length, chunks.chunk_bytes))))
     if record.count:
         _punch_the_rest(files, record, chunks.chunk_bytes)
     else:
@@ -140,8 +140,8 @@ def note_clean_stop(files: CacheFiles, chunks: ChunkMap) -> CacheMarks:
     """Write down what is present, after everything in the directory is on the disk. Blocks: use a worker thread."""
     files.sync_disk()
     stop = os.urandom(16).hex()
-    present = {str(r.inode): [int(index) for index in r.indices()] for r in chunks.inodes.values() if r.count}
-    files.write_note(_PRESENT, json.dumps({"clean_stop": stop, "present": present}).encode())
+    runs = {str(r.inode): [(run.start, run.stop) for run in r.runs()] for r in chunks.inodes.values() if r.count}
+    files.write_note(_PRESENT, json.dumps({"clean_stop": stop, "runs": runs}).encode())
     return CacheMarks(_identity(files), stop)
 
 
@@ -162,13 +162,13 @@ def _begin_anew(files: CacheFiles, found: str) -> str:
     return _identity(files)
 
 
-def _noted_presence(files: CacheFiles, marks: CacheMarks | None) -> dict[InodeNumber, list[int]]:
+def _noted_presence(files: CacheFiles, marks: CacheMarks | None) -> dict[InodeNumber, list[range]]:
     if marks is None or marks.clean_stop is None:
         return {}
     note = _read_json(files, _PRESENT)
     if not isinstance(note, dict) or note.get("clean_stop") != marks.clean_stop:
         return {}
-    return {InodeNumber(int(inode)): list(indices) for inode, indices in note["present"].items()}
+    return {InodeNumber(int(inode)): [range(*run) for run in runs] for inode, runs in note.get("runs", {}).items()}
 
 
 def _noted_losses(files: CacheFiles) -> frozenset[tuple[ChunkKey, Revision]]:

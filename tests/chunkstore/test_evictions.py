@@ -200,3 +200,21 @@ async def test_small_files_are_warmed_together(tmp_path: Path, autojump_clock: M
             await world.store.warm(inode, 160, lambda _: None)
         assert world.transport.calls["fetch"] <= 20
         assert all(world.store._cache.has_all(inode, range(1)) for inode in inodes)
+
+
+async def test_clean_stop_keeps_what_is_scattered(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """After a clean stop exactly what was cached is cached, dirty or clean, across groups and with gaps."""
+    async with chunk_world(tmp_path, cache_bytes=1024 * CHUNK) as (world, nursery):
+        await put(world, FILE, noise(300))
+        for index in (0, 1, 5, 63, 64, 200, 299):
+            await world.store.read(FILE, index * CHUNK, 10)
+        await world.write(FILE, 65 * CHUNK, noise(1, 2))
+        before = list(world.store._map.inodes[FILE].indices())
+        assert [0, 1, 5, 63, 64, 65, 200, 299] == before
+        await world.restart(nursery)
+        record = world.store._map.inodes[FILE]
+        assert before == list(record.indices())
+        assert [range(2), range(5, 6), range(63, 66), range(200, 201), range(299, 300)] == list(record.runs())
+        assert noise(1, 2) == await world.store.read(FILE, 65 * CHUNK, CHUNK)
+        world.store.evict_all()
+        assert 1 == cached(world, FILE)
