@@ -120,7 +120,7 @@ def _check(response: aiohttp.ClientResponse, start: int, length: int, size_bytes
         raise TransientStorageError(f"{_WHAT}: came encoded, although that was not asked for")
     if response.content_type in _PAGES:
         # What we upload is stored as opaque bytes: this is somebody's error page, whatever its status says.
-        raise TransientStorageError(f"{_WHAT}: a page came instead")
+        raise TransientStorageError(f"{_WHAT}: a web page came in its place")
     if response.status == 206:
         _check_range(response, start, length, size_bytes)
     elif response.content_length not in (None, size_bytes):
