@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
 _Key = TypeVar("_Key")
 
-INTERVAL_SECONDS = 0.002
+INTERVAL_SECONDS = 0.001
 SWITCH_SECONDS = 0.0002
 LONG_STEP_SECONDS = 0.001
+RECENT = 200
+"""How many looks at the main thread are kept."""
 SHOWN = 45
 _DEPTH = 6
 """How many callers a stack is shown with."""
@@ -53,7 +55,8 @@ class TaskSteps:
 class StepTimer(trio.abc.Instrument):
     """How long the main thread is not to be had: the steps between two awaits that really wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
         self.reset()
         self._step_began = self._step_cpu = 0.0
 
@@ -61,6 +64,7 @@ class StepTimer(trio.abc.Instrument):
         """Forget all steps."""
         self._count, self._seconds, self._cpu_seconds = 0, 0.0, 0.0
         self._long: defaultdict[tuple[str, str], TaskSteps] = defaultdict(TaskSteps)
+        self._seen: Counter[str] = Counter()
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Trio calls it."""
@@ -80,6 +84,7 @@ class StepTimer(trio.abc.Instrument):
             steps.cpu_seconds += cpu
             steps.most_cpu_seconds = max(steps.most_cpu_seconds, cpu)
             steps.most_seconds = max(steps.most_seconds, seconds)
+            self._seen.update(self._sampler.main_thread_since(self._step_began))
 
     def lines(self) -> Iterator[str]:
         """What was found. Wall time beyond CPU time is waiting for the interpreter lock, the processor, or a disk."""
@@ -90,6 +95,9 @@ class StepTimer(trio.abc.Instrument):
                 f"{steps.count:6} {steps.cpu_seconds:7.2f} {steps.most_cpu_seconds * 1000:7.1f} "
                 f"{steps.most_seconds * 1000:7.1f}  {task}  {place}"
             )
+        yield ""
+        yield "where the main thread was seen in these steps, working or not:"
+        yield from (f"{count:6}  {stack}" for stack, count in self._seen.most_common(SHOWN))
 
 
 def _awaited(coroutine: object) -> str:
@@ -111,6 +119,7 @@ class Sampler:
         self._clocks: dict[int, float] = {}
         self._thread = threading.Thread(target=self._watch, name="profiler", daemon=True)
         self._written = 0
+        self._recent: deque[tuple[float, str]] = deque(maxlen=RECENT)
         self.reset()
 
     def start(self) -> None:
@@ -137,11 +146,18 @@ class Sampler:
         self._written += 1
         path.with_name(f"{path.stem}-{self._written}.txt").write_text("\n".join(text) + "\n")
 
+    def main_thread_since(self, began: float) -> Iterator[str]:
+        """Where the main thread was seen since then, by `time.perf_counter`."""
+        return (stack for seen, stack in tuple(self._recent) if seen >= began)
+
     def _watch(self) -> None:
+        main = threading.main_thread().ident
         while True:
             time.sleep(INTERVAL_SECONDS)
             names = {thread.ident: thread.name for thread in threading.enumerate()}
             for ident, frame in sys._current_frames().items():  # noqa: SLF001 - made for exactly this
+                if ident == main:
+                    self._recent.append((time.perf_counter(), " < ".join(_stack(frame)[:4])))
                 if ident != self._thread.ident:
                     self._charge(ident, names.get(ident, "unnamed"), frame)
 
@@ -185,7 +201,8 @@ def main() -> None:
     output = Path(sys.argv[1])
     sys.argv = ["disfs", *sys.argv[2:]]
     sys.setswitchinterval(SWITCH_SECONDS)
-    sampler, steps = Sampler(), StepTimer()
+    sampler = Sampler()
+    steps = StepTimer(sampler)
     trio.run = functools.partial(trio.run, instruments=[steps])  # type: ignore[assignment] # the daemon has no such door
 
     def begin(*_: object) -> None:

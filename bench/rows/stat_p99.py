@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.lab import LabError
 from bench.report import Check, Outcome, milliseconds, quantiles
 from bench.rows.base import Row
 from bench.rows.reading import read_file
@@ -24,6 +26,14 @@ PACE_SECONDS = 0.002
 BUSY_FACTOR = 1.4
 """So much more is sent and fetched than the line takes in a pass: both directions are busy to its end."""
 _DIRECTORY = "names"
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """In seconds."""
+
+    taken: list[float]
+    late: list[float]
 
 
 def _run(lab: Lab, scale: float) -> Outcome:
@@ -47,13 +57,14 @@ def _run(lab: Lab, scale: float) -> Outcome:
         counted = lab.control("GET", "/counters")
         reading.join()
         syncing.join()
-    best, found = quantiles(idle), quantiles(busy)
+    best, found = quantiles(idle.taken), quantiles(busy.taken)
     return Outcome(
         (Check.at_most("p99, as when idle", found["p99"] * 1000, "ms", best["p99"] * 1000, factor=5),),
         (quiet.costs, loaded.costs),
         {
-            "idle": milliseconds(idle),
-            "busy": milliseconds(busy),
+            "idle": milliseconds(idle.taken),
+            "busy": milliseconds(busy.taken),
+            "a sleep was late by": f"p99 {_late_ms(idle):.2g} ms idle, {_late_ms(busy):.2g} ms busy",
             "line": _line(lab, counted, took),
             "still running at the end": ", ".join(still) or "nothing: the load was too short",
         },
@@ -79,11 +90,18 @@ def _prepare(lab: Lab, count: int, down_bytes: int) -> None:
     lab.cold()
 
 
-def _stats(lab: Lab, first: int, count: int) -> list[float]:
-    """Seconds that each `stat` took."""
+def _stats(lab: Lab, first: int, count: int) -> _Answers:
+    """Ask for names, in a process of its own."""
     with lab.python("bench.statter", str(lab.files / _DIRECTORY), str(first), str(count), str(PACE_SECONDS)) as statter:
         output, _ = statter.communicate()
-    return [taken / 1e9 for taken in json.loads(output)]
+    if statter.returncode != 0:
+        raise LabError(f"the program that asks for names exited {statter.returncode}")
+    found = json.loads(output)
+    return _Answers([taken / 1e9 for taken in found["taken"]], [late / 1e9 for late in found["late"]])
+
+
+def _late_ms(answers: _Answers) -> float:
+    return quantiles(answers.late)["p99"] * 1000 if answers.late else 0.0
 
 
 ROW = Row("stat-p99", "stat while uploads and downloads run at full speed", _run)
