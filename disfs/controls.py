@@ -107,7 +107,12 @@ class Controls:
 
     def _room(self) -> CacheRoom:
         chunks = self._chunks.statistics()
-        return CacheRoom(chunks.cache_limit_bytes, chunks.pinned_bytes, chunks.dirty_bytes)
+        return CacheRoom(
+            limit_bytes=chunks.cache_limit_bytes,
+            pinned_limit_bytes=chunks.pinned_limit_bytes,
+            pinned_bytes=chunks.pinned_bytes,
+            dirty_bytes=chunks.dirty_bytes,
+        )
 
     # Controlled
 

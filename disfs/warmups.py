@@ -43,6 +43,11 @@ _PATH_CHARACTERS = 200
 class WarmChunks(Protocol):
     """What warming needs of the chunk store."""
 
+    @property
+    def pinned(self) -> frozenset[InodeNumber]:
+        """The inodes that have the mark."""
+        ...
+
     def set_pinned(self, inodes: Iterable[InodeNumber], pinned: bool) -> None:
         """Set or take the mark of inodes, files or not."""
         ...
@@ -68,10 +73,29 @@ class CacheRoom:
     """What keeps new contents out of the cache."""
 
     limit_bytes: int
+    pinned_limit_bytes: int
+    """How much of it pinned files may take: the rest is for work."""
     pinned_bytes: int
     dirty_bytes: int
 
-    def __str__(self) -> str:
+    def refusal(self, total_bytes: int, *, pin: bool, fresh_bytes: int) -> str | None:
+        """Why so much can never fit, whatever is evicted; None when it may. Of it, `fresh_bytes` are not pinned yet."""
+        if pin and fresh_bytes and fresh_bytes + self.pinned_bytes > self.pinned_limit_bytes:
+            most, whole = human_size(self.pinned_limit_bytes), human_size(self.limit_bytes)
+            taken = f", and {human_size(self.pinned_bytes)} are taken" if self.pinned_bytes else ""
+            return (
+                f"{human_size(fresh_bytes)} cannot be pinned: pins may take {most} of the cache of {whole}{taken}; "
+                "pin less, or mount with a larger -o cache_size="
+            )
+        if total_bytes > self.limit_bytes:
+            return (
+                f"{human_size(total_bytes)} cannot fit: the cache takes {human_size(self.limit_bytes)}; choose less, "
+                "or mount with a larger -o cache_size="
+            )
+        return None
+
+    def shortage(self) -> str:
+        """What takes the room that was missing in the end."""
         return (
             f"of the cache of {human_size(self.limit_bytes)}, {human_size(self.pinned_bytes)} are pinned and "
             f"{human_size(self.dirty_bytes)} not sent yet; unpin something, or mount with a larger -o cache_size="
@@ -118,24 +142,25 @@ class OneWarmup:
         self._desk.go_on(self)
         return asdict(self.progress())
 
-    async def count(self) -> None:
-        """Find out how much there is to bring."""
+    async def count(self) -> int:
+        """Find out how much there is to bring; returns how many bytes of it are not pinned yet."""
         walk = self._walk()
+        pinned = self._desk.chunks.pinned
+        fresh_bytes = 0
         while (batch := await walk.step()) is not None:
-            files = list(filter(_has_contents, batch))
-            self._total_bytes += sum(map(self._desk.stored_bytes, files))
-            self._total_files += len(files)
+            for attributes in filter(_has_contents, batch):
+                size_bytes = self._desk.stored_bytes(attributes)
+                self._total_bytes += size_bytes
+                self._total_files += 1
+                fresh_bytes += 0 if attributes.inode in pinned else size_bytes
+        return fresh_bytes
 
     async def prepare(self) -> None:
         """Count, refuse what can never fit, and mark. STATE_FULL: nothing is marked then."""
-        await self.count()
-        room = self._desk.room()
-        if self._total_bytes > room.limit_bytes:
-            raise UserError(
-                f"{human_size(self._total_bytes)} cannot fit: the cache takes {human_size(room.limit_bytes)}; choose "
-                "less, or mount with a larger -o cache_size=",
-                ExitCode.STATE_FULL,
-            )
+        fresh_bytes = await self.count()
+        refusal = self._desk.room().refusal(self._total_bytes, pin=self._pin, fresh_bytes=fresh_bytes)
+        if refusal is not None:
+            raise UserError(refusal, ExitCode.STATE_FULL)
         if self._pin:
             await self._desk.mark(self._walk(), pinned=True)
 
@@ -153,7 +178,7 @@ class OneWarmup:
         if self._no_room:
             raise UserError(
                 f"no room for more: {human_size(self._done_bytes)} of {human_size(self._total_bytes)} are in the "
-                f"cache; {self._desk.room()}",
+                f"cache; {self._desk.room().shortage()}",
                 ExitCode.STATE_FULL,
             )
 

@@ -33,20 +33,25 @@ class Volume:
         self.metadata = MemoryMetadataStore()
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
-        self.pinned: set[InodeNumber] = set()
+        self.pinned: frozenset[InodeNumber] = frozenset()
+        self.pinned_bytes = 0
         self.warmed: list[InodeNumber] = []
         self.damaged: set[InodeNumber] = set()
         self.gate: trio.Event | None = None
         self.busy = 0
         self.desk = WarmupDesk(
-            self.metadata, self, self, chunk_bytes=CHUNK, room=lambda: CacheRoom(self.limit_bytes, 0, 0)
+            self.metadata,
+            self,
+            self,
+            chunk_bytes=CHUNK,
+            room=lambda: CacheRoom(self.limit_bytes, self.limit_bytes, self.pinned_bytes, 0),
         )
 
     async def paths(self, inode: InodeNumber) -> Sequence[bytes]:
         return [b"/file-%d" % inode]
 
     def set_pinned(self, inodes: Iterable[InodeNumber], pinned: bool) -> None:
-        self.pinned = self.pinned | set(inodes) if pinned else self.pinned - set(inodes)
+        self.pinned = self.pinned | frozenset(inodes) if pinned else self.pinned - frozenset(inodes)
 
     async def warm(self, inode: InodeNumber, size_bytes: int, on_bytes: Callable[[int], None]) -> None:
         self.busy += 1
@@ -166,7 +171,7 @@ async def test_warmup_brings_every_file_and_counts_them() -> None:
     assert (2000, 2000, 20, 20, 0) == tuple(
         result[name] for name in ("done_bytes", "total_bytes", "done_files", "total_files", "unreadable_files")
     )
-    assert set() == volume.pinned
+    assert frozenset() == volume.pinned
 
 
 async def test_small_files_come_several_at_once() -> None:
@@ -219,9 +224,24 @@ async def test_what_can_never_fit_is_refused_before_anything_is_done() -> None:
     for n in range(3):
         await volume.file(b"%d" % n, 500, top)
     with pytest.raises(UserError, match=r"1\.5 KiB cannot fit.*1000 bytes.*cache_size=") as caught:
-        await volume.desk.order([top], pin=True).run()
+        await volume.desk.order([top], pin=False).run()
     assert ExitCode.STATE_FULL == caught.value.exit_code
-    assert (set(), []) == (volume.pinned, volume.warmed)
+    with pytest.raises(UserError, match=r"1\.5 KiB cannot be pinned.*1000 bytes.*cache_size="):
+        await volume.desk.order([top], pin=True).run()
+    assert (frozenset(), []) == (volume.pinned, volume.warmed)
+
+
+async def test_pins_count_what_is_pinned_already() -> None:
+    """A pin that does not fit beside the others is refused before it is made; one that is repeated always fits."""
+    volume = Volume(limit_bytes=1000)
+    first, second = await volume.file(b"1", 600), await volume.file(b"2", 600)
+    await volume.desk.order([first], pin=True).run()
+    volume.pinned_bytes = 600
+    with pytest.raises(UserError, match=r"600 bytes cannot be pinned.*and 600 bytes are taken"):
+        await volume.desk.order([second], pin=True).run()
+    assert {first} == volume.pinned
+    volume.used_bytes = 0
+    await volume.desk.order([first], pin=True).run()
 
 
 async def test_full_cache_ends_a_warmup_in_one_sentence() -> None:
