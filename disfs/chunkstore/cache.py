@@ -10,10 +10,8 @@ Rules that keep data whole:
 3. Bytes that were cut and wait lie in `[end, disk_end)` of their inode: they are never shown, never sent, and the
    file does not grow over them before they are gone (`needs_settling`).
 4. Sizes are reserved before bytes are written: the budget and the free space of the disk hold at every moment.
-
-Pinned inodes keep their chunks, up to `pinned_limit_bytes` together, dirty ones included. What a pinned inode has
-beyond that, because it grew after it was pinned, may be evicted when nothing else can: a file that cannot stay whole
-here is better than a write that fails.
+5. Pinned inodes keep their chunks, up to `pinned_limit_bytes` together. What they have beyond that, because they grew,
+   is evicted when nothing else can be: a file that does not stay whole here is better than a write that fails.
 
 Rejected: renaming the old file aside at a truncate (recovery would have to tell the generations apart by
 revision), and committing inside `cut` (the caller's new size belongs to the same transaction and is not in it yet).
@@ -63,7 +61,7 @@ class Cache:
         *,
         limit_bytes: int,
         min_free_bytes: int,
-        pinned_limit_bytes: int | None = None,
+        pinned_limit_bytes: int,
     ) -> None:
         self.files = files
         self.map = chunks
@@ -79,7 +77,7 @@ class Cache:
         self._make_durable = make_durable
         self._limit_bytes = limit_bytes
         self._min_free_bytes = min_free_bytes
-        self.pinned_limit_bytes = limit_bytes if pinned_limit_bytes is None else pinned_limit_bytes
+        self.pinned_limit_bytes = pinned_limit_bytes
         self._disk_credit_bytes = 0
         """Growth that the last measurement of the disk allows without another one."""
         self._doomed: dict[InodeNumber, int] = {}
@@ -87,8 +85,6 @@ class Cache:
         """Of these, those whose bytes the disk did not let go of, with the cut's number."""
         self._cut_number = 0
         self._recorded: dict[ChunkKey, Revision] = {}
-
-    # -- reading ------------------------------------------------------------------------------------------------
 
     def has_all(self, inode: InodeNumber, chunks: range) -> bool:
         """Whether every one of `chunks` is present."""
@@ -173,13 +169,6 @@ class Cache:
             self.map.pass_over(inode, clean[0])
         self._remove_if_empty(self.map.inodes[inode])
         return True
-
-    def could_hold(self, inode: InodeNumber, growth: int) -> bool:
-        """Whether so much more of an inode could stay here beside what is pinned or dirty, and room for work."""
-        record = self.map.inodes.get(inode)
-        own = 0 if record is None or inode in self.map.recency.pinned else record.weight
-        # Dirty chunks of pinned inodes count twice: a little room is given away, and no scan is needed.
-        return self.map.pinned_weight + self.map.dirty_bytes + own + growth <= self.pinned_limit_bytes
 
     def evict_all(self) -> None:
         """Evict whatever may be evicted."""
@@ -320,7 +309,7 @@ class Cache:
             return
         weight = record.weight
         was_doomed = record.doomed or self.map.irreplaceable(inode, boundary)
-        gone = [index for index in record.indices() if index >= first]
+        gone = [index for index in record.indices(first) if index >= first]
         gone += [index for index in record.entries if index >= first and not record.has(index)]
         for index in gone:
             self._recorded.pop(ChunkKey(inode, index), None)

@@ -142,7 +142,7 @@ class FetchQueue:
 
     def __init__(self, limits: FetchLimits) -> None:
         self._limits = limits
-        self._run_limit = RunLimit(limits.run_bytes)
+        self._pace = RunLimit(limits.run_bytes, limits.ahead_requests)
         self._demanded: dict[Place, ChunkFetch] = {}
         self._ready: dict[FetchStream, None] = {}
         """The streams in which something waits."""
@@ -211,7 +211,7 @@ class FetchQueue:
         first = next(iter(self._demanded.values()), None)
         if first is not None:
             return self._begin(first, demanded=True)
-        if self.running >= self._limits.ahead_requests or self.running_bytes >= self._limits.total_bytes:
+        if self.running >= self._pace.ahead_requests or self.running_bytes >= self._limits.total_bytes:
             return None
         stream = min(self._ready, key=_turn, default=None)
         if stream is None or (stream.background and self._running_background >= self._limits.background_requests):
@@ -237,7 +237,7 @@ class FetchQueue:
             return None
         place = Place(last.pack, last.slot + 1)
         size_bytes = run.size_bytes + run.record.slots.stored_length(place.slot)
-        if size_bytes > self._run_limit.limit_bytes or self.running_bytes + size_bytes > self._limits.total_bytes:
+        if size_bytes > self._pace.limit_bytes or self.running_bytes + size_bytes > self._limits.total_bytes:
             return None
         demanded = self._demanded.get(place)
         if demanded is not None:
@@ -259,7 +259,7 @@ class FetchQueue:
         """A request is over; `seconds` is how long it took if it brought everything."""
         self._count(run, -1)
         if seconds is not None:
-            self._run_limit.took(run.size_bytes, seconds)
+            self._pace.took(run.size_bytes, seconds)
 
     def _count(self, run: Run, step: int) -> None:
         self.running += step
@@ -279,27 +279,38 @@ def _turn(stream: FetchStream) -> tuple[bool, int, int]:
 
 
 class RunLimit:
-    """How much one request may bring, so that it takes about a second at most on a slow line.
+    """How much one request may bring, and how many may run ahead, so that none takes much longer than a second.
 
-    On such a line a large request would keep the reader of its first byte waiting for its last one, and several at once
-    each other. A request that took long halves the limit, one of about the limit's size that was quick doubles it.
+    On a slow line a large request keeps the reader of its first byte waiting for its last one, and many at once keep
+    each other. A request that took long halves the size, then the number; one of about that size that was quick doubles
+    the number again, then the size.
     """
 
     _SLOW_SECONDS = 2.0
     _QUICK_SECONDS = 1.0
     _FLOOR_BYTES = 128 * 1024
+    _FLOOR_REQUESTS = 2
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, most_requests: int) -> None:
         self._most_bytes = most_bytes
+        self._most_requests = most_requests
         self._floor_bytes = min(self._FLOOR_BYTES, most_bytes)
+        self._floor_requests = min(self._FLOOR_REQUESTS, most_requests)
         self.limit_bytes = most_bytes
+        self.ahead_requests = most_requests
 
     def took(self, size_bytes: int, seconds: float) -> None:
         """Learn from a request that brought everything."""
         if seconds > self._SLOW_SECONDS:
-            self.limit_bytes = max(self._floor_bytes, self.limit_bytes // 2)
+            if self.limit_bytes > self._floor_bytes:
+                self.limit_bytes = max(self._floor_bytes, self.limit_bytes // 2)
+            else:
+                self.ahead_requests = max(self._floor_requests, self.ahead_requests // 2)
         elif seconds < self._QUICK_SECONDS and size_bytes >= self.limit_bytes // 2:
-            self.limit_bytes = min(self._most_bytes, 2 * self.limit_bytes)
+            if self.ahead_requests < self._most_requests:
+                self.ahead_requests = min(self._most_requests, 2 * self.ahead_requests)
+            else:
+                self.limit_bytes = min(self._most_bytes, 2 * self.limit_bytes)
 
 
 def consecutive(fetches: Iterable[ChunkFetch]) -> list[list[ChunkFetch]]:

@@ -96,8 +96,16 @@ class Warmer:
         record = self._cache.map.inodes.get(inode)
         absent_chunks = stored_chunks - (0 if record is None else record.count)
         growth = min(size_bytes, absent_chunks * self._chunk_bytes)
-        if growth > 0 and not self._cache.could_hold(inode, growth):
+        if growth > 0 and not self._could_hold(inode, growth):
             raise FilesystemError(errno.ENOSPC, f"{growth} bytes more do not fit beside what is pinned or not sent yet")
+
+    def _could_hold(self, inode: InodeNumber, growth: int) -> bool:
+        """Whether so much more of an inode could stay beside what is pinned or dirty, and room for work."""
+        chunks = self._cache.map
+        record = chunks.inodes.get(inode)
+        own = 0 if record is None or inode in chunks.recency.pinned else record.weight
+        # Dirty chunks of pinned inodes count twice: a little room is given away, and no scan is needed.
+        return chunks.pinned_weight + chunks.dirty_bytes + own + growth <= self._cache.pinned_limit_bytes
 
     async def _absent(self, inode: InodeNumber, chunks: range) -> list[Target]:
         """Where those of `chunks` lie that Discord has and the cache does not."""
@@ -108,7 +116,7 @@ class Warmer:
     async def _begin(self, inode: InodeNumber, targets: Sequence[Target], stream: FetchStream) -> list[ChunkFetch]:
         if not targets:
             return []
-        if not self._cache.could_hold(inode, len(targets) * self._chunk_bytes):
+        if not self._could_hold(inode, len(targets) * self._chunk_bytes):
             raise FilesystemError(errno.ENOSPC, "others have taken the room that the file needs in the cache")
         if len(targets) == 1 and self._cache.map.state(targets[0].key) is ChunkState.ABSENT:
             stream = await self._neighbours.queue_behind(targets[0]) or stream

@@ -154,16 +154,20 @@ async def test_room_is_kept_for_readers() -> None:
 
 
 def test_run_limit_follows_the_line() -> None:
-    """Requests shrink while they take long, and grow when large ones are quick; small quick ones tell nothing."""
-    limit = RunLimit(2048 * 1024)
-    for _ in range(10):
+    """Requests get smaller, then fewer, while they take long; large ones that are quick undo it, small ones do not."""
+    limit = RunLimit(2048 * 1024, 12)
+    for _ in range(4):
         limit.took(limit.limit_bytes, 5.0)
-    assert 128 * 1024 == limit.limit_bytes
+    assert (128 * 1024, 12) == (limit.limit_bytes, limit.ahead_requests)
+    for _ in range(4):
+        limit.took(limit.limit_bytes, 5.0)
+    assert (128 * 1024, 2) == (limit.limit_bytes, limit.ahead_requests)
     limit.took(1000, 0.1)
-    assert 128 * 1024 == limit.limit_bytes
+    limit.took(limit.limit_bytes, 1.5)
+    assert (128 * 1024, 2) == (limit.limit_bytes, limit.ahead_requests)
     for _ in range(10):
         limit.took(limit.limit_bytes, 0.2)
-    assert 2048 * 1024 == limit.limit_bytes
+    assert (2048 * 1024, 12) == (limit.limit_bytes, limit.ahead_requests)
 
 
 class QueueMachine(RuleBasedStateMachine):
