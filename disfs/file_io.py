@@ -67,6 +67,10 @@ class FileChunks(Protocol):
         """
         ...
 
+    async def shrink(self, inode: InodeNumber) -> None:
+        """Make the following `discard` of an inode that nobody can reach a short step, however large it is."""
+        ...
+
     def discard(self, inode: InodeNumber) -> None:
         """Forget everything of an inode that is gone for good."""
         ...

@@ -302,6 +302,8 @@ class Filesystem:
 
     async def _remove(self, inode: InodeNumber) -> None:
         self.files.forget(inode)
+        # It may take a while; until it is done, and after a crash, the orphan is there to be removed.
+        await self._chunks.shrink(inode)
         # One step: no orphan without its chunks, and no chunks without their inode, in any transaction.
         self._chunks.discard(inode)
         await self._metadata.remove_orphan(inode)

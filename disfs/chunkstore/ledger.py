@@ -50,6 +50,13 @@ class ChunkLedger(Protocol):
         """Forget every chunk of the inode from `first` on: dirty notes and extents; their slots are garbage."""
         ...
 
+    def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
+        """Where to cut next when a file is to go in steps; 0 when the rest can go at once.
+
+        From there on lie at least one and not many more than `count` chunks, dirty or recorded.
+        """
+        ...
+
     async def extents(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
         """The extents that touch chunks `first` to `last` (included), in order, clipped to that range."""
         ...

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_CUT_AT_ONCE = 256
+"""Chunks of a huge file that go in one step: about a millisecond of the main thread."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkStoreStatistics:
@@ -254,6 +257,15 @@ class ChunkStore:
         Call it for every change of size that is not a write. No checkpoint follows its last change.
         """
         await self._writes.cut(inode, size_bytes)
+
+    async def shrink(self, inode: InodeNumber) -> None:
+        """Cut most of an inode that is about to be discarded, from its end, in steps that nobody notices.
+
+        For a file that nobody can reach any more. What breaks off here can be begun again.
+        """
+        while first := self._ledger.cut_point(inode, _CUT_AT_ONCE):
+            self._cache.cut(inode, first * self._chunk_bytes)
+            await trio.lowlevel.checkpoint()
 
     def discard(self, inode: InodeNumber) -> None:
         """The inode is gone for good: so are its contents, sent or not."""

@@ -77,6 +77,13 @@ class Dirty:
         """For each (born, inode, chunk): packs sealed from a lower revision come too late from now on. In a change."""
         self._database.write_all("UPDATE dirty SET born = ? WHERE inode = ? AND chunk = ?", births)
 
+    def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
+        """Past the dirty chunk below which others lie, with `count` dirty ones from there on; 0 for fewer of them."""
+        row = self._database.row(
+            "SELECT chunk FROM dirty WHERE inode = ? ORDER BY chunk DESC LIMIT 1 OFFSET ?", (inode, count)
+        )
+        return ChunkIndex(0 if row is None else row[0] + 1)
+
     def cut(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """Forget the dirty chunks of an inode from `first` on. Inside a change."""
         self._database.write("DELETE FROM dirty WHERE inode = ? AND chunk >= ?", (inode, first))

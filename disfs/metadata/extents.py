@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from disfs.metadata.database import Database
     from disfs.metadata.packs import Packs
 
+_CUT_RUNS = 128
+"""Runs that are cut at once when a file goes in steps."""
 END_OF_CHUNKS = 1 << 62
 """Past the last chunk of the largest possible file."""
 
@@ -128,6 +130,19 @@ class Extents:
             "DELETE FROM extents WHERE inode = ? AND first_chunk = ?", [(old.inode, old.first) for old in covered]
         )
         self._database.write_all(_INSERT, rows)
+
+    def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
+        """Where the last few runs begin that have at least `count` chunks together; 0 when all have fewer."""
+        rows = self._database.rows(
+            "SELECT first_chunk, count FROM extents WHERE inode = ? ORDER BY first_chunk DESC LIMIT ?",
+            (inode, _CUT_RUNS),
+        )
+        point = 0
+        for first, run_count in rows:
+            point, count = first, count - run_count
+            if count <= 0:
+                return ChunkIndex(point)
+        return ChunkIndex(point if len(rows) == _CUT_RUNS else 0)
 
     def cut(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """Forget the runs of an inode from `first` on. In a change.

@@ -307,6 +307,10 @@ class SqliteMetadataStore:
         """See ChunkLedger."""
         self._recording.cut_chunks(inode, first)
 
+    def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
+        """See ChunkLedger."""
+        return max(self._dirty.cut_point(inode, count), self._extents.cut_point(inode, count))
+
     async def extents(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
         """See ChunkLedger."""
         return self._extents.find(inode, first, last)

@@ -89,6 +89,11 @@ class FakeLedger:
             del self.state.where[key]
         self._bury()
 
+    def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
+        """See `ChunkLedger.cut_point`."""
+        chunks = sorted(key.chunk for key in {*self.state.dirty, *self.state.where} if key.inode == inode)
+        return chunks[-count] if len(chunks) > count else ChunkIndex(0)
+
     async def extents(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
         """See `ChunkLedger.extents`."""
         found: list[Extent] = []

@@ -368,6 +368,27 @@ class LedgerContract:
             assert expected == list(await ledger.chunks_of_pack(pack_id(1), first, count))
         assert [] == list(await ledger.chunks_of_pack(pack_id(2), 0, 9))
 
+    @pytest.mark.parametrize("dirty", [True, False])
+    async def test_cutting_in_steps(self, ledger: ChunkLedger, dirty: bool) -> None:
+        """Cut at one point after the other a file goes in steps, each of them small, and is empty in the end."""
+        mark(ledger, 3, 1, OTHER)
+        for number in range(30):
+            revision = mark(ledger, 100 * number, 20)
+            if not dirty or number % 3 == 0:
+                chunks = [(key(chunk), revision) for chunk in range(100 * number, 100 * number + 20)]
+                await ledger.record_packs([a_pack(number, chunks)])
+        left, steps = 600, 0
+        while point := ledger.cut_point(INODE, 50):
+            ledger.cut_chunks(INODE, point)
+            now = len(
+                places(ledger, 0, 9999).keys() | {c.key.chunk for c in ledger.dirty_chunks() if c.key.inode == INODE}
+            )
+            assert 1 <= left - now <= 2 * 50 + 20
+            left, steps = now, steps + 1
+        assert left <= 2 * 50 + 20
+        assert 5 <= steps
+        assert [key(3, OTHER)] == [c.key for c in ledger.dirty_chunks() if c.key.inode == OTHER]
+
     async def test_unknown_messages(self, ledger: ChunkLedger) -> None:
         """A message is known as long as a pack in it is recorded, live or not."""
         await ledger.record_packs([a_pack(1, [(key(0), mark(ledger, 0))])])
