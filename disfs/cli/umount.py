@@ -21,7 +21,8 @@ from disfs.mountpoint import unmount as unmount_here
 def umount(mountpoint: str, no_wait: bool) -> None:
     """Unmount, and return when everything is in Discord.
 
-    Ctrl-C ends the waiting: nothing is lost, what is left is sent after the next mount.
+    While it waits it shows how far it is, or what holds it up, such as 'disfs pause'. Ctrl-C ends the waiting: nothing
+    is lost, what is left is sent after the next mount.
 
     \b
     Examples:

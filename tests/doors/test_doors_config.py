@@ -25,6 +25,7 @@ from disfs.config import (
     volume_names,
 )
 from disfs.errors import ExitCode, UserError
+from disfs.quantities import Bandwidth
 from disfs.superblock import Superblock
 from disfs.values import ChannelId, GuildId
 
@@ -71,7 +72,13 @@ def test_volume_survives_saving_and_loading(paths: Paths) -> None:
         api_url="http://127.0.0.1:1/api/v10",
         passphrase_file=Path("/secret/pass"),
         token_file=Path("/secret/token"),
-        settings=VolumeSettings(cache_bytes=1 << 30, dirty_limit_bytes=1 << 20, writeback_delay_seconds=0.5),
+        settings=VolumeSettings(
+            cache_bytes=1 << 30,
+            dirty_limit_bytes=1 << 20,
+            writeback_delay_seconds=0.5,
+            readahead_bytes=0,
+            bandwidth=Bandwidth(1 << 20, None),
+        ),
     )
     save_volume(paths, volume)
     assert volume == load_volume(paths, "photos")
@@ -171,6 +178,9 @@ def test_broken_volume_file_is_one_line(paths: Paths, old: str, new: str, proble
         ("cache_bytes = 1.5", "cache_bytes must be of type int"),
         ("cache_bites = 1", "cache_bites means nothing"),
         ("writeback_delay_seconds = -1", "writeback_delay_seconds must lie"),
+        ("readahead_bytes = -1", "readahead_bytes must lie"),
+        ('bandwidth = "fast"', "'fast' is not a bandwidth limit"),
+        ("bandwidth = 5", "bandwidth must be of type str"),
     ],
 )
 def test_broken_setting_is_one_line(paths: Paths, line: str, problem: str) -> None:

@@ -6,19 +6,33 @@ import errno
 import os
 import stat
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from disfs.control.address import listen, may_talk, short_address
 from disfs.control.client import ControlClient
-from disfs.control.protocol import MAX_REQUEST_BYTES, SOCKET_NAME, Progress, decode, error_of
+from disfs.control.protocol import (
+    MAX_INODES,
+    MAX_REQUEST_BYTES,
+    SOCKET_NAME,
+    Progress,
+    WarmProgress,
+    decode,
+    encode,
+    error_of,
+)
 from disfs.control.server import serve
 from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.quantities import Bandwidth
+from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
     from disfs.errors import DisfsError
@@ -33,6 +47,9 @@ class FakeDaemon:
         self.unmounted: list[bool] = []
         self.cancelled = trio.Event()
         self.error: DisfsError | None = None
+        self.paused = False
+        self.limit = Bandwidth()
+        self.asked: list[tuple[list[InodeNumber], bool | None]] = []
 
     def status(self) -> Mapping[str, object]:
         return {"pid": 1, "dirty_bytes": self.dirty_bytes}
@@ -53,6 +70,42 @@ class FakeDaemon:
         if self.error:
             raise self.error
         self.unmounted.append(wait)
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def bandwidth(self) -> Bandwidth:
+        return self.limit
+
+    def limit_bandwidth(self, limit: Bandwidth) -> None:
+        self.limit = limit
+
+    def warmup(self, inodes: Sequence[InodeNumber], *, pin: bool) -> FakeWarmup:
+        self.asked.append((list(inodes), pin))
+        return FakeWarmup(self)
+
+    async def unpin(self, inodes: Sequence[InodeNumber]) -> None:
+        self.asked.append((list(inodes), None))
+
+
+class FakeWarmup:
+    """One of which half has come; it ends when the daemon may finish."""
+
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self._daemon = daemon
+
+    def progress(self) -> WarmProgress:
+        return WarmProgress(5, 10, 1, 2, "/music/\u00e4 song", 0)
+
+    async def run(self) -> Mapping[str, object]:
+        await self._daemon.sync()
+        return asdict(WarmProgress(10, 10, 2, 2))
+
+    async def start(self) -> Mapping[str, object]:
+        return asdict(self.progress())
 
 
 @asynccontextmanager
@@ -173,6 +226,50 @@ async def test_unmount_passes_on_whether_to_wait(tmp_path: Path, wait: bool) -> 
         assert [wait] == daemon.unmounted
 
 
+async def test_pause_and_resume_arrive(tmp_path: Path) -> None:
+    """The daemon is told to pause, and to resume."""
+    async with served(tmp_path) as daemon:
+        await asked(tmp_path, ControlClient.pause)
+        assert daemon.paused
+        await asked(tmp_path, ControlClient.resume)
+        assert not daemon.paused
+
+
+@pytest.mark.parametrize("limit", [Bandwidth(), Bandwidth(1 << 20), Bandwidth(None, 2048), Bandwidth(4096, 1 << 40)])
+async def test_bandwidth_limit_is_set_and_read(tmp_path: Path, limit: Bandwidth) -> None:
+    """A limit arrives as it was sent, and can be asked for."""
+    async with served(tmp_path) as daemon:
+        await asked(tmp_path, lambda client: client.limit_bandwidth(limit))
+        assert limit == daemon.limit == await asked(tmp_path, ControlClient.bandwidth)
+
+
+@pytest.mark.parametrize("pin", [True, False])
+async def test_warming_reports_how_far_it_is(tmp_path: Path, pin: bool) -> None:
+    """Inodes and mark arrive, progress comes until the end, and the end says what was brought."""
+    seen: list[WarmProgress] = []
+    async with served(tmp_path) as daemon:
+
+        def show(progress: WarmProgress) -> None:
+            seen.append(progress)
+            trio.from_thread.run_sync(daemon.may_finish.set)
+
+        inodes = [InodeNumber(2), InodeNumber((1 << 63) - 1)]
+        result = await asked(tmp_path, lambda client: client.warm(inodes, show, pin=pin, wait=True))
+        assert [(inodes, pin)] == daemon.asked
+    assert WarmProgress(5, 10, 1, 2, "/music/\u00e4 song", 0) == seen[0]
+    assert WarmProgress(10, 10, 2, 2) == result
+
+
+async def test_warming_in_the_background_answers_at_once(tmp_path: Path) -> None:
+    """Without waiting the answer says how far it is; most inodes that a request may name do fit into one."""
+    inodes = [InodeNumber((1 << 63) - 1 - n) for n in range(MAX_INODES)]
+    async with served(tmp_path) as daemon:
+        result = await asked(tmp_path, lambda client: client.warm(inodes, print, pin=True, wait=False))
+        assert 5 == result.done_bytes
+        await asked(tmp_path, lambda client: client.unpin(inodes))
+        assert [(inodes, True), (inodes, None)] == daemon.asked
+
+
 async def test_client_that_leaves_cancels_its_request(tmp_path: Path) -> None:
     """Ctrl-C in a client ends the daemon's waiting on its behalf, and nothing else."""
     async with served(tmp_path) as daemon:
@@ -213,6 +310,20 @@ async def test_last_word_is_heard_when_the_daemon_ends(tmp_path: Path) -> None:
         b'{"request":"status"',
         b"x" * (MAX_REQUEST_BYTES * 2) + b"\n",
         b"[" * 4000 + b"\n",
+        *(
+            encode({"request": "warm", "inodes": inodes, "pin": True, "wait": True})
+            for inodes in ([], [0], [-1], [1 << 63], [True], ["2"], [1.5], [None], "2", [2] * (MAX_INODES + 1))
+        ),
+        b'{"request":"warm","inodes":[2],"pin":1,"wait":true}\n',
+        b'{"request":"warm","inodes":[2]}\n',
+        b'{"request":"unpin","inodes":[]}\n',
+        b'{"request":"unpin","inodes":{"2":3}}\n',
+        *(
+            encode({"request": "limit_bandwidth", "up_bytes_per_second": up, "down_bytes_per_second": None})
+            for up in (0, -5, 10, 1 << 80, True, "1M", 1e6, [])
+        ),
+        b'{"request":"limit_bandwidth","up_bytes_per_second":4096}\n',
+        b'{"request":"pin","inodes":[2]}\n',
     ],
 )
 async def test_nonsense_is_answered_with_an_error(tmp_path: Path, request_line: bytes) -> None:
@@ -221,6 +332,40 @@ async def test_nonsense_is_answered_with_an_error(tmp_path: Path, request_line: 
         answer = await raw_answer(tmp_path, request_line)
         assert ExitCode.INTERNAL == error_of(answer).exit_code
         await asked(tmp_path, ControlClient.ping)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+_WORDS = ("ping", "status", "sync", "unmount", "pause", "resume", "bandwidth", "limit_bandwidth", "warm", "unpin")
+_FIELDS = ("inodes", "pin", "wait", "up_bytes_per_second", "down_bytes_per_second")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lines=st.lists(
+        st.binary(max_size=60).map(lambda raw: raw.replace(b"\n", b"") + b"\n")
+        | st.builds(
+            lambda word, fields: encode({"request": word} | fields),
+            st.sampled_from(_WORDS) | st.text(max_size=8),
+            st.dictionaries(st.sampled_from(_FIELDS), _JSON, max_size=5),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+async def test_any_request_is_answered(tmp_path: Path, lines: list[bytes]) -> None:
+    """Whatever a client sends, it gets an answer that ends its request, and the daemon goes on serving."""
+    async with served(tmp_path) as daemon:
+        daemon.may_finish.set()
+        for line in lines:
+            answer = await raw_answer(tmp_path, line)
+            assert answer["event"] in ("done", "error", "progress")
+        await asked(tmp_path, ControlClient.ping)
+        for inodes, _pin in daemon.asked:
+            assert all(type(inode) is int and 0 < inode < 1 << 63 for inode in inodes)
 
 
 def test_only_the_owner_and_root_may_talk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,11 @@ def cold(home: Home, *options: str) -> None:
 
 
 def test_paused_uploads_wait_and_say_so(mounted: Home) -> None:
-    """While paused nothing is sent and status, sync and umount say why; resume sends it, also for a sync that waits."""
+    """While paused nothing is sent and status and sync say why; resume sends it, also for a sync that waits.
+
+    Whatever keeps data from being sent (a pause, a rate limit, a refused token) stands in `disfs status`, and nothing
+    is lost by it.
+    """
     assert "paused" in mounted.ok("pause")
     (mounted.mountpoint / "file").write_bytes(os.urandom(50_000))
     waiting = mounted.start("sync", str(mounted.mountpoint))
@@ -150,7 +154,7 @@ def test_bandwidth_limit_that_is_none(mounted: Home, words: list[str]) -> None:
 
 
 def test_pinned_files_are_read_without_discord(mounted: Home, restored: Emulator) -> None:
-    """What is pinned comes back by itself with the next mount, and is read while Discord is down."""
+    """What is pinned can be read while Discord cannot be reached. After the cache was deleted it comes back by itself."""
     content = os.urandom(300_000)
     music = mounted.mountpoint / "music" / "album"
     music.mkdir(parents=True)

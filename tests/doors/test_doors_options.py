@@ -7,7 +7,7 @@ import pytest
 from disfs.config import VolumeSettings
 from disfs.errors import ExitCode, UserError
 from disfs.mount_options import parse_options
-from disfs.quantities import parse_size
+from disfs.quantities import Bandwidth, human_count, human_duration, parse_bandwidth, parse_size
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_size_is_read_as_people_write_it(text: str, size_bytes: int) -> None:
     assert size_bytes == parse_size(text)
 
 
-@pytest.mark.parametrize("text", ["", "G", "-1", "1.5G", "1X", "1 G B"])
+@pytest.mark.parametrize("text", ["", "G", "-1", "1.5G", "1X", "1 G B", "9" * 5000])
 def test_size_that_is_none_is_refused(text: str) -> None:
     """What is no size raises ValueError."""
     with pytest.raises(ValueError, match="is not a size"):
@@ -37,7 +37,19 @@ def test_options_are_sorted_by_whom_they_concern() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["frobnicate", "cache_size", "cache_size=", "cache_size=big", "writeback_delay=x", "ro=1", "fsname=x"]
+    "option",
+    [
+        "frobnicate",
+        "cache_size",
+        "cache_size=",
+        "cache_size=big",
+        "writeback_delay=x",
+        "ro=1",
+        "fsname=x",
+        "bwlimit=fast",
+        "bwlimit=0",
+        "readahead=far",
+    ],
 )
 def test_unknown_option_is_a_usage_error(option: str) -> None:
     """What nobody knows, or the daemon sets itself, is refused by name."""
@@ -51,3 +63,63 @@ def test_value_out_of_bounds_is_a_usage_error() -> None:
     with pytest.raises(UserError, match="-o cache_size must be at least 16 MiB") as caught:
         parse_options(("cache_size=1K",)).apply(VolumeSettings())
     assert ExitCode.USAGE == caught.value.exit_code
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("off", Bandwidth()),
+        ("OFF:off", Bandwidth()),
+        ("10M", Bandwidth(10 << 20, 10 << 20)),
+        ("512K:4M", Bandwidth(512 << 10, 4 << 20)),
+        ("off:4M", Bandwidth(None, 4 << 20)),
+        (" 2MiB : off ", Bandwidth(2 << 20, None)),
+    ],
+)
+def test_bandwidth_is_read_as_people_write_it(text: str, limit: Bandwidth) -> None:
+    """UP:DOWN, one number for both, or off; what is kept in a file reads back equal."""
+    assert limit == parse_bandwidth(text)
+    assert limit == parse_bandwidth(limit.to_option())
+
+
+@pytest.mark.parametrize("text", ["", ":", "1M:", ":1M", "1M:2M:3M", "fast", "-1", "0", "0:off", "1023", "9999999T"])
+def test_bandwidth_that_is_none_is_refused(text: str) -> None:
+    """What is no limit, or one that would stop everything, raises ValueError."""
+    with pytest.raises(ValueError, match="bandwidth limit"):
+        parse_bandwidth(text)
+
+
+def test_options_with_a_name_of_their_own_overrule_o() -> None:
+    """--bwlimit and --cache-size win over -o, and their mistakes are told by the name that was typed."""
+    parsed = parse_options(("bwlimit=1M,cache_size=1G,readahead=0",)).overruled("--bwlimit", "2M:off")
+    settings = parsed.overruled("--cache-size", "2G").apply(VolumeSettings())
+    assert (Bandwidth(2 << 20), 2 << 30, 0) == (settings.bandwidth, settings.cache_bytes, settings.readahead_bytes)
+    with pytest.raises(UserError, match=r"^--bwlimit: 'x' is not a bandwidth limit") as caught:
+        parsed.overruled("--bwlimit", "x")
+    assert ExitCode.USAGE == caught.value.exit_code
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (3599, "1 h"),
+        (7500, "2 h 5 min"),
+        (86_400 * 3, "3 days"),
+        (-1, "0 s"),
+    ],
+)
+def test_duration_is_shown_as_people_say_it(seconds: float, text: str) -> None:
+    """A duration has at most two units."""
+    assert text == human_duration(seconds)
+
+
+def test_count_has_its_plural() -> None:
+    """One file, two files."""
+    assert ["1 file", "0 files", "2 fetches"] == [
+        human_count(1, "file"),
+        human_count(0, "file"),
+        human_count(2, "fetch", "fetches"),
+    ]

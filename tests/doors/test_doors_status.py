@@ -1,0 +1,223 @@
+"""What status says: the daemon's own report over real stores, and the lines that people read."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from support.real_stores import real_stores
+from test_doors_watch import VOLUME
+
+from disfs.chunkstore.transport.stack import Connection
+from disfs.cli.report import status_lines
+from disfs.control.protocol import MAX_ANSWER_BYTES, encode
+from disfs.controls import Controls, UploadState, upload_state
+from disfs.discord_watch import DiscordWatch
+from disfs.quantities import Bandwidth
+from disfs.values import ROOT_INODE, NewInode
+from disfs.volume import Look
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from support.real_stores import RealStores
+    from trio.testing import MockClock
+
+    from disfs.values import InodeNumber
+
+
+class Served:
+    """A mount that is up."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+
+    def facts(self) -> Mapping[str, object]:
+        return {"volume": "photos", "mountpoint": "/mnt", "state": "mounted"}
+
+    async def sync(self) -> None:
+        self.asked.append("sync")
+
+    async def unmount(self, *, wait: bool) -> None:
+        self.asked.append(wait)
+
+
+@asynccontextmanager
+async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores, list[object]]]:
+    """The controls of a running volume, and the bandwidth limits that its connection was told."""
+    limits: list[object] = []
+    async with real_stores(directory, 2) as (world, nursery):
+        watch = DiscordWatch(world.memory, VOLUME, Look(), is_refused=lambda: False, on_attachment_bytes=print)
+        connection = Connection(world.transport, world.memory, lambda up, down: limits.append((up, down)))
+        made = Controls(Served(), world.metadata, connection, world.chunks, world.filesystem, watch)
+        nursery.start_soon(made.run)
+        yield made, world, limits
+
+
+async def write(world: RealStores, name: bytes, content: bytes) -> InodeNumber:
+    handle, inode = await world.create(name)
+    await world.filesystem.files.write(handle, 0, content)
+    await world.filesystem.release(handle)
+    return inode
+
+
+def told(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The lines by their first word."""
+    lines: dict[str, list[str]] = {}
+    for line in status_lines(report):
+        name, _, text = line.partition(" ")
+        lines.setdefault(name, []).append(text.strip())
+    return lines
+
+
+async def test_report_is_json_and_becomes_lines(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A report of the real parts survives JSON within the bound of an answer, and every line of it can be printed."""
+    async with controls(tmp_path) as (made, world, _):
+        await write(world, b"file", b"x" * 5000)
+        report = json.loads(json.dumps(made.status()))
+        assert len(encode(made.status())) < MAX_ANSWER_BYTES // 8
+        lines = told(report)
+        assert ["volume", "holds", "uploads", "cache", "reads", "requests", "garbage"] == list(lines)
+        assert f"photos, mounted at /mnt, process {os.getpid()}" == lines["volume"][0]
+        assert "4.9 KiB to send, a moment after they were last written" == lines["uploads"][0]
+        await world.chunks.drain()
+        lines = told(made.status())
+        assert lines["uploads"][0].startswith("everything is in Discord; ")
+
+
+async def test_pause_and_bandwidth_reach_the_parts(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Pausing keeps data here until it is resumed; a bandwidth limit goes to the connection; both show in status."""
+    async with controls(tmp_path) as (made, world, limits):
+        made.pause()
+        made.limit_bandwidth(Bandwidth(2048, None))
+        await write(world, b"file", b"x" * 5000)
+        await trio.sleep(600)
+        report = made.status()
+        assert (UploadState.PAUSED, 5000) == (report["uploads"], report["dirty_bytes"])
+        assert made.progress().paused
+        assert [(2048, None)] == limits
+        assert Bandwidth(2048, None) == made.bandwidth()
+        assert "paused: 'disfs resume' goes on; 4.9 KiB to send" == told(report)["uploads"][0]
+        assert "up 2.0 KiB/s, down no limit" in told(report)["requests"][0]
+        made.resume()
+        await world.chunks.drain()
+        assert UploadState.IDLE == made.status()["uploads"]
+        assert not made.progress().paused
+
+
+async def test_pins_and_warmups_show(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """How much is pinned, and how far a warm-up is, is a line each."""
+    async with controls(tmp_path) as (made, world, _):
+        new = NewInode(mode=stat.S_IFDIR | 0o755, uid=0, gid=0)
+        top = (await world.filesystem.make_inode(ROOT_INODE, b"top", new)).inode
+        file = await write(world, b"file", b"x" * 5000)
+        await made.warmup([top, file], pin=True).run()
+        assert "2 files and directories" in told(made.status())["pinned"][0]
+        warmup = {"done_bytes": 1024, "total_bytes": 4096, "done_files": 1, "total_files": 3}
+        report = {**made.status(), "warmups": [warmup]}
+        assert ["1.0 KiB of 4.0 KiB, 1 of 3 files"] == told(report)["warming"]
+        await made.unpin([top, file])
+        assert "pinned" not in told(made.status())
+
+
+@pytest.fixture
+async def report(tmp_path: Path, autojump_clock: MockClock) -> dict[str, Any]:
+    """A report of a volume with something to send, to be changed."""
+    async with controls(tmp_path) as (made, world, _):
+        await write(world, b"file", b"x" * 10_240)
+        found: dict[str, Any] = json.loads(json.dumps(made.status()))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("state", "writeback", "line"),
+    [
+        ("idle", {"sent_bytes": 2048}, "everything is in Discord; 2.0 KiB sent since it was mounted"),
+        ("waiting", {}, "10.0 KiB to send, a moment after they were last written"),
+        ("rate_limited", {}, "10.0 KiB to send, waiting for Discord's rate limit"),
+        ("sending", {"in_flight": [{}]}, "10.0 KiB to send, 1 message on the way"),
+        (
+            "sending",
+            {"in_flight": [{}, {}], "bytes_per_second": 512.0},
+            "10.0 KiB to send, 2 messages on the way at 512 bytes/s, about 20 s left",
+        ),
+        ("retrying", {}, "held up, see below; 10.0 KiB to send"),
+        ("refused", {}, "stopped: every channel refuses, see below; 10.0 KiB to send, kept on this machine"),
+        (
+            "paused",
+            {"waiting_writers": 2},
+            "paused: 'disfs resume' goes on; 10.0 KiB to send, 2 programs waiting to write more",
+        ),
+        ("something newer", {}, "10.0 KiB to send, a moment after they were last written"),
+    ],
+)
+async def test_uploads_are_one_clear_line(
+    report: dict[str, Any], state: str, writeback: dict[str, Any], line: str
+) -> None:
+    """Each state of uploading has a sentence that says what it waits for, and what to do where one can."""
+    report["uploads"] = state
+    report["writeback"] |= writeback
+    assert [line] == told(report)["uploads"]
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "words"),
+    [
+        (None, {"warning": "Discord rejects the bot token"}, "rejects the bot token"),
+        (None, {"warmup_problem": "no room for more"}, "no room for more"),
+        (None, {"lost_chunks": 3}, "3 chunks were lost"),
+        ("transport", {"trouble": "the network is down"}, "the network is down"),
+        ("writeback", {"failures": ["channel 7: gone", "channel 8: read-only"]}, "channel 7: gone"),
+        ("writeback", {"failures": ["channel 7: gone", "channel 8: read-only"]}, "channel 8: read-only"),
+        ("sweep", {"failure": "cannot delete"}, "cannot delete"),
+        ("compaction", {"failure": "cannot move"}, "cannot move"),
+        ("metadata", {"failure": "the log cannot be synced"}, "cannot be synced"),
+        ("metadata", {"low_space": True}, "nearly full"),
+        ("fetch", {"damaged_chunks": 2}, "2 chunks in Discord are gone or damaged"),
+    ],
+)
+async def test_each_problem_is_a_line(
+    report: dict[str, Any], part: str | None, changes: dict[str, Any], words: str
+) -> None:
+    """Whatever is wrong is told in a line of its own; without it there is no such line."""
+    assert "problem" not in told(report)
+    (report if part is None else report[part]).update(changes)
+    assert any(words in line for line in told(report)["problem"])
+
+
+async def test_same_problem_is_told_once(report: dict[str, Any]) -> None:
+    """What two parts complain of in the same words is one line."""
+    report["transport"]["trouble"] = report["sweep"]["failure"] = "the network is down"
+    assert ["the network is down"] == told(report)["problem"]
+
+
+async def test_fetches_and_garbage_are_told(report: dict[str, Any]) -> None:
+    """Reading shows how much came from the cache and what is under way; garbage what waits to go or to be rewritten."""
+    report["reads"] |= {"cached_chunks": 3, "missed_chunks": 1}
+    report["fetch"] |= {"running": 1, "queued": 4}
+    report["sweep"] |= {"swept_messages": 1, "waiting_messages": 2}
+    report["compaction"] |= {"rewritten_messages": 5, "garbage_bytes": 1024}
+    lines = told(report)
+    assert "75 % of what was read was in the cache; 1 fetch running, 4 queued" in lines["reads"][0]
+    assert ["1 message deleted, 2 waiting; 5 rewritten, 1.0 KiB to gain"] == lines["garbage"]
+
+
+async def test_upload_state_follows_what_the_parts_say(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What is unsent waits, is held up by trouble, or is refused by every channel; trouble alone does not say so."""
+    async with controls(tmp_path) as (_, world, _limits):
+        assert UploadState.IDLE == upload_state(world.chunks.statistics(), "trouble with reading")
+        await write(world, b"file", b"x" * 5000)
+        assert UploadState.WAITING == upload_state(world.chunks.statistics(), None)
+        assert UploadState.RETRYING == upload_state(world.chunks.statistics(), "the network is down")
+        for channel in world.channels:
+            world.memory.remove_channel(channel)
+        # The clock runs on while a thread seals, so no fixed time is enough.
+        while not world.chunks.statistics().writeback.stopped:  # noqa: ASYNC110 - the store tells nobody of it
+            await trio.sleep(10)
+        assert UploadState.REFUSED == upload_state(world.chunks.statistics(), None)
