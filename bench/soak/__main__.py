@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from bench.soak.run import Plan, Soak
 from bench.soak.watch import DaemonEndedError
+from bench.soak.work import MIB, Scale
+
+SMALL = Scale(kept_bytes=8 * MIB, big_bytes=4 * MIB, crowd=20)
 
 
 @click.command(help="Mixed load on a real mount while the emulator fails in every way it knows.")
@@ -19,6 +23,7 @@ from bench.soak.watch import DaemonEndedError
 @click.option("--probability", default=0.01, show_default=True, help="Which share of the requests fails.")
 @click.option("--directory", type=click.Path(path_type=Path), help="Where to work, and to keep it all. [default: /tmp]")
 @click.option("--options", "mount_options", help="Mount options in the place of the usual ones.")
+@click.option("--small", is_flag=True, help="Little data, an unshaped emulator, no waiting for the sweep: does it run?")
 @click.option("--report", "report_file", type=click.Path(path_type=Path), help="Where the JSON report goes.")
 def main(
     minutes: float,
@@ -26,13 +31,16 @@ def main(
     probability: float,
     directory: Path | None,
     mount_options: str | None,
+    small: bool,
     report_file: Path | None,
 ) -> None:
     """Run, print the report, keep the directory if something did not hold."""
     work = directory or Path(tempfile.mkdtemp(prefix="disfs-soak-"))
     plan = Plan(directory=work, seconds=minutes * 60, seed=seed, probability=probability)
+    if small:
+        plan = replace(plan, shape={"fsync": False}, scale=SMALL, quiet_seconds=0.0)
     if mount_options is not None:
-        plan = Plan(directory=work, seconds=minutes * 60, seed=seed, probability=probability, options=mount_options)
+        plan = replace(plan, options=mount_options)
     try:
         finished = Soak(plan, lambda line: click.echo(line, err=True)).run()
     except DaemonEndedError as error:

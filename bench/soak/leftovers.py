@@ -35,7 +35,7 @@ class Leftovers:
 
 
 def find(disk: Disk) -> Leftovers:
-    """Look at Discord's side and at the volume's; the volume is unmounted, and Discord sets no limits."""
+    """Look at Discord's side, then at the volume's, while nothing is being sent; Discord sets no limits."""
     stored = dict(_stored(disk))
     known, garbage, unsound = _known(disk.metadata)
     orphans = stored.keys() - known

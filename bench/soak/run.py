@@ -28,7 +28,7 @@ SHAPE: dict[str, Any] = {
     "upload_bytes_per_second": 12_500_000.0,
     "download_bytes_per_second": 50_000_000.0,
     # URLs expire within the run, and the files of deleted messages go soon.
-    "url_seconds": 900,
+    "url_seconds": 480,
     "url_rounding_seconds": 60,
     "delete_grace_seconds": 10.0,
     # A kill -9 loses nothing without it, and the emulator's disk is not what is measured.
@@ -37,9 +37,8 @@ SHAPE: dict[str, Any] = {
 NO_LIMITS: dict[str, Any] = {"rate_limits": False, "latency_seconds": 0.0}
 STUCK_SECONDS = 300.0
 """How long a process may take to end once it was told to: a call that hangs longer never ends."""
-SWEEP_SECONDS = 300.0
-QUIET_SECONDS = 25.0
-"""How long nothing is deleted before the sweep counts as done: longer than its interval."""
+SWEEP_SECONDS = 1500.0
+"""How long the sweep may take: what nobody knows of is deleted only when it is ten minutes old, by two looks."""
 SYNC_EVERY_SECONDS = 30.0
 
 
@@ -56,6 +55,8 @@ class Plan:
     options: str = "cache_size=64M,writeback_delay=2,sweep_grace=3"
     shape: dict[str, Any] = field(default_factory=lambda: dict(SHAPE))
     scale: Scale = field(default_factory=Scale)
+    quiet_seconds: float = 40.0
+    """How long nothing is deleted before the sweep counts as done: longer than its interval. 0: nobody waits for it."""
 
 
 class Soak:
@@ -86,7 +87,6 @@ class Soak:
             self._calm_down(watch)
             status = self._disk.status()
             self._disk.umount()
-            self._disk.shape(NO_LIMITS)
             left = leftovers.find(self._disk)
             cold = self._cold()
         finally:
@@ -104,6 +104,7 @@ class Soak:
             cold=cold,
             problems=self._problems,
             log=self._disk.log(),
+            swept=self._plan.quiet_seconds > 0,
         )
 
     # -- load ------------------------------------------------------------------------------------------------------
@@ -148,6 +149,7 @@ class Soak:
                 time.sleep(1.0)
                 self._sync_now_and_then()
                 watch.tick(trial)
+            trial.fired += watch.revive()
             self._end_trial(trial, numbers)
             trial.seconds += time.monotonic() - began
             self._tell(f"{name}: {trial.fired} of {trial.seen} requests hit, {dict(sorted(trial.statuses.items()))}")
@@ -198,13 +200,17 @@ class Soak:
         self._stop_syncing()
         self._tell("sending the rest, and sweeping")
         self._disk.sync()
+        self._disk.shape(NO_LIMITS)
         quiet = self._trials["comparing, no fault"]
         deadline = time.monotonic() + SWEEP_SECONDS
         last, since = -1, time.monotonic()
-        while time.monotonic() < deadline and time.monotonic() - since < QUIET_SECONDS:
+        while time.monotonic() < deadline and time.monotonic() - since < self._plan.quiet_seconds:
             sweep = self._disk.status()["sweep"]
             if sweep["waiting_messages"] or sweep["swept_messages"] != last:
                 last, since = sweep["swept_messages"], time.monotonic()
+            elif time.monotonic() - since > self._plan.quiet_seconds / 2 and leftovers.find(self._disk).orphans:
+                since = time.monotonic()
+                self._tell("there are messages that nobody knows of: waiting until they are found")
             time.sleep(1.0)
             watch.tick(quiet)
 

@@ -58,10 +58,18 @@ def compare_range(mounted: Path, twin: Path, start: int, length: int | None) -> 
                 return f"has {size} bytes instead of {start + length}"
         for offset in range(start, start + length, PIECE_BYTES):
             count = min(PIECE_BYTES, start + length - offset)
-            got, want = os.pread(seen.fileno(), count, offset), os.pread(expected.fileno(), count, offset)
+            got, want = _read(seen.fileno(), count, offset), _read(expected.fileno(), count, offset)
             if got != want:
                 return describe(got, want, offset)
     return None
+
+
+def _read(descriptor: int, count: int, offset: int) -> bytes:
+    """`pread`, and on from where it stopped: what is before an error may be given first, and the error is then due."""
+    got = os.pread(descriptor, count, offset)
+    while len(got) < count and (more := os.pread(descriptor, count - len(got), offset + len(got))):
+        got += more
+    return got
 
 
 def describe(got: bytes, want: bytes, offset: int) -> str:

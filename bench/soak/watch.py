@@ -65,13 +65,19 @@ class Watch:
             self.seen.descriptors.append(len(os.listdir(f"/proc/{self._pid}/fd")))  # noqa: PTH208 - a number, not paths
         except OSError as error:
             raise DaemonEndedError(f"the daemon ended by itself during '{trial.name}'") from error
-        if self._disk.revive():
-            self.seen.revivals += 1
-            self._counters = {}
+        self.revive()
         self.count(trial)
         if time.monotonic() >= self._next_status:
             self._look_at_status()
             self._next_status = time.monotonic() + STATUS_SECONDS
+
+    def revive(self) -> bool:
+        """Start the emulator again if a fault has killed it; whether it had."""
+        dead = self._disk.revive()
+        if dead:
+            self.seen.revivals += 1
+            self._counters = {}
+        return dead
 
     def count(self, trial: TrialResult) -> None:
         """Add what was requested since the last time."""
