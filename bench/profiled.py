@@ -5,7 +5,8 @@ thread has used since the last look, by the thread's own clock: waiting costs no
 that called it. The interpreter's switch interval is made short for it: with the usual 5 ms the thread would get its
 turn only where the others wait, and so would charge everything to the places where they do.
 
-Besides, every step of trio's loop is timed: while one lasts, no other request of the kernel is answered.
+Besides, every step of trio's loop is timed: while one lasts, no other request of the kernel is answered; and every
+round of steps, for a request waits until its task's turn comes.
 
 SIGUSR1 begins a profile anew, SIGUSR2 ends it and writes OUTPUT-N.txt: the lines and stacks that cost most, by thread,
 and the tasks with the longest steps.
@@ -58,13 +59,26 @@ class StepTimer(trio.abc.Instrument):
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
         self.reset()
-        self._step_began = self._step_cpu = 0.0
+        self._step_began = self._step_cpu = self._round_began = 0.0
+        self._round_names: Counter[str] = Counter()
 
     def reset(self) -> None:
         """Forget all steps."""
         self._count, self._seconds, self._cpu_seconds = 0, 0.0, 0.0
         self._long: defaultdict[tuple[str, str], TaskSteps] = defaultdict(TaskSteps)
         self._seen: Counter[str] = Counter()
+        self._rounds: list[tuple[float, Counter[str]]] = []
+
+    def after_io_wait(self, timeout: float) -> None:
+        """Trio calls it: a round of steps begins, in which nothing new from the kernel is seen."""
+        self._round_began = time.perf_counter()
+        self._round_names = Counter()
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Trio calls it."""
+        seconds = time.perf_counter() - self._round_began
+        if self._round_began and seconds > LONG_STEP_SECONDS:
+            self._rounds.append((seconds, self._round_names))
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Trio calls it."""
@@ -77,9 +91,9 @@ class StepTimer(trio.abc.Instrument):
         self._count += 1
         self._seconds += seconds
         self._cpu_seconds += cpu
+        self._round_names[_task_name(task)] += 1
         if seconds > LONG_STEP_SECONDS:
-            name = task.name.rpartition(".")[2].rstrip("0123456789-")
-            steps = self._long[name, _awaited(task.coro)]
+            steps = self._long[_task_name(task), _awaited(task.coro)]
             steps.count += 1
             steps.cpu_seconds += cpu
             steps.most_cpu_seconds = max(steps.most_cpu_seconds, cpu)
@@ -95,9 +109,21 @@ class StepTimer(trio.abc.Instrument):
                 f"{steps.count:6} {steps.cpu_seconds:7.2f} {steps.most_cpu_seconds * 1000:7.1f} "
                 f"{steps.most_seconds * 1000:7.1f}  {task}  {place}"
             )
+        rounds = sorted(self._rounds, key=lambda item: -item[0])
+        yield ""
+        together = sum(seconds for seconds, _ in rounds)
+        yield f"rounds longer than that: {len(rounds)}, together {together:.2f} s (ms, steps):"
+        yield from (
+            f"{seconds * 1000:7.1f}  {', '.join(f'{name} {count}' for name, count in names.most_common(6))}"
+            for seconds, names in rounds[:SHOWN]
+        )
         yield ""
         yield "where the main thread was seen in these steps, working or not:"
         yield from (f"{count:6}  {stack}" for stack, count in self._seen.most_common(SHOWN))
+
+
+def _task_name(task: trio.lowlevel.Task) -> str:
+    return task.name.rpartition(".")[2].rstrip("0123456789-")
 
 
 def _awaited(coroutine: object) -> str:
