@@ -45,6 +45,8 @@ _MEASURE_EVERY_BYTES = 4 * 1024 * 1024
 """The free space of the disk is measured once for so much growth, not for every write."""
 _COPIED = frozenset({ChunkState.SENDING, ChunkState.RECORDED})
 """States in which a copy of the cached bytes counts, or soon will, as the newest content."""
+_SETTLE_CUTS_AT_ONCE = 8
+_SETTLE_CHUNKS_AT_ONCE = 100
 _EVICT_AT_ONCE = 8
 """Chunks that an eviction takes at least: a system call for each single chunk would cost more than it saves."""
 
@@ -378,10 +380,15 @@ class Cache:
             raise FilesystemError(errno.EIO, f"what was cut from inode {inode} cannot be removed from the cache")
 
     async def settle(self) -> None:
-        """Make the ledger durable; then destroy what was cut before, and free for eviction what was recorded before."""
+        """Make the ledger durable; then destroy what was cut before, and free for eviction what was recorded before.
+
+        Thousands of small files come and go at once, so this is done in short steps, each of which looks anew.
+        """
         doomed, recorded = dict(self._doomed), dict(self._recorded)
         await self._make_durable()
-        for inode, number in doomed.items():
+        for count, (inode, number) in enumerate(doomed.items(), 1):
+            if count % _SETTLE_CUTS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
             # A later cut of the same file is not durable yet: the next settle does both.
             if self._doomed.get(inode) == number:
                 record = self.map.inodes[inode]
@@ -391,7 +398,9 @@ class Cache:
                 del self._doomed[inode]
                 self._stuck.pop(inode, None)
                 self._remove_if_empty(record)
-        for key, revision in recorded.items():
+        for count, (key, revision) in enumerate(recorded.items(), 1):
+            if count % _SETTLE_CHUNKS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
             if self._recorded.get(key) == revision:
                 del self._recorded[key]
                 entry = self.map.entry(key)

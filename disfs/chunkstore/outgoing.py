@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_STEP_BYTES = 1024 * 1024
-_STEP_CHUNKS = 32
+_STEP_BYTES = 512 * 1024
+_STEP_CHUNKS = 16
 _STEP_LOOKS = 512
 _STEP_RELEASES = 64
 """How much is copied, from how many chunks and out of how many that wait, or given back, between two checkpoints: each
@@ -63,11 +63,13 @@ class Outgoing:
     urgent: bool = False
     """Somebody waits for one of its chunks."""
     packed: bool = False
+    size_bytes: int = 0
+    """What its packs take."""
 
-    @property
-    def size_bytes(self) -> int:
-        """What its packs take."""
-        return sum(pack.upload.size_bytes for pack in self.packs)
+    def add(self, pack: FinishedPack) -> None:
+        """Another pack is full."""
+        self.packs.append(pack)
+        self.size_bytes += pack.upload.size_bytes
 
     @property
     def memory_bytes(self) -> int:
@@ -98,7 +100,7 @@ class Packing:
                 else:
                     await trio.lowlevel.checkpoint()
             if len(builder):
-                message.packs.append(await trio.to_thread.run_sync(builder.finish, limiter=self._limiter))
+                message.add(await trio.to_thread.run_sync(builder.finish, limiter=self._limiter))
         message.packed = True
 
     def _copy(self, builder: PackBuilder, choice: Choice, message: Outgoing) -> list[_Copy] | None:
