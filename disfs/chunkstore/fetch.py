@@ -286,6 +286,7 @@ class Fetcher:
             return []
         self._fetched_bytes += len(raw)
         opened = await trio.to_thread.run_sync(self._unseal, run.record, fetches, raw, limiter=self._limiter)
+        del raw  # while many requests wait for their turn to be kept, each holds its contents once
         return await self._deliver_all(fetches, opened)
 
     def _unseal(self, record: PackRecord, fetches: Sequence[ChunkFetch], raw: bytes) -> list[bytes | CorruptDataError]:
@@ -305,11 +306,14 @@ class Fetcher:
         return opened
 
     async def _deliver_all(
-        self, fetches: Sequence[ChunkFetch], opened: Sequence[bytes | CorruptDataError]
+        self, fetches: Sequence[ChunkFetch], opened: list[bytes | CorruptDataError]
     ) -> list[tuple[ChunkFetch, CorruptDataError]]:
+        """Hand over and keep what came, in order, emptying `opened`; returns what came damaged."""
         damaged: list[tuple[ChunkFetch, CorruptDataError]] = []
+        opened.reverse()
         began = time.perf_counter()
-        for fetch, plain in zip(fetches, opened, strict=True):
+        for fetch in fetches:
+            plain = opened.pop()
             if isinstance(plain, CorruptDataError):
                 damaged.append((fetch, plain))
             else:
@@ -321,7 +325,8 @@ class Fetcher:
 
     def _deliver(self, fetch: ChunkFetch, plain: bytes) -> None:
         if self._is_current(fetch):
-            fetch.plain = plain
+            if fetch.readers:
+                fetch.plain = plain
             self._fetched_chunks += 1
             ahead = any(not stream.background for stream in fetch.streams)
             if self._cache.fill(fetch.target.key, plain) and (fetch.readers or ahead):
