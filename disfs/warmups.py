@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 FILES_AT_ONCE = 8
 MAX_WARMUPS = 8
 """How many warm-ups run at once, waited for or not."""
+AGAIN_SECONDS = 60.0
+"""How soon pinned files that could not be read at the start of a mount are tried again; it doubles."""
+LONGEST_PAUSE_SECONDS = 6 * 3600.0
 _NAME_SECONDS = 0.1
 """How often the file that is being brought is named: people read no faster."""
 _PATH_CHARACTERS = 200
@@ -211,7 +214,8 @@ class OneWarmup:
                 self._no_room = True
                 return
             self._unreadable_files += 1
-            log.warning("inode %d cannot be brought into the cache: %s", attributes.inode, error)
+            # Whoever could not fetch it has logged its name.
+            log.debug("inode %d cannot be brought into the cache: %s", attributes.inode, error)
         on_bytes(expected)
         self._done_files += 1
 
@@ -303,10 +307,21 @@ class WarmupDesk:
             self._nursery.start_soon(self._in_background, warmup)
 
     async def _bring_again(self, pinned: Sequence[InodeNumber]) -> None:
-        """A crash, or a cache that was deleted, takes pinned contents too; they come back with the mount."""
-        warmup = OneWarmup(self, pinned, pin=False, descend=False)
-        await warmup.count()
-        await self._in_background(warmup)
+        """A crash, or a cache that was deleted, takes pinned contents too; they come back with the mount.
+
+        Files that cannot be read now, for want of a network perhaps, are tried again later.
+        """
+        pause_seconds = AGAIN_SECONDS
+        while True:
+            warmup = OneWarmup(self, pinned, pin=False, descend=False)
+            await warmup.count()
+            await self._in_background(warmup)
+            if not warmup.progress().unreadable_files:
+                return
+            await trio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+            still_pinned = self.chunks.pinned
+            pinned = [inode for inode in pinned if inode in still_pinned]
 
     async def _in_background(self, warmup: OneWarmup) -> None:
         try:

@@ -298,6 +298,9 @@ async def test_last_word_is_heard_when_the_daemon_ends(tmp_path: Path) -> None:
             await asked(tmp_path, lambda client: client.unmount(lambda _progress: None, wait=True))
 
 
+_NO_LIMITS: tuple[object, ...] = (0, -5, 10, 1 << 80, True, "1M", 1e6, [])
+
+
 @pytest.mark.parametrize(
     "request_line",
     [
@@ -320,7 +323,7 @@ async def test_last_word_is_heard_when_the_daemon_ends(tmp_path: Path) -> None:
         b'{"request":"unpin","inodes":{"2":3}}\n',
         *(
             encode({"request": "limit_bandwidth", "up_bytes_per_second": up, "down_bytes_per_second": None})
-            for up in (0, -5, 10, 1 << 80, True, "1M", 1e6, [])
+            for up in _NO_LIMITS
         ),
         b'{"request":"limit_bandwidth","up_bytes_per_second":4096}\n',
         b'{"request":"pin","inodes":[2]}\n',

@@ -154,7 +154,7 @@ def test_bandwidth_limit_that_is_none(mounted: Home, words: list[str]) -> None:
 
 
 def test_pinned_files_are_read_without_discord(mounted: Home, restored: Emulator) -> None:
-    """What is pinned can be read while Discord cannot be reached. After the cache was deleted it comes back by itself."""
+    """What is pinned can be read while Discord cannot be reached. If the cache was deleted, it comes back by itself."""
     content = os.urandom(300_000)
     music = mounted.mountpoint / "music" / "album"
     music.mkdir(parents=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from support.real_stores import real_stores
-from test_doors_watch import VOLUME
+from support.volumes import VOLUME
 
 from disfs.chunkstore.transport.stack import Connection
 from disfs.cli.report import status_lines

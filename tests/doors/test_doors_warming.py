@@ -18,10 +18,12 @@ from disfs.control.protocol import WarmProgress
 from disfs.errors import ExitCode, FilesystemError, UserError
 from disfs.tree_walk import PAGE_COUNT, TreeWalk
 from disfs.values import ROOT_INODE, AttributeChanges, ChunkIndex, InodeNumber
-from disfs.warmups import FILES_AT_ONCE, MAX_WARMUPS, CacheRoom, WarmupDesk
+from disfs.warmups import AGAIN_SECONDS, FILES_AT_ONCE, MAX_WARMUPS, CacheRoom, WarmupDesk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+    from trio.testing import MockClock
 
 CHUNK = 1000
 
@@ -329,6 +331,21 @@ async def test_pinned_files_come_back_with_the_mount() -> None:
     async with background(volume, [top, file, InodeNumber(999)]):
         await wait_all_tasks_blocked()
         assert [file] == volume.warmed
+
+
+async def test_pinned_files_that_could_not_be_read_are_tried_again(autojump_clock: MockClock) -> None:
+    """A mount without a network brings what is pinned as soon as there is one, unless it was unpinned meanwhile."""
+    volume = Volume()
+    files = [await volume.file(b"%d" % n) for n in range(3)]
+    volume.set_pinned(files, True)
+    volume.damaged = {*files}
+    async with background(volume, files):
+        await trio.sleep(10 * AGAIN_SECONDS)
+        assert [] == volume.warmed
+        volume.damaged = set()
+        volume.set_pinned(files[:1], False)
+        await trio.sleep(20 * AGAIN_SECONDS)
+        assert files[1:] == sorted(volume.warmed)
 
 
 async def test_warmups_are_bounded() -> None:

@@ -6,14 +6,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
+from support.volumes import VOLUME
 
 from disfs.chunkstore.transport.base import Guild
 from disfs.chunkstore.transport.memory import MemoryTransport
-from disfs.config import VolumeConfig
 from disfs.discord_watch import AGAIN_SECONDS, REGULARLY_SECONDS, DiscordWatch
 from disfs.errors import PermissionMissingError, TokenRejectedError, TransientStorageError
-from disfs.superblock import Superblock
-from disfs.values import ChannelId, GuildId
 from disfs.volume import Look
 
 if TYPE_CHECKING:
@@ -22,14 +20,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from disfs.errors import StorageError
-
-VOLUME = VolumeConfig(
-    name="photos",
-    guild=GuildId(7),
-    category=ChannelId(8),
-    index_channel=ChannelId(9),
-    superblock=Superblock(bytes(16), "photos", "2024", 131072, (ChannelId(10),), b"wrapped"),
-)
+    from disfs.values import GuildId
 
 
 class Discord(MemoryTransport):
