@@ -103,7 +103,7 @@ class Controls:
 
     async def run(self) -> None:
         """Carry what was asked for and is not waited for, and bring what is pinned and absent, until cancelled."""
-        await self._warmups.run(sorted(self._metadata.pinned_inodes()))
+        await self._warmups.run(sorted(self._chunks.pinned))
 
     def _room(self) -> CacheRoom:
         chunks = self._chunks.statistics()
