@@ -151,7 +151,7 @@ class Finished:
         yield "requests repeated", str(self.status["transport"]["retries"])
         yield "messages in the end", str(self.left.known)
         sweep = self.status["sweep"]
-        yield "messages swept, and of them unknown ones", f"{sweep['swept_messages']}, {sweep['stray_messages']}"
+        yield "messages swept, unknown ones deleted", f"{sweep['swept_messages']}, {sweep['stray_messages']}"
         yield "memory, median and most", f"{_mib(_median(seen.resident_bytes))}, {_mib(max(seen.resident_bytes))}"
         yield "descriptors, median and most", f"{_median(seen.descriptors):.0f}, {max(seen.descriptors)}"
         yield "cache, most of", f"{_mib(max(seen.cache_bytes))} of {_mib(seen.cache_limit_bytes)}"

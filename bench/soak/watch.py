@@ -65,7 +65,7 @@ class Watch:
             self.seen.descriptors.append(len(os.listdir(f"/proc/{self._pid}/fd")))  # noqa: PTH208 - a number, not paths
         except OSError as error:
             raise DaemonEndedError(f"the daemon ended by itself during '{trial.name}'") from error
-        self.revive()
+        trial.fired += self.revive()
         self.count(trial)
         if time.monotonic() >= self._next_status:
             self._look_at_status()
