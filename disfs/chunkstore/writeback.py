@@ -217,7 +217,10 @@ class Writeback:
 
     def poke(self) -> None:
         """Something became dirty, or somebody waits: look whether there is work. Cheap: every write calls it."""
-        if self._waiting_for is Waiting.NOTHING_DIRTY or self._hurry or (self._wake_when_full and self._is_full):
+        if self._waiting_for is Waiting.NOTHING_DIRTY or (
+            # Whatever else the loop waits for, more to send does not end it.
+            self._waiting_for is Waiting.NOT_DUE and (self._hurry or (self._wake_when_full and self._is_full))
+        ):
             self._wake()
 
     async def drain(self) -> None:

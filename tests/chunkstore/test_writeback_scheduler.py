@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import random
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from disfs.chunkstore.transport.faults import Fault
 from disfs.chunkstore.writeback import Waiting
-from disfs.errors import TransientStorageError
+from disfs.errors import FilesystemError, PermissionMissingError, TransientStorageError
 from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
@@ -341,3 +342,44 @@ async def test_busy_tells_compaction_to_wait(tmp_path: Path, autojump_clock: Moc
         assert not is_busy()
         world.store.pause()
         assert is_busy()
+
+
+async def test_unreadable_cache_blames_no_channel(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unsent data that cannot be read for a passing reason is tried again ever less often; status says why."""
+
+    def none_left(*_: object) -> bytes:
+        raise FilesystemError(errno.EMFILE, "reading the cache: too many open files")
+
+    async with writeback_world(tmp_path) as world:
+        await write_chunks(world, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(world.store._files, "read", none_left)
+            await trio.sleep(100)
+            writeback = world.store.statistics().writeback
+        assert Waiting.FAILURE is writeback.waiting_for
+        assert "too many open files" in writeback.failures[0]
+        assert not writeback.stopped
+        await world.store.drain()
+        assert () == world.store.statistics().writeback.failures
+        assert expected(3) == await cold_contents(world)
+
+
+async def test_readonly_channel_is_left_to_itself(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """When a channel refuses for good the others take its messages at once; it is tried again when it has rested."""
+    async with writeback_world(tmp_path, channels=2) as world:
+        world.transport.plan("send", 1, Fault(before=PermissionMissingError("403", "Attach Files")))
+        await write_chunks(world, 150)
+        with trio.fail_after(1):
+            await world.store.drain()
+        refusing, taking = (message.channel for message in world.linked.sent)
+        assert refusing != taking
+        assert f"channel {refusing}" in world.store.statistics().writeback.failures[0]
+        await trio.sleep(60)
+        await write_chunks(world, 150)
+        await world.store.drain()
+        await write_chunks(world, 150)
+        await world.store.drain()
+        assert refusing in {message.channel for message in world.linked.sent[2:]}
+        assert () == world.store.statistics().writeback.failures
