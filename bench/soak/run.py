@@ -204,13 +204,15 @@ class Soak:
         quiet = self._trials["comparing, no fault"]
         deadline = time.monotonic() + SWEEP_SECONDS
         last, since = -1, time.monotonic()
-        while time.monotonic() < deadline and time.monotonic() - since < self._plan.quiet_seconds:
+        while time.monotonic() < deadline:
             sweep = self._disk.status()["sweep"]
             if sweep["waiting_messages"] or sweep["swept_messages"] != last:
                 last, since = sweep["swept_messages"], time.monotonic()
-            elif time.monotonic() - since > self._plan.quiet_seconds / 2 and leftovers.find(self._disk).orphans:
+            if time.monotonic() - since >= self._plan.quiet_seconds:
+                if not self._plan.quiet_seconds or not leftovers.find(self._disk).orphans:
+                    break
+                self._tell("there are messages that nobody knows of: waiting until the sweep finds them")
                 since = time.monotonic()
-                self._tell("there are messages that nobody knows of: waiting until they are found")
             time.sleep(1.0)
             watch.tick(quiet)
 
