@@ -49,6 +49,7 @@ _SETTING_TYPES = {
     "writeback_delay_seconds": float,
     "message_bytes": int,
     "sweep_grace_seconds": float,
+    "stray_grace_seconds": float,
     "readahead_bytes": int,
 }
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -126,6 +127,8 @@ class VolumeSettings:
     """How much one message may carry: Discord documents 25 MiB per request."""
     sweep_grace_seconds: float = 60.0
     """How long a message stays in Discord after the last live byte in it is gone."""
+    stray_grace_seconds: float = 600.0
+    """How long a message of the volume that no record refers to is left alone before it is deleted."""
     readahead_bytes: int | None = None
     """How far a sequential reader is fetched ahead at most; 0: not at all, None: as the chunk store thinks best."""
     bandwidth: Bandwidth = NO_LIMIT
@@ -142,6 +145,8 @@ class VolumeSettings:
             raise ValueError("message_bytes must lie between 1 MiB and 500 MiB")
         if not 0 <= self.sweep_grace_seconds <= 10 * 24 * 3600:
             raise ValueError("sweep_grace_seconds must lie between 0 and 10 days: bulk deletion ends at 14")
+        if not 10 <= self.stray_grace_seconds <= 24 * 3600:
+            raise ValueError("stray_grace_seconds must lie between 10 seconds and a day")
         if self.readahead_bytes is not None and not 0 <= self.readahead_bytes <= GIB:
             raise ValueError("readahead_bytes must lie between 0 and 1 GiB")
 

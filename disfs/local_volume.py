@@ -121,6 +121,7 @@ def make_chunk_store(
         writeback_delay_seconds=settings.writeback_delay_seconds,
         message_bytes=settings.message_bytes,
         sweep_grace_seconds=settings.sweep_grace_seconds,
+        stray_seconds=settings.stray_grace_seconds,
         readahead_bytes=defaults.readahead_bytes if settings.readahead_bytes is None else settings.readahead_bytes,
         attachment_bytes=attachment_bytes or defaults.attachment_bytes,
         min_free_bytes=reserve_bytes(cache_directory, defaults.min_free_bytes),

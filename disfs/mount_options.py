@@ -82,4 +82,5 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "bwlimit": ("bandwidth", parse_bandwidth),
     "writeback_delay": ("writeback_delay_seconds", float),
     "sweep_grace": ("sweep_grace_seconds", float),
+    "stray_grace": ("stray_grace_seconds", float),
 }

@@ -3,6 +3,9 @@
 A channel that failed for a passing reason is tried again after a pause that doubles; one that refuses us for good (it
 was deleted, or made read-only) rests longer, and is tried again all the same: somebody may have put it right. The
 others take over meanwhile.
+
+A token that Discord rejects is the account's failure and no channel's: all of them refuse, and with the first one that
+takes a message again nothing is wrong with the others either.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from disfs.errors import PermanentStorageError
+from disfs.errors import PermanentStorageError, TokenRejectedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +40,8 @@ class DataChannel:
     failure: str | None = None
     resting: bool = False
     """The failure was permanent."""
+    of_account: bool = False
+    """The failure says nothing about this very channel."""
     retry_at: float = float("-inf")
 
 
@@ -93,8 +98,15 @@ class DataChannels:
         """The channel took a message."""
         if channel.failure is not None:
             log.info("channel %d takes data again", channel.channel)
-        channel.failures, channel.failure, channel.resting = 0, None, False
-        channel.retry_at = float("-inf")
+        _recover(channel)
+        for other in self._channels:
+            if other.of_account:
+                _recover(other)
+
+    def retry_now(self) -> None:
+        """Somebody wants to know now whether the channels that rest work again."""
+        for channel in self._channels:
+            channel.retry_at = float("-inf")
 
     def failed(self, channel: DataChannel, error: DisfsError, now: float) -> None:
         """The channel did not take a message: it rests for a while."""
@@ -103,8 +115,14 @@ class DataChannels:
         channel.failures += 1
         channel.failure = str(error)
         channel.resting = isinstance(error, PermanentStorageError)
+        channel.of_account = isinstance(error, TokenRejectedError)
         pause = self._settings.rest_seconds if channel.resting else backoff_seconds(channel.failures, self._settings)
         channel.retry_at = now + pause
+
+
+def _recover(channel: DataChannel) -> None:
+    channel.failures, channel.failure, channel.resting, channel.of_account = 0, None, False, False
+    channel.retry_at = float("-inf")
 
 
 def backoff_seconds(failures: int, settings: ChunkStoreSettings) -> float:

@@ -206,8 +206,9 @@ class Writeback:
         self._wake()
 
     def resume(self) -> None:
-        """Send again."""
+        """Send again, and see at once whether channels that rest after a failure work again."""
         self._paused = False
+        self._channels.retry_now()
         self._wake()
 
     def offer_attachment_limit(self, limit_bytes: int) -> None:
@@ -224,7 +225,11 @@ class Writeback:
             self._wake()
 
     async def drain(self) -> None:
-        """Return when every chunk that is dirty now is recorded, at its revision of now or a later one."""
+        """Return when every chunk that is dirty now is recorded, at its revision of now or a later one.
+
+        Channels that rest after a failure are tried again at once: somebody is waiting.
+        """
+        self._channels.retry_now()
         drain = self._cache.map.begin_drain()
         try:
             self._wake()

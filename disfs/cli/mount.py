@@ -67,6 +67,7 @@ def mount(
         writeback_delay=SECONDS how long a chunk is quiet before it is sent
         message_size=SIZE       how much one Discord message carries
         sweep_grace=SECONDS     how long a message is kept after all in it was deleted
+        stray_grace=SECONDS     how long a message is kept that a failed send left behind
         readahead=SIZE          how far a sequential reader is fetched ahead at most; 0: not at all
         bwlimit=UP:DOWN         as --bwlimit
         allow_other, ro, noexec, nosuid, nodev, noatime ... as for mount(8)

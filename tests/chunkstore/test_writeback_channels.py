@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from disfs.chunkstore.channels import DataChannels
 from disfs.chunkstore.settings import ChunkStoreSettings
-from disfs.errors import PermissionMissingError, TransientStorageError
+from disfs.errors import PermissionMissingError, TokenRejectedError, TransientStorageError
 from disfs.values import ChannelId
 
 if TYPE_CHECKING:
@@ -107,3 +107,36 @@ def test_settings_bound_the_messages_of_a_channel() -> None:
     channels = DataChannels([FIRST], dataclasses.replace(SETTINGS, sends_per_channel=1))
     used(channels, 1)
     assert channels.best(0.0, no_delay) is None
+
+
+def test_regression_a_token_that_works_again_is_no_longer_complained_about() -> None:
+    """One success shows that the token works: no channel is said to be refused for it any more, nor rests for it."""
+    channels = DataChannels([FIRST, SECOND, THIRD], SETTINGS)
+    first, second = best(channels), None
+    channels.began(first)
+    second = best(channels)
+    channels.failed(first, TokenRejectedError("Discord rejected the bot token"), 0.0)
+    channels.failed(second, TokenRejectedError("Discord rejected the bot token"), 0.0)
+    channels.succeeded(first)
+    assert () == channels.failures
+    assert best(channels) is not None
+
+
+def test_success_says_nothing_about_another_channels_own_failure() -> None:
+    """A channel that is read-only stays so when another one takes a message."""
+    channels = DataChannels([FIRST, SECOND], SETTINGS)
+    first = best(channels)
+    channels.began(first)
+    second = best(channels)
+    channels.failed(second, REFUSED, 0.0)
+    channels.succeeded(first)
+    assert 1 == len(channels.failures)
+
+
+def test_somebody_who_waits_has_resting_channels_tried_at_once() -> None:
+    """A sync does not sit out the rest of a channel that may work again."""
+    channels = DataChannels([FIRST], SETTINGS)
+    channels.failed(best(channels), REFUSED, 0.0)
+    assert channels.best(1.0, no_delay) is None
+    channels.retry_now()
+    assert best(channels, 1.0).channel == FIRST
