@@ -107,12 +107,21 @@ async def test_cached_chunks_are_not_fetched(tmp_path: Path, autojump_clock: tri
         assert after.fetched_bytes - before.fetched_bytes < CHUNK
 
 
-async def test_copies_keep_order_and_revision(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
-    """Copies lie by inode and index, with the revisions that their contents had."""
+@pytest.mark.parametrize("first", [FILE, OTHER])
+async def test_copies_keep_order_and_revision(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch, first: InodeNumber
+) -> None:
+    """Copies lie by inode and index, whichever victim comes first, with the revisions that their contents had."""
     async with sparse_world(tmp_path) as (world, _):
+        sparse = world.ledger.sparse_messages
+
+        async def in_order(limit: int) -> Any:
+            location = world.ledger.state.packs[place(world, first, 0)[0]].location
+            return sorted(await sparse(limit), key=lambda found: found.message != location.message)
+
+        monkeypatch.setattr(world.ledger, "sparse_messages", in_order)
         keys = [ChunkKey(inode, ChunkIndex(n)) for inode in (FILE, OTHER) for n in (0, 1)]
         old = {key: revision_of(world, key) for key in keys}
-        world.store.evict_all()
         await world.store.compact()
         assert old == {key: revision_of(world, key) for key in keys}
         assert [0, 1, 2, 3] == [place(world, *key)[1] for key in keys]
@@ -389,9 +398,18 @@ async def test_refusing_channel_rests(tmp_path: Path, autojump_clock: trio.abc.C
     """A channel that takes nothing is left alone for a while: the next round goes to another one."""
     async with sparse_world(tmp_path) as (world, _):
         world.transport.plan("send", 1, Fault(before=PermissionMissingError("403", "Attach Files")))
+        used: list[ChannelId] = []
+        send = world.transport.send
+
+        async def noting(channel: ChannelId, *args: Any, **named: Any) -> Any:
+            used.append(channel)
+            return await send(channel, *args, **named)
+
+        world.transport.send = noting  # type: ignore[method-assign] # looks, and passes on
         with pytest.raises(PermissionMissingError):
             await world.store.compact()
         assert await world.store.compact()
+        assert {*world.channels} == {*used}
         await check(world)
 
 
@@ -432,6 +450,73 @@ async def test_cancel_in_the_send(tmp_path: Path, autojump_clock: trio.abc.Clock
         await check(world)
         assert await world.store.compact()
         await check(world)
+
+
+async def test_cancel_between_send_and_record(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """What Discord has acknowledged is recorded, even by a round that is cancelled at that moment."""
+    async with sparse_world(tmp_path) as (world, _):
+        scope, record = trio.CancelScope(), world.ledger.record_moved
+
+        async def cancelled(*args: Any) -> int:
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+            return await record(*args)
+
+        world.ledger.record_moved = cancelled  # type: ignore[assignment,method-assign] # the moment that matters
+        with scope:
+            await world.store.compact()
+        assert [] == await world.ledger.sparse_messages(10)
+        await check(world)
+
+
+async def test_send_of_compaction_is_no_stray(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """A message of copies whose answer takes long is not taken for a stray."""
+    async with sparse_world(tmp_path, stray_seconds=60.0) as (world, nursery):
+        hold = await during_send(world, nursery)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(5):
+            await world.store.sweep()
+            await trio.sleep(60)
+        hold.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await world.store.sweep()
+        await check(world)
+
+
+async def test_chunk_recorded_elsewhere_before_its_copy(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """A cached chunk that is clean again, but with newer content, is not copied under the old revision."""
+    async with sparse_world(tmp_path) as (world, nursery):
+        hold = trio.Event()
+        fault = world.transport.plan("fetch", 2, Fault(hold_after=hold))
+        nursery.start_soon(world.store.compact)
+        await fault.reached.wait()
+        await world.write(FILE, 0, b"newer")
+        await world.store.drain()
+        before = set(world.ledger.state.packs)
+        hold.set()
+        await trio.sleep(5)
+        (copies,) = set(world.ledger.state.packs) - before
+        location = world.ledger.state.packs[copies].location
+        entries = PackReader(world.key, world.memory.stored_bytes(location.attachment)).entries
+        assert ChunkKey(FILE, ChunkIndex(0)) not in {entry.key for entry in entries}
+        assert b"newer" + expected(FILE)[5:] == await world.contents(FILE)
+
+
+async def test_slot_of_another_chunk_is_not_moved(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the ledger and a pack's own directory name different chunks, nothing of that message is moved."""
+    async with sparse_world(tmp_path) as (world, _):
+        world.store.evict_all()
+        where = world.ledger.state.where
+        one, two = ChunkKey(FILE, ChunkIndex(0)), ChunkKey(FILE, ChunkIndex(1))
+        where[one], where[two] = where[two], where[one]
+        old = where[one], where[two]
+        for _ in range(4):
+            await world.store.compact()
+            await trio.sleep(700)
+        assert old == (where[one], where[two])
+        assert "holds another chunk" in caplog.text
 
 
 async def test_states_of_cached_chunks_do_not_change(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:

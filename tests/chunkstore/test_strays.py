@@ -159,6 +159,20 @@ async def test_message_that_is_being_sent_is_none(tmp_path: Path, autojump_clock
         assert 1 == len(stored(world))
 
 
+async def test_what_came_later_is_not_looked_at_yet(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """A message that came after the channel's newest one was noted waits for its own turn, being sent or not."""
+    async with chunk_world(tmp_path, **SETTINGS) as (world, _):
+        await send(world, a_pack_of(world.key), nonce="1")
+        await world.store.sweep()
+        await trio.sleep(590)
+        later = await send(world, a_pack_of(world.key), nonce="2")
+        await trio.sleep(10)
+        await world.store.sweep()
+        assert [later] == stored(world)
+        await look_twice(world)
+        assert [] == stored(world)
+
+
 async def test_message_that_cannot_be_recorded_yet_is_none(
     tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
