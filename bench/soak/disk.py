@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -142,9 +143,14 @@ class Disk:
         """Start the emulator again if it has died; whether it had. Its faults and counters are gone then."""
         if _alive(self.emulator.pid):
             return False
-        ensure_running(self._paths.emulator_state)
-        self.control("PATCH", "/settings", self._settings)
-        return True
+        while True:
+            ensure_running(self._paths.emulator_state)
+            try:
+                self.control("PATCH", "/settings", self._settings)
+            except (ConnectionError, urllib.error.URLError):
+                time.sleep(0.1)  # the one that died is still being taken down, or the new one died as well
+            else:
+                return True
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
