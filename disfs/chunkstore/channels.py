@@ -61,8 +61,12 @@ class DataChannels:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Why channels do not take data now, one line each."""
-        return tuple(f"channel {c.channel}: {c.failure}" for c in self._channels if c.failure is not None)
+        """Why channels do not take data now, one line for each reason."""
+        refusing: dict[str, list[DataChannel]] = {}
+        for channel in self._channels:
+            if channel.failure is not None:
+                refusing.setdefault(channel.failure, []).append(channel)
+        return tuple(_explained(reason, channels) for reason, channels in refusing.items())
 
     def best(self, now: float, delay_seconds: Callable[[ChannelId], float]) -> tuple[DataChannel, float] | None:
         """The channel that can take a message soonest, and in how many seconds; None when none can at all.
@@ -118,6 +122,14 @@ class DataChannels:
         channel.of_account = isinstance(error, TokenRejectedError)
         pause = self._settings.rest_seconds if channel.resting else backoff_seconds(channel.failures, self._settings)
         channel.retry_at = now + pause
+
+
+def _explained(reason: str, channels: Sequence[DataChannel]) -> str:
+    """A reason, and which channels it holds for; the account's failure is not put down to any of them."""
+    if any(channel.of_account for channel in channels):
+        return reason
+    word = "channel" if len(channels) == 1 else "channels"
+    return f"{word} {', '.join(str(channel.channel) for channel in channels)}: {reason}"
 
 
 def _recover(channel: DataChannel) -> None:

@@ -96,7 +96,7 @@ class WritebackStatistics:
     waiting_writers: int
     """How many writers wait for room."""
     failures: tuple[str, ...]
-    """Why channels do not take data now, one line each; empty when all is well."""
+    """Why channels do not take data now, one line for each reason; empty when all is well."""
     stopped: bool
     """No channel takes data, and trying again will not help until somebody changes something."""
 

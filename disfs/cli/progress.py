@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from disfs.cli.exits import complain
-from disfs.quantities import human_count, human_size
+from disfs.quantities import human_count, human_rate, human_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.progress import Progress as Bars
+    from rich.progress import Task
 
     from disfs.control.protocol import Progress, WarmProgress
 
@@ -54,11 +55,17 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
     with _bars() as bars:
         task = bars.add_task("uploading", total=None)
         most = 0
+        told: str | None = None
 
         def show(progress: Progress) -> None:
-            nonlocal most
+            nonlocal most, told
             most = max(most, progress.dirty_bytes)
-            text = _held_up(progress) or "uploading"
+            held_up = _held_up(progress)
+            if held_up and held_up != told:
+                # Above the bar, where the whole of it has room: it says what to do.
+                bars.console.print(held_up, markup=False, highlight=False, soft_wrap=True)
+            told = held_up
+            text = "paused" if progress.paused else "held up" if held_up else "uploading"
             bars.update(task, total=most or None, completed=most - progress.dirty_bytes, description=text)
 
         yield show
@@ -66,12 +73,20 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
 
 def _bars() -> Bars:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.text import Text
 
-    # No markup: what is shown holds file names and errors, with square brackets of their own.
+    class Speed(ProgressColumn):
+        """Rich's own speaks of kB and MB, and everything else here of KiB and MiB."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(human_rate(speed) if speed else "", style="progress.data.speed")
+
+    # No markup: what is shown holds file names, with square brackets of their own.
     text = TextColumn("{task.description}", markup=False)
-    columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (text, BarColumn(), DownloadColumn(binary_units=True), Speed(), TimeRemainingColumn())
     return Bars(*columns, console=Console(stderr=True), transient=True)
 
 

@@ -60,6 +60,8 @@ def _on_its_way(report: Mapping[str, Any]) -> str:
     rate = writeback["bytes_per_second"]
     if not rate:
         return text
+    # What was measured before a limit was set says nothing about what is to come.
+    rate = min(rate, report["bandwidth"]["up_bytes_per_second"] or rate)
     return f"{text} at {human_rate(rate)}, about {human_duration(report['dirty_bytes'] / rate)} left"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from disfs.control.client import ControlClient
 from disfs.errors import ExitCode, UserError
 from disfs.mountpoint import is_dead, mount_at, resolve
 from disfs.mountpoint import unmount as unmount_here
+
+if TYPE_CHECKING:
+    from disfs.control.protocol import Progress
 
 
 @click.command()
@@ -66,13 +70,21 @@ def sync(mountpoint: str) -> None:
         cp -a ~/photos ~/discord/ && disfs sync ~/discord
     """
     daemon = daemon_of(Paths.from_environment(os.environ), mountpoint)
+    last: Progress | None = None
     with ControlClient.connect(daemon.state_directory) as client:
         try:
             with progress.shown() as show:
-                client.sync(show)
+
+                def noted(now: Progress) -> None:
+                    nonlocal last
+                    last = now
+                    show(now)
+
+                client.sync(noted)
         except KeyboardInterrupt as interrupt:
+            then = "sent after 'disfs resume'" if last and last.paused else "sent in the background"
             raise UserError(
-                "stopped waiting before everything was in Discord; uploading goes on in the background",
+                f"stopped waiting before everything was in Discord; the rest is kept here and {then}",
                 ExitCode.UNSENT_DATA,
             ) from interrupt
     click.echo("everything is in Discord")

@@ -89,17 +89,26 @@ def test_one_message_finds_out_whether_a_channel_works_again() -> None:
 def test_refusals_of_all_stop() -> None:
     """Only when every channel refuses for good there is no point in waiting; each is tried again after its rest."""
     channels = DataChannels([FIRST, SECOND], SETTINGS)
-    first = best(channels)
-    channels.failed(first, REFUSED, 0.0)
-    assert not channels.stopped
-    second = best(channels)
-    assert SECOND == second.channel
-    channels.failed(second, REFUSED, 50.0)
-    assert channels.stopped
+    seen = []
+    for now in (0.0, 50.0):
+        channel = best(channels)
+        channels.failed(channel, REFUSED, now)
+        seen.append((channel.channel, channels.stopped))
+    assert [(FIRST, False), (SECOND, True)] == seen
     assert 100.0 == channels.retry_at(50.0)
-    assert [True, True] == ["403" in failure for failure in channels.failures]
+    assert [True] == ["403" in failure for failure in channels.failures]
     channels.succeeded(best(channels, 100.0))
     assert not channels.stopped
+
+
+def test_each_reason_is_told_once() -> None:
+    """Channels that fail for the same reason share a line that names them; another reason is another line."""
+    channels = DataChannels([FIRST, SECOND, THIRD], SETTINGS)
+    for error in (REFUSED, FLAKY, REFUSED):
+        channel = best(channels)
+        channels.began(channel)
+        channels.failed(channel, error, 0.0)
+    assert ["channels 1, 3: 403", "channel 2: the network"] == list(channels.failures)
 
 
 def test_settings_bound_the_messages_of_a_channel() -> None:
@@ -117,6 +126,7 @@ def test_regression_a_token_that_works_again_is_no_longer_complained_about() -> 
     second = best(channels)
     channels.failed(first, TokenRejectedError("Discord rejected the bot token"), 0.0)
     channels.failed(second, TokenRejectedError("Discord rejected the bot token"), 0.0)
+    assert ["Discord rejected the bot token"] == list(channels.failures)
     channels.succeeded(first)
     assert () == channels.failures
     assert best(channels) is not None

@@ -191,6 +191,14 @@ async def test_each_problem_is_a_line(
     assert any(words in line for line in told(report)["problem"])
 
 
+async def test_time_left_keeps_to_the_bandwidth_limit(report: dict[str, Any]) -> None:
+    """What is left is not said to take as long as it took before the limit was set."""
+    report["uploads"] = "sending"
+    report["writeback"] |= {"in_flight": [{}], "bytes_per_second": 5e6}
+    report["bandwidth"] = {"up_bytes_per_second": 1024, "down_bytes_per_second": None}
+    assert ["10.0 KiB to send, 1 message on the way at 1.0 KiB/s, about 10 s left"] == told(report)["uploads"]
+
+
 async def test_same_problem_is_told_once(report: dict[str, Any]) -> None:
     """What two parts complain of in the same words is one line."""
     report["transport"]["trouble"] = report["sweep"]["failure"] = "the network is down"
