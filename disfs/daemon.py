@@ -30,6 +30,7 @@ import pyfuse3
 import trio
 
 from disfs import mountpoint as mounting
+from disfs.allocator import return_freed_memory
 from disfs.background import Ready
 from disfs.chunkstore.transport.stack import open_connection
 from disfs.control.server import serve as serve_control
@@ -97,6 +98,7 @@ def run(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
         told = True
         ready(report)
 
+    return_freed_memory()
     try:
         code = trio.run(_serve, plan, tell)
     except BaseExceptionGroup as group:

@@ -19,6 +19,7 @@ LAYERS = [
         "disfs.superblock",
         "disfs.private_files",
         "disfs.mountpoint",
+        "disfs.allocator",
         "disfs.background",
         "disfs.quantities",
     },

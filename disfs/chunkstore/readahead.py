@@ -1,8 +1,9 @@
 """Fetch what a sequential reader will want next: the policy, pure, and one handle's thin I/O around it.
 
-The window starts at one chunk. It doubles each time the reader gets half-way through what was asked for ahead and has
-had to wait since the last time, up to a maximum: a film that is played needs a small window whatever the line,
-a copy gets one that fills the line. A seek makes it small again.
+The window starts at one chunk. It doubles each time the reader has read half of it and has had to wait since the last
+time, up to a maximum: a film that is played needs a small window whatever the line, a copy gets one that fills the
+line. A seek makes it small again. What is asked for moves on with the reader a few chunks at a time, since queueing
+half of a large window at once would keep the main thread from everybody else.
 
 The kernel sends the parts of one large read in parallel and sometimes out of order, so once a reader is known to be
 sequential, a read counts as going on within some slack of where the last ones ended. Before that it must
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _SLACK_BYTES = 1024 * 1024
 _POSITIONS = 4
+_STEP_CHUNKS = 16
+"""The most that one read adds to what is asked for ahead."""
 _RUNS = 2
 """Into how many requests a window is divided, as long as that makes none too large: the next while one is used."""
 
@@ -39,8 +42,10 @@ class _Position:
     """Where the furthest read ended."""
     ahead_until: int
     window_bytes: int = 0
+    widened_at: int = 0
+    """Where the furthest read ended when the window was widened last."""
     waited: bool = False
-    """The reader has waited since the window last moved on."""
+    """The reader has waited since then."""
     passed_until: int = 0
     """What lies before was reported as passed."""
 
@@ -106,15 +111,17 @@ class ReadaheadPolicy:
         return _NOTHING if is_first else Advice(seek=True)
 
     def _advance(self, position: _Position, max_bytes: int) -> tuple[int, int] | None:
-        if position.ahead_until - position.expected > position.window_bytes // 2:
-            return None
-        if position.waited:
+        if position.waited and position.expected - position.widened_at >= position.window_bytes // 2:
             position.window_bytes *= 2
-            position.waited = False
-        position.window_bytes = min(max_bytes, max(position.window_bytes, self._chunk_bytes))
+            position.widened_at, position.waited = position.expected, False
+        window_bytes = position.window_bytes = min(max_bytes, max(position.window_bytes, self._chunk_bytes))
+        step_bytes = _STEP_CHUNKS * self._chunk_bytes
         start = max(position.ahead_until, position.expected)
-        position.ahead_until = max(start, position.expected + position.window_bytes)
-        return (start, position.ahead_until) if start < position.ahead_until else None
+        end = min(start + step_bytes, position.expected + window_bytes)
+        if end - start < min(step_bytes, window_bytes // 2):
+            return None  # the reader has not moved far enough for another request
+        position.ahead_until = end
+        return (start, end) if start < end else None
 
     def _passed(self, position: _Position) -> tuple[int, int] | None:
         """Behind the slack, and not for every single read."""

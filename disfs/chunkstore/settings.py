@@ -54,7 +54,7 @@ class ChunkStoreSettings:
     """The most that one Range request brings."""
     fetches: int = 16
     """How many Range requests run at once, readahead included."""
-    fetch_memory_bytes: int = 32 * _MIB
+    fetch_memory_bytes: int = 24 * _MIB
     """How much is on its way at once: fetched ahead and not yet in the cache, whatever the number of readers."""
     readahead_bytes: int = 32 * _MIB
     """The largest readahead window of one handle, if the cache is at least four times as large; 0 turns it off.
