@@ -56,8 +56,7 @@ class Outgoing:
     channel: DataChannel
     began_at: float
     copies: dict[ChunkKey, Revision] = field(default_factory=dict)
-    """What is not recorded yet. A chunk that was cut and written anew meanwhile may be in the packs twice; the newest
-    copy counts."""
+    """What is not recorded yet. One that is cut and written anew meanwhile is another message's."""
     packs: list[FinishedPack] = field(default_factory=list)
     plain_bytes: int = 0
     urgent: bool = False
@@ -115,8 +114,9 @@ class Packing:
         while choice.ready and copied_bytes < _STEP_BYTES and len(copies) < _STEP_CHUNKS:
             key = choice.ready[0]
             entry = chunks.entry(key)
-            if entry is None or entry.state is not ChunkState.DIRTY:
-                choice.take()  # it was cut while we were sealing
+            if entry is None or entry.state is not ChunkState.DIRTY or key in message.copies:
+                # It was cut while we were sealing. Written anew it goes with the next message: a pack has a chunk once.
+                choice.take()
                 continue
             length = self._cache.content_length(key)
             if not builder.has_room(copied_bytes + SLOT_OVERHEAD_BYTES * len(copies) + length):

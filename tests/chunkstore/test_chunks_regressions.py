@@ -12,6 +12,7 @@ import trio
 from support.chunk_worlds import CHUNK
 from support.real_stores import real_stores
 
+from disfs.chunkstore import outgoing
 from disfs.chunkstore.transport.faults import Fault
 from disfs.errors import FilesystemError, PermissionMissingError
 from disfs.values import ROOT_INODE, AttributeChanges
@@ -332,6 +333,35 @@ async def test_regression_a_write_that_fails_halfway_over_a_copied_chunk(
         warm = await world.filesystem.files.read(handle, 0, CHUNK)
         world.chunks.evict_all()
         assert warm == await world.filesystem.files.read(handle, 0, CHUNK)
+
+
+async def test_regression_a_file_emptied_and_written_anew_while_it_is_packed(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk that is cut and written anew while its message is packed does not get into that message twice."""
+    async with real_stores(tmp_path, dirty_limit_bytes=32 * CHUNK) as (world, _):
+        small, inode = await world.create(b"small")
+        large, _ = await world.create(b"large")
+        await world.filesystem.files.write(small, 0, b"old")
+        await trio.sleep(0.5)
+        run_sync = trio.to_thread.run_sync
+        sealed: list[Any] = []
+
+        async def seal(call: Any, *args: Any, **named: Any) -> Any:
+            result = await run_sync(call, *args, **named)
+            if call is outgoing._seal and not sealed:
+                sealed.append(args)
+                await world.truncate(inode, 0)
+                await world.filesystem.files.write(small, 0, b"new")
+            return result
+
+        monkeypatch.setattr(trio.to_thread, "run_sync", seal)
+        # Above the high mark whatever is dirty goes along, quiet or not.
+        await world.filesystem.files.write(large, 0, pattern(17 * CHUNK))
+        await world.chunks.drain()
+        assert sealed
+        world.chunks.evict_all()
+        assert await world.filesystem.files.read(small, 0, CHUNK) == b"new"
 
 
 async def test_fsync_syncs_contents_before_what_names_them(
