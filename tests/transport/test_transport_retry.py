@@ -221,6 +221,24 @@ async def test_trouble_is_shown_while_it_lasts(autojump_clock: trio.testing.Mock
     assert setting.retrying.statistics().trouble is None
 
 
+@pytest.mark.parametrize(("asked", "troubles"), [((5.0, 5.0), [None, "429"]), ((600.0,), ["429"])])
+async def test_short_rate_limit_is_no_trouble(
+    autojump_clock: trio.testing.MockClock, asked: tuple[float, ...], troubles: list[str | None]
+) -> None:
+    """That Discord asks to wait some seconds is told as trouble only when the wait did not help."""
+    setting = Setting()
+    for number, seconds in enumerate(asked, 1):
+        setting.faulty.plan("send", number, Fault(before=TransientStorageError("429", retry_after_seconds=seconds)))
+    seen = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(setting.send)
+        for seconds in asked:
+            await trio.testing.wait_all_tasks_blocked()
+            seen.append(setting.retrying.statistics().trouble)
+            await trio.sleep(seconds)
+    assert troubles == seen
+
+
 async def test_cancelled_wait_leaves_no_trouble(autojump_clock: trio.testing.MockClock) -> None:
     """A call that is cancelled while it waits is gone from the statistics."""
     setting = Setting()

@@ -37,9 +37,10 @@ SEARCH_PAGES = 20
 """How many hundreds of messages a search for a lost send goes back at most when nothing was acknowledged in the channel
 before. Our own sends make about one message a second and channel, and none at all while there is no connection."""
 
-
 ASKED_SECONDS = 60.0
 """How much of the time that Discord asked to wait does not count against a policy's bound in time."""
+SHORT_WAIT_SECONDS = 10.0
+"""A wait that Discord asked for is told as trouble only when it is longer, or when it did not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +181,17 @@ class RetryingTransport(ForwardingTransport):
                         level, "%s failed (%d times now), next try in %.1f s: %s", what, attempts.failures, wait, error
                     )
                     self._troubles.pop(id(attempts), None)
-                    self._troubles[id(attempts)] = str(error)
+                    if attempts.failures > 1 or not _is_short_rate_limit(error):
+                        self._troubles[id(attempts)] = str(error)
                 self._retry_count += 1
                 await trio.sleep(wait)
         finally:
             self._troubles.pop(id(attempts), None)
+
+
+def _is_short_rate_limit(error: TransientStorageError) -> bool:
+    """Whether Discord asked to wait a moment: that is counted among the 429s, and nothing is wrong."""
+    return error.retry_after_seconds is not None and error.retry_after_seconds <= SHORT_WAIT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
