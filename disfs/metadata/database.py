@@ -72,6 +72,8 @@ class Database:
         """Called before each COMMIT; may write."""
         self.after_rollback: list[Callable[[], None]] = []
         """Called after the transaction was undone; must forget what it took from it."""
+        self.after_refusal: list[Callable[[], None]] = []
+        """Called after a change broke off before its first write; must forget what that change was about to write."""
         self.commit_count = 0
         self.committed_changes = 0
         """Changed rows in all commits so far: how far the write-ahead log may have grown."""
@@ -153,7 +155,9 @@ class Database:
             return
         connection = self._connection
         if connection.in_transaction and connection.total_changes == self._changes_before:
-            return  # refused before its first write
+            for forget in self.after_refusal:
+                forget()
+            return
         if self._answered:
             self.fail(f"a change broke off halfway: {error!r}")
         else:

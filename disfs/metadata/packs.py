@@ -43,6 +43,12 @@ _FIND_MESSAGES = (
     "WITH wanted (message) AS (VALUES {values}) SELECT messages.message"
     " FROM wanted CROSS JOIN messages ON messages.message = wanted.message"
 )
+# The sums alone would do. But what they are asked for is destroyed, so the extents have the last word.
+_DEAD = (
+    "SELECT channel, message FROM messages WHERE dead_since IS NOT NULL AND NOT EXISTS (SELECT 1"
+    " FROM packs CROSS JOIN extents ON extents.pack = packs.pack WHERE packs.message = messages.message)"
+    " ORDER BY dead_since, message LIMIT ?"
+)
 _SPARSE = (
     "SELECT channel, message, stored_bytes, live_bytes FROM messages"
     " WHERE live_bytes > 0 AND live_bytes * 2 < stored_bytes ORDER BY stored_bytes - live_bytes DESC LIMIT ?"
@@ -75,6 +81,7 @@ class Packs:
         """What `settle` will add to the live bytes, by pack."""
         database.after_rollback.append(self._slots.clear)
         database.after_rollback.append(self._moved.clear)
+        database.after_refusal.append(self._moved.clear)
 
     def is_recorded(self, pack: PackId) -> bool:
         """Whether a pack is known."""
@@ -171,10 +178,7 @@ class Packs:
 
     def dead_messages(self, limit: int) -> Sequence[DeadMessage]:
         """See ChunkLedger."""
-        rows = self._database.rows(
-            "SELECT channel, message FROM messages WHERE dead_since IS NOT NULL ORDER BY dead_since, message LIMIT ?",
-            (limit,),
-        )
+        rows = self._database.rows(_DEAD, (limit,))
         return [self._dead_message(ChannelId(channel), MessageId(message)) for channel, message in rows]
 
     def forget(self, messages: Sequence[DeadMessage]) -> None:

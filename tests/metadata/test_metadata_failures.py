@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from support.answers import answer
-from support.ledger_contract import INODE, a_pack, key, mark
+from support.ledger_contract import INODE, OTHER, a_pack, key, mark
 from support.new_inodes import a_file, fails
 
 from disfs.errors import FilesystemError
@@ -20,6 +20,8 @@ from disfs.values import ROOT_INODE, AttributeChanges, ChunkIndex
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from disfs.values import SlotTable
 
 RESERVE_BYTES = 64 << 20
 
@@ -247,3 +249,43 @@ def test_refusals_leave_no_trace(store: SqliteMetadataStore) -> None:
         with pytest.raises(FilesystemError):
             answer(call)
     assert (before, True) == (connection.total_changes, connection.in_transaction)
+
+
+async def test_regression_a_record_that_cannot_be_read_for_counts_nothing(
+    store: SqliteMetadataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a step had added up in memory when the disk refused a read is not counted when it is repeated.
+
+    Otherwise a message looks dead that is not, and is deleted.
+    """
+    revision = mark(store, 0, 3)
+    await store.record_packs([a_pack(1, [(key(chunk), revision) for chunk in range(3)])])
+    many = mark(store, 0, 64, OTHER)
+    middle = mark(store, 1)
+    await store.commit()
+    new = a_pack(2, [*((key(chunk, OTHER), many) for chunk in range(64)), (key(1), middle)])
+    slots = store._packs.slots
+
+    def unreadable(number: int) -> SlotTable:
+        if number == 1:
+            raise FilesystemError(errno.EIO, "disk I/O error")
+        return slots(number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._packs, "slots", unreadable)
+        with fails(errno.EIO):
+            await store.record_in_steps([new], lambda _: None)
+    await store.record_in_steps([new], lambda _: None)
+    old_live_bytes = 20 + 22  # the outer two of its three slots
+    assert [(old_live_bytes,), (new.record.slots.offset(65),)] == store._database.rows(
+        "SELECT live_bytes FROM messages ORDER BY message"
+    )
+
+
+async def test_regression_message_with_a_wrong_sum_is_not_dead(store: SqliteMetadataStore) -> None:
+    """Should the sums ever be wrong, no message is given up for deletion while an extent names one of its packs."""
+    revision = mark(store, 0, 2)
+    await store.record_packs([a_pack(1, [(key(chunk), revision) for chunk in range(2)])])
+    with store._database.changing:
+        store._database.write("UPDATE messages SET live_bytes = 0, dead_since = 1")
+    assert [] == await store.dead_messages(10)
