@@ -196,6 +196,8 @@ class ChunkMap:
             self.recency.became_clean(key.inode, key.chunk)
         elif before is ChunkState.CLEAN:
             self.recency.gone(key.inode, key.chunk)
+        if state not in PRESENT and key.chunk // GROUP_CHUNKS not in chunks.present:
+            self.recency.pass_over((key.inode, key.chunk // GROUP_CHUNKS))  # else it stayed there until room is short
         self.reweigh(chunks)
         return state
 

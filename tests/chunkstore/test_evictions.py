@@ -218,3 +218,21 @@ async def test_clean_stop_keeps_what_is_scattered(tmp_path: Path, autojump_clock
         assert noise(1, 2) == await world.store.read(FILE, 65 * CHUNK, CHUNK)
         world.store.evict_all()
         assert 1 == cached(world, FILE)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+async def test_regression_deleted_files_are_not_remembered(
+    tmp_path: Path, autojump_clock: MockClock, pinned: bool
+) -> None:
+    """Files that come and go while there is room leave nothing in the order of eviction: it would grow for ever."""
+    async with chunk_world(tmp_path) as (world, _):
+        for number in range(10):
+            inode = InodeNumber(100 + number)
+            world.ledger.state.sizes[inode] = 0
+            world.store.set_pinned([inode], pinned)
+            await world.write(inode, 0, noise(2))
+            await world.store.drain()
+            await world.store.read(inode, 0, CHUNK)
+            world.discard(inode)
+        recency = world.store._map.recency
+        assert [None, None, None] == [recency.first(), recency.first(pinned=True), recency.first_spent()]
