@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from disfs.config import volume_names
@@ -15,7 +16,6 @@ from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from disfs.config import Paths
 
@@ -100,10 +100,12 @@ def _stat(file: str) -> os.stat_result:
         return os.stat(file)  # noqa: PTH116 - a Path would turn the argument into another spelling for the message
     except OSError as error:
         if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
-            raise UserError(
-                f"the daemon behind {file} is gone; mount the volume again: nothing is lost", ExitCode.NOT_MOUNTED
-            ) from error
+            raise _daemon_gone(file) from error
         raise UserError(f"{file}: {error.strerror}; name files or directories of a mount", ExitCode.USAGE) from error
+
+
+def _daemon_gone(file: str) -> UserError:
+    return UserError(f"the daemon behind {file} is gone; mount the volume again: nothing is lost", ExitCode.NOT_MOUNTED)
 
 
 def _daemon_on(paths: Paths, device: int, file: str) -> RunningDaemon:
@@ -116,6 +118,9 @@ def _daemon_on(paths: Paths, device: int, file: str) -> RunningDaemon:
     for daemon in running_daemons(paths):
         if daemon.mountpoint in places:
             return daemon
+    # The kernel answers for a while what it knows of a daemon that was killed.
+    if any(is_dead(Path(place)) for place in places):
+        raise _daemon_gone(file)
     raise UserError(
         f"{file} is on a volume that was mounted with other settings; set DISFS_HOME as it was then, and be the same "
         "user",

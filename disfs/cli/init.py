@@ -30,7 +30,7 @@ _WORD_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 """Without characters that look alike, so that a passphrase can be copied from paper: 31 of them, 24 make 118 bits."""
 
 
-@click.command()
+@click.command(short_help="Make a volume in a Discord server.")
 @click.argument("name", required=False)
 @click.option("--guild", type=click.IntRange(1), help="The server's id. [default: the only one the bot is in]")
 @click.option(

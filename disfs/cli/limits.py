@@ -23,7 +23,7 @@ def _daemon(mountpoint: str | None) -> RunningDaemon:
     return daemon_of(paths, mountpoint) if mountpoint else only_daemon(paths)
 
 
-@click.command()
+@click.command(short_help="Begin no more uploads for a while.")
 @click.argument("mountpoint", required=False, type=click.Path())
 def pause(mountpoint: str | None) -> None:
     """Begin no more uploads until 'disfs resume', or until the volume is mounted again.
@@ -56,7 +56,7 @@ def resume(mountpoint: str | None) -> None:
     click.echo(f"uploads of {daemon.mountpoint} go on")
 
 
-@click.command()
+@click.command(short_help="Show or change the bandwidth limit.")
 @click.argument("words", nargs=-1, metavar="[MOUNTPOINT] [LIMIT]")
 def bwlimit(words: tuple[str, ...]) -> None:
     """Show or change how fast a mount may send and fetch, in bytes a second.

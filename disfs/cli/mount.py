@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from disfs.mount_options import MountOptions
 
 
-@click.command()
+@click.command(short_help="Mount a volume.")
 @click.argument("mountpoint", type=click.Path())
 @click.option("--volume", "name", help="Which volume. [default: the only one]")
 @click.option("--emulator", is_flag=True, help="Use the emulator of this machine; makes the volume if there is none.")

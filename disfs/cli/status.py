@@ -12,7 +12,7 @@ from disfs.cli.report import status_lines
 from disfs.config import Paths, load_volume, volume_names
 
 
-@click.command()
+@click.command(short_help="Show what a mount is doing.")
 @click.argument("mountpoint", required=False, type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 def status(mountpoint: str | None, as_json: bool) -> None:
@@ -32,7 +32,7 @@ def status(mountpoint: str | None, as_json: bool) -> None:
         click.echo(line)
 
 
-@click.command()
+@click.command(short_help="List the volumes of this machine.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON list of objects, for programs.")
 def volumes(as_json: bool) -> None:
     """List the volumes that this machine knows, and where they are mounted.

@@ -29,7 +29,7 @@ no_wait_option = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Keep files in the cache.")
 @paths_argument
 @no_wait_option
 def pin(paths: tuple[str, ...], no_wait: bool) -> None:
@@ -46,7 +46,7 @@ def pin(paths: tuple[str, ...], no_wait: bool) -> None:
     _bring(paths, pin=True, wait=not no_wait)
 
 
-@click.command()
+@click.command(short_help="Bring files into the cache once.")
 @paths_argument
 @no_wait_option
 def warmup(paths: tuple[str, ...], no_wait: bool) -> None:
@@ -61,7 +61,7 @@ def warmup(paths: tuple[str, ...], no_wait: bool) -> None:
     _bring(paths, pin=False, wait=not no_wait)
 
 
-@click.command()
+@click.command(short_help="Let files be evicted from the cache again.")
 @paths_argument
 def unpin(paths: tuple[str, ...]) -> None:
     """Let files, and everything below directories, be evicted from the cache again when room is needed.

@@ -338,6 +338,18 @@ def test_umount_after_kill_cleans_up(mounted: Home) -> None:
     assert mount_at(mounted.mountpoint) is None
 
 
+def test_regression_files_of_a_killed_daemon_are_not_blamed_on_settings(mounted: Home) -> None:
+    """A file that the kernel still remembers of a killed daemon cannot be pinned, and the message says why."""
+    file = mounted.mountpoint / "file"
+    file.write_text("x")
+    pid = mounted.status()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    until(is_gone(pid))
+    done = mounted.run("pin", str(file))
+    assert ExitCode.NOT_MOUNTED == done.returncode
+    assert "is gone; mount the volume again" in done.stderr
+
+
 BROKEN = """
 import trio
 from pathlib import Path
