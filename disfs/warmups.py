@@ -100,8 +100,9 @@ class CacheRoom:
     def shortage(self) -> str:
         """What takes the room that was missing in the end."""
         return (
-            f"of the cache of {human_size(self.limit_bytes)}, {human_size(self.pinned_bytes)} are pinned and "
-            f"{human_size(self.dirty_bytes)} not sent yet; unpin something, or mount with a larger -o cache_size="
+            f"of the cache of {human_size(self.limit_bytes)}, {human_size(self.limit_bytes - self.pinned_limit_bytes)} "
+            f"are kept for work, {human_size(self.pinned_bytes)} are pinned and {human_size(self.dirty_bytes)} not "
+            "sent yet; unpin something, or mount with a larger -o cache_size="
         )
 
 

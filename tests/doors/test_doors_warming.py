@@ -259,6 +259,13 @@ async def test_full_cache_ends_a_warmup_in_one_sentence() -> None:
     assert 15 == len(volume.warmed)
 
 
+def test_regression_shortage_names_the_room_for_work() -> None:
+    """A file that is larger than all but the room for work is not put down to pins that nobody made."""
+    assert (
+        "of the cache of 16 bytes, 4 bytes are kept for work, 0 bytes are pinned" in CacheRoom(16, 12, 0, 0).shortage()
+    )
+
+
 async def test_holes_take_no_room() -> None:
     """A sparse file counts with what is stored of it, so a terabyte of holes can be pinned."""
     volume = Volume(limit_bytes=5000)
