@@ -10,6 +10,10 @@ from __future__ import annotations
 import enum
 import errno as errno_module
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class ExitCode(enum.IntEnum):
@@ -51,7 +55,17 @@ class ExitCode(enum.IntEnum):
 
 
 class DisfsError(Exception):
-    """Root of all errors that disfs raises on purpose."""
+    """Root of all errors that disfs raises on purpose. Whatever a class wants to be made with, it can be copied."""
+
+    def __reduce__(self) -> tuple[Callable[..., DisfsError], tuple[object, ...]]:
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[DisfsError], args: tuple[object, ...], state: dict[str, object]) -> DisfsError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class UserError(DisfsError):

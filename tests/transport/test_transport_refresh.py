@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from support.emulator import Emulator
 
     from disfs.chunkstore.transport.base import StoredMessage
+    from disfs.errors import StorageError
     from disfs.values import AttachmentId, Location
 
 
@@ -41,7 +42,7 @@ class ForgetfulDiscord(MemoryTransport):
         self.listed: list[tuple[ChannelId, Urgency]] = []
         self.hold = trio.Event()
         self.hold.set()
-        self.error: TransientStorageError | None = None
+        self.error: StorageError | None = None
         self.listing_lags = False
 
     async def fetch(self, location: Location, start: int, length: int, *, urgency: Urgency = Urgency.READER) -> bytes:
@@ -141,6 +142,23 @@ async def test_failure_reaches_all_who_wait() -> None:
         for there in locations:
             nursery.start_soon(one, there)
     assert [3] * 5 == [error.retry_after_seconds for error in errors]
+    assert 1 == len(setting.discord.listed)
+
+
+async def test_regression_permission_lost_while_others_wait() -> None:
+    """Every error of a listing reaches all who waited for it as what it is, however it wants to be made."""
+    setting = Setting()
+    locations = await setting.fill(2)
+    setting.discord.error = PermissionMissingError("the bot may not look", "View Channel")
+
+    async def one(there: Location) -> None:
+        with pytest.raises(PermissionMissingError, match="may not look") as caught:
+            await setting.refreshing.fetch(there, 0, 4)
+        assert caught.value.permission == "View Channel"
+
+    async with trio.open_nursery() as nursery:
+        for there in locations:
+            nursery.start_soon(one, there)
     assert 1 == len(setting.discord.listed)
 
 
