@@ -171,8 +171,7 @@ class Lab:
     @property
     def cache(self) -> Path:
         """Where the cached contents lie."""
-        below = self.home / "cache"
-        return below if below.is_dir() else self.home / "state" / "cache"
+        return self.home / "cache"
 
     # -- files --------------------------------------------------------------------------------------------------
 
