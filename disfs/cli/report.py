@@ -86,6 +86,9 @@ def _reads(report: Mapping[str, Any]) -> str:
         text += f", {100 * reads['cached_chunks'] // touched} % of what was read was in the cache"
     if fetch["running"]:
         text += f"; {human_count(fetch['running'], 'fetch', 'fetches')} running, {fetch['queued']} queued"
+    whole_count = report["transport"]["whole_downloads"]
+    if whole_count:
+        text += f"; the CDN sent a whole attachment where a part was asked for, {human_count(whole_count, 'time')}"
     return text
 
 

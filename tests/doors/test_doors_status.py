@@ -212,7 +212,9 @@ async def test_fetches_and_garbage_are_told(report: dict[str, Any]) -> None:
     report["sweep"] |= {"swept_messages": 1, "waiting_messages": 2}
     report["compaction"] |= {"rewritten_messages": 5, "garbage_bytes": 1024}
     lines = told(report)
-    assert "75 % of what was read was in the cache; 1 fetch running, 4 queued" in lines["reads"][0]
+    assert lines["reads"][0].endswith("75 % of what was read was in the cache; 1 fetch running, 4 queued")
+    report["transport"]["whole_downloads"] = 2
+    assert told(report)["reads"][0].endswith("the CDN sent a whole attachment where a part was asked for, 2 times")
     assert ["1 message deleted, 2 waiting; 5 rewritten, 1.0 KiB to gain"] == lines["garbage"]
 
 

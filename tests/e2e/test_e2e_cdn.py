@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.product import product
-from support.trouble import MIB, fault, no_faults, problems, read_cold, settings, sync, write
+from support.trouble import MIB, fault, no_faults, problems, read_cold, settings, sync, told, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,8 @@ def as_before(disk: Product) -> Iterator[None]:
 
 
 def test_a_cdn_that_ignores_ranges_gives_the_right_bytes(disk: Product) -> None:
-    """The CDN sends whole attachments instead of the ranges asked for: every read gets its own bytes."""
+    """The CDN sends whole attachments instead of the ranges asked for: every read gets its own bytes, and status says
+    what the CDN does."""
     content = write(disk, "ranges", 6 * MIB)
     sync(disk)
     disk.cold()
@@ -42,6 +43,7 @@ def test_a_cdn_that_ignores_ranges_gives_the_right_bytes(disk: Product) -> None:
     for start in (5 * MIB + 17, 3 * MIB, 0):
         assert content[start : start + 4096] == read_cold(disk.mountpoint / "ranges", start, 4096)
     assert content == read_cold(disk.mountpoint / "ranges")
+    assert "the CDN sent a whole attachment where a part was asked for" in told(disk)
     assert (0, []) == (disk.status()["fetch"]["damaged_chunks"], problems(disk))
 
 
