@@ -68,6 +68,9 @@ class Cache:
         self.files = files
         self.map = chunks
         self.changed = trio.lowlevel.ParkingLot()
+        self.bulk_step = trio.Lock()
+        """Held for one short step by whoever brings many chunks in or out. It is handed over from one round of the
+        scheduler to the next, so at most one such step keeps the kernel's requests waiting."""
         self.unsettled = trio.lowlevel.ParkingLot()
         """Unparked when `settle` has something to do."""
         self.unsynced: set[InodeNumber] = set()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_STEP_BYTES = 512 * 1024
+_STEP_BYTES = 256 * 1024
 _STEP_CHUNKS = 16
 _STEP_LOOKS = 512
 _STEP_RELEASES = 64
@@ -93,14 +93,16 @@ class Packing:
             if limit < self._sizes.floor_bytes:
                 break
             builder = PackBuilder(self._key, limit_bytes=limit, chunk_bytes=self._settings.chunk_bytes)
-            while (copies := self._copy(builder, choice, message)) is not None:
+            while (copies := await self._copy_in_turn(builder, choice, message)) is not None:
                 if copies:
                     await trio.to_thread.run_sync(_seal, builder, copies, limiter=self._limiter)
-                else:
-                    await trio.lowlevel.checkpoint()
             if len(builder):
                 message.add(await trio.to_thread.run_sync(builder.finish, limiter=self._limiter))
         message.packed = True
+
+    async def _copy_in_turn(self, builder: PackBuilder, choice: Choice, message: Outgoing) -> list[_Copy] | None:
+        async with self._cache.bulk_step:
+            return self._copy(builder, choice, message)
 
     def _copy(self, builder: PackBuilder, choice: Choice, message: Outgoing) -> list[_Copy] | None:
         """Copies of the next few chunks, each with its revision, in one step; None when the pack is full or all is
