@@ -113,6 +113,14 @@ class ChunkLedger(Protocol):
         """Those of `messages` that hold no recorded pack."""
         ...
 
+    def revision_at_start(self) -> Revision:
+        """What this volume had given out as revisions when the ledger was opened lies below, as far as it knows.
+
+        Higher ones that this process did not give out are of another life of the volume: a machine's state that was
+        put back from a backup does not know what came after it.
+        """
+        ...
+
     def examined(self, channel: ChannelId) -> MessageId:
         """Up to which message of a channel `set_examined` was called; 0 when it never was."""
         ...

@@ -11,12 +11,15 @@ again, so nothing refers to it. But a message that is being sent looks just the 
 - Only what opens under the volume key is touched: every attachment must be a pack of chunks, its directory authentic.
   A message of a person, another bot or another volume never is. File names are not looked at: Discord changes them.
 - It counts whether the message is recorded, not the pack: a pack may have been stored twice, and be recorded once.
+- Its revisions are of this state's past, or this process has sent it. When a machine's state is put back from a backup,
+  what Discord got after that backup is unknown here too, and is all that is left of those changes: it is kept.
 
 How far a channel was looked through is written down, so each message is listed once, and the work of a look is bounded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
+    from disfs.chunkstore.packer import PackDirectory
     from disfs.chunkstore.transport.base import StoredAttachment, StoredMessage, Transport
     from disfs.chunkstore.underway import SendsUnderway
     from disfs.values import ChannelId
@@ -41,6 +45,8 @@ log = logging.getLogger(__name__)
 
 _PAGES = 10
 """How many listings one look makes in a channel at most; the next one goes on."""
+_ATTEMPTS = 3
+"""How often a tail that does not open is fetched in all: it may have been damaged on its way."""
 _GUESSED_TAIL_BYTES = 16 * 1024
 """Holds the directory of a pack of 450 slots; more is asked for when there are more."""
 
@@ -73,7 +79,10 @@ class Strays:
         self._underway = underway
         self._after_seconds = after_seconds
         self._marks: dict[ChannelId, _Mark] = {}
+        self._revision_at_start = ledger.revision_at_start()
         self.deleted_count = 0
+        self.newer_count = 0
+        """Messages of this volume that are newer than this machine's state of it."""
 
     async def look(self) -> None:
         """Note what is new in each channel, and delete the strays among what was noted long enough ago.
@@ -113,7 +122,7 @@ class Strays:
             return False
         listed = await self._transport.list_messages(channel, after=position, urgency=Urgency.SWEEP)
         page = [message for message in reversed(listed) if message.message <= newest]
-        strays = [message for message in await self._unknown(page) if await self._is_ours(message)]
+        strays = [message for message in await self._unknown(page) if await self._is_stray(message)]
         # What is about to be destroyed is asked about once more.
         doomed = [message.message for message in await self._unknown(strays)]
         if doomed:
@@ -127,31 +136,45 @@ class Strays:
         unknown = await self._ledger.unknown_messages([message.message for message in messages])
         return [message for message in messages if message.message in unknown]
 
-    async def _is_ours(self, message: StoredMessage) -> bool:
-        """Whether a message holds packs of this volume, and nothing else."""
-        if not message.attachments:
-            return False
+    async def _is_stray(self, message: StoredMessage) -> bool:
+        """Whether an unknown message holds packs of this volume's past, and nothing else."""
+        directories = []
         for attachment in message.attachments:
             location = Location(message.channel, message.message, attachment.attachment)
             try:
-                # What was damaged on its way opens the second time.
-                ours = await self._opens(location, attachment) or await self._opens(location, attachment)
-            except NotFoundError:
+                directories.append(await self._open(location, attachment))
+            except (CorruptDataError, NotFoundError):
                 return False
-            if not ours:
-                return False
-        return True
-
-    async def _opens(self, location: Location, attachment: StoredAttachment) -> bool:
-        length = min(attachment.size_bytes, _GUESSED_TAIL_BYTES)
-        try:
-            tail = await self._tail(location, attachment, length)
-            wanted = tail_bytes(tail)
-            if length < wanted <= attachment.size_bytes:
-                tail = await self._tail(location, attachment, wanted)
-            return open_directory(self._key, tail).kind is PackKind.CHUNKS
-        except CorruptDataError:
+        if any(directory.kind is not PackKind.CHUNKS for directory in directories):
             return False
+        if all(self._is_past(directory) for directory in directories):
+            return bool(directories)
+        self.newer_count += 1
+        log.warning(
+            "message %d of this volume is newer than what this machine knows of it, and is kept;"
+            " was its state put back from a backup?",
+            message.message,
+        )
+        return False
+
+    def _is_past(self, directory: PackDirectory) -> bool:
+        past = all(entry.revision < self._revision_at_start for entry in directory.entries)
+        return past or self._underway.sent_here(directory.pack)
+
+    async def _open(self, location: Location, attachment: StoredAttachment) -> PackDirectory:
+        """The directory of a pack; CorruptDataError when it is none of this volume's, however often it is fetched."""
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(CorruptDataError):  # damaged on its way, perhaps
+                return await self._open_once(location, attachment)
+        return await self._open_once(location, attachment)
+
+    async def _open_once(self, location: Location, attachment: StoredAttachment) -> PackDirectory:
+        length = min(attachment.size_bytes, _GUESSED_TAIL_BYTES)
+        tail = await self._tail(location, attachment, length)
+        wanted = tail_bytes(tail)
+        if length < wanted <= attachment.size_bytes:
+            tail = await self._tail(location, attachment, wanted)
+        return open_directory(self._key, tail)
 
     async def _tail(self, location: Location, attachment: StoredAttachment, length: int) -> bytes:
         if length < TRAILER_BYTES:

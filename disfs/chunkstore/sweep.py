@@ -40,6 +40,8 @@ class SweepStatistics:
     """Dead, but within the grace time."""
     stray_messages: int
     """Messages of ours that no record referred to, deleted since the start."""
+    newer_messages: int
+    """Messages of the volume that are newer than this machine's state of it; they are kept."""
     failure: str | None
     """Why the last sweep could not delete; None when all is well."""
 
@@ -69,7 +71,10 @@ class Sweeper:
 
     def statistics(self) -> SweepStatistics:
         """Counters since the start."""
-        return SweepStatistics(self._swept, len(self._dead_since), self._strays.deleted_count, self._failure)
+        strays = self._strays
+        return SweepStatistics(
+            self._swept, len(self._dead_since), strays.deleted_count, strays.newer_count, self._failure
+        )
 
     async def run(self) -> None:
         """Sweep until cancelled; a sweep that fails is tried again at the next turn."""

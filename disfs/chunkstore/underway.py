@@ -7,7 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from disfs.values import PackId
+
+_REMEMBERED_PACKS = 20_000
+"""Some megabytes of memory, for hundreds of gigabytes that were sent."""
 
 
 class SendsUnderway:
@@ -22,16 +27,24 @@ class SendsUnderway:
         self._numbers = itertools.count()
         self._next = next(self._numbers)
         self._underway: set[int] = set()
+        self._packs: dict[PackId, None] = {}
 
     @contextmanager
-    def sending(self) -> Iterator[None]:
-        """Enclose a send, its record included."""
+    def sending(self, packs: Iterable[PackId]) -> Iterator[None]:
+        """Enclose a send of these packs, its record included."""
         number, self._next = self._next, next(self._numbers)
+        self._packs.update(dict.fromkeys(packs))
+        while len(self._packs) > _REMEMBERED_PACKS:
+            del self._packs[next(iter(self._packs))]
         self._underway.add(number)
         try:
             yield
         finally:
             self._underway.remove(number)
+
+    def sent_here(self, pack: PackId) -> bool:
+        """Whether this process has tried to send the pack; what lies very far back is forgotten."""
+        return pack in self._packs
 
     def mark(self) -> int:
         """A moment to ask `ended_before` about."""

@@ -128,5 +128,8 @@ def _problems(report: Mapping[str, Any]) -> Iterator[str]:
         yield "the disk that holds the metadata is nearly full: nothing new is taken in; free some space on it"
     if report["lost_chunks"]:
         yield f"{report['lost_chunks']} chunks were lost with the cache before they were sent; the log names the files"
+    if report["sweep"]["newer_messages"]:
+        count = human_count(report["sweep"]["newer_messages"], "message")
+        yield f"{count} in Discord newer than this machine's state, and kept; was that put back from a backup?"
     if report["fetch"]["damaged_chunks"]:
         yield f"{report['fetch']['damaged_chunks']} chunks in Discord are gone or damaged; the log names the files"

@@ -33,6 +33,7 @@ from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, Settings
 from disfs.metadata.totals import Totals
 from disfs.metadata.xattrs import Xattrs
 from disfs.spans import DEFAULT_CHUNK_BYTES
+from disfs.values import Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
         PackId,
         PackRecord,
         Recorded,
-        Revision,
         SentPack,
         SparseMessage,
     )
@@ -347,6 +347,10 @@ class SqliteMetadataStore:
     async def unknown_messages(self, messages: Sequence[MessageId]) -> frozenset[MessageId]:
         """See ChunkLedger."""
         return self._packs.unknown_messages(messages)
+
+    def revision_at_start(self) -> Revision:
+        """See ChunkLedger."""
+        return Revision(self._counters[REVISIONS.name].found)
 
     def examined(self, channel: ChannelId) -> MessageId:
         """See ChunkLedger."""

@@ -210,6 +210,10 @@ class FakeLedger:
         """See `ChunkLedger.unknown_messages`."""
         return frozenset(messages) - {record.location.message for record in self.state.packs.values()}
 
+    def revision_at_start(self) -> Revision:
+        """See `ChunkLedger.revision_at_start`; here the ledger counts as opened anew by each who asks."""
+        return Revision(self.state.revision + 1)
+
     def examined(self, channel: ChannelId) -> MessageId:
         """See `ChunkLedger.examined`."""
         return self.state.examined.get(channel, MessageId(0))

@@ -389,6 +389,10 @@ class LedgerContract:
         assert 5 <= steps
         assert [key(3, OTHER)] == [c.key for c in ledger.dirty_chunks() if c.key.inode == OTHER]
 
+    async def test_revision_at_start(self, ledger: ChunkLedger) -> None:
+        """What a new volume gives out as revisions does not lie below those that were given out before."""
+        assert ledger.revision_at_start() <= mark(ledger, 0)
+
     async def test_unknown_messages(self, ledger: ChunkLedger) -> None:
         """A message is known as long as a pack in it is recorded, live or not."""
         await ledger.record_packs([a_pack(1, [(key(0), mark(ledger, 0))])])
