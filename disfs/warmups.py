@@ -169,16 +169,25 @@ class OneWarmup:
             await self._desk.mark(self._walk(), pinned=True)
 
     async def bring(self) -> None:
-        """Bring what is absent. STATE_FULL when it does not fit beside the rest: what has come is kept."""
-        async with trio.open_nursery() as nursery:
-            send, receive = trio.open_memory_channel["Attributes"](0)
-            async with send, receive:
-                for _ in range(FILES_AT_ONCE):
-                    nursery.start_soon(self._work, receive.clone(), nursery.cancel_scope)
-                walk = self._walk()
-                while (batch := await walk.step()) is not None:
-                    for attributes in filter(_has_contents, batch):
-                        await send.send(attributes)
+        """Bring what is absent. STATE_FULL when it does not fit beside the rest: what has come is kept.
+
+        FilesystemError when the metadata cannot be read.
+        """
+        refused: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                send, receive = trio.open_memory_channel["Attributes"](0)
+                async with send, receive:
+                    for _ in range(FILES_AT_ONCE):
+                        nursery.start_soon(self._work, receive.clone(), nursery.cancel_scope)
+                    walk = self._walk()
+                    while (batch := await walk.step()) is not None:
+                        for attributes in filter(_has_contents, batch):
+                            await send.send(attributes)
+        except* FilesystemError as group:
+            refused = group.exceptions[0]  # callers know single errors, and a nursery raises a group
+        if refused is not None:
+            raise refused
         if self._no_room:
             raise UserError(
                 f"no room for more: {human_size(self._done_bytes)} of {human_size(self._total_bytes)} are in the "
@@ -315,8 +324,7 @@ class WarmupDesk:
         pause_seconds = AGAIN_SECONDS
         while True:
             warmup = OneWarmup(self, pinned, pin=False, descend=False)
-            await warmup.count()
-            await self._in_background(warmup)
+            await self._in_background(warmup, count=True)
             if not warmup.progress().unreadable_files:
                 return
             await trio.sleep(pause_seconds)
@@ -324,9 +332,11 @@ class WarmupDesk:
             still_pinned = self.chunks.pinned
             pinned = [inode for inode in pinned if inode in still_pinned]
 
-    async def _in_background(self, warmup: OneWarmup) -> None:
+    async def _in_background(self, warmup: OneWarmup, *, count: bool = False) -> None:
         try:
             with self.counted(warmup):
+                if count:
+                    await warmup.count()
                 await warmup.bring()
             self._problem = None
         except DisfsError as error:

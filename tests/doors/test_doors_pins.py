@@ -8,6 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from support.real_stores import real_stores
+from trio.testing import wait_all_tasks_blocked
 
 from disfs.errors import FilesystemError
 from disfs.values import ROOT_INODE, NewInode
@@ -102,3 +103,25 @@ async def test_file_is_made_although_its_pin_is_refused(
         file = await written(world, top, b"file", b"x")
         assert {top} == world.chunks.pinned
         assert file == (await world.metadata.lookup(top, b"file")).inode
+
+
+async def test_regression_background_warmup_without_metadata(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warm-up in the background that meets metadata that cannot be read says so, and does not end the daemon."""
+    async with real_stores(tmp_path) as (world, nursery):
+        file = await written(world, ROOT_INODE, b"file", b"x")
+        desk = desk_of(world)
+
+        async def unreadable(_inode: object) -> None:
+            raise FilesystemError(errno.EIO, "the metadata store has stopped")
+
+        nursery.start_soon(desk.run, [])
+        await wait_all_tasks_blocked()
+        begun = desk.order([file], pin=False)
+        monkeypatch.setattr(world.metadata, "attributes", unreadable)
+        desk.go_on(begun)
+        await wait_all_tasks_blocked()
+        assert desk.problem == "EIO: the metadata store has stopped"
+        nursery.start_soon(desk_of(world).run, [file])
+        await wait_all_tasks_blocked()
