@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from disfs.chunkstore.free_space import FreeSpace
 from disfs.chunkstore.states import IRREPLACEABLE, ChunkEvent, ChunkState
 from disfs.errors import FilesystemError
 from disfs.spans import chunk_count, chunk_range
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MEASURE_EVERY_BYTES = 4 * 1024 * 1024
-"""The free space of the disk is measured once for so much growth, not for every write."""
 _COPIED = frozenset({ChunkState.SENDING, ChunkState.RECORDED})
 """States in which a copy of the cached bytes counts, or soon will, as the newest content."""
 _SETTLE_CUTS_AT_ONCE = 8
@@ -81,10 +80,8 @@ class Cache:
         self._ledger = ledger
         self._make_durable = make_durable
         self._limit_bytes = limit_bytes
-        self._min_free_bytes = min_free_bytes
+        self._free_space = FreeSpace(files, min_free_bytes)
         self.pinned_limit_bytes = pinned_limit_bytes
-        self._disk_credit_bytes = 0
-        """Growth that the last measurement of the disk allows without another one."""
         self._doomed: dict[InodeNumber, int] = {}
         self._stuck: dict[InodeNumber, int] = {}
         """Of these, those whose bytes the disk did not let go of, with the cut's number."""
@@ -149,11 +146,7 @@ class Cache:
         if growth <= 0:
             return 0
         over_budget = self.map.weight + growth - self._limit_bytes
-        if over_budget > 0 or growth <= self._disk_credit_bytes:
-            return over_budget
-        left = self.files.free_bytes() - self._min_free_bytes
-        self._disk_credit_bytes = max(0, min(left, _MEASURE_EVERY_BYTES))
-        return growth - left
+        return over_budget if over_budget > 0 else self._free_space.shortage(growth)
 
     def evict(self, shortage: int) -> bool:
         """Evict of the longest unused group as much as helps, and a little more; False if nothing may be evicted."""
@@ -233,7 +226,7 @@ class Cache:
         except BaseException:
             self._undo(record, chunks)
             raise
-        self._disk_credit_bytes -= length
+        self._free_space.took(length)
         # Chunks without an entry are absent or clean.
         if fills or any(record.has(index) and ChunkIndex(index) not in record.entries for index in chunks):
             self.overlaid.add(inode)
@@ -271,7 +264,7 @@ class Cache:
         except FilesystemError as error:
             log.warning("fetched data could not be cached: %s", error)
             return False
-        self._disk_credit_bytes -= len(plain)
+        self._free_space.took(len(plain))
         self._reach(record, end)
         self.map.move(key, ChunkEvent.FETCHED)
         return True

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from disfs.chunkstore.acknowledged import acknowledged_packs, nonce_of
 from disfs.chunkstore.channels import DataChannels
 from disfs.chunkstore.moving import MovingChunk, Rewriter
 from disfs.chunkstore.packer import max_pack_bytes
@@ -41,7 +42,6 @@ from disfs.errors import (
     TooLargeError,
     TransientStorageError,
 )
-from disfs.values import Location, PackRecord, SentPack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +61,6 @@ _LOOK_AT = 100
 """Sparse messages that a round chooses from."""
 _SLOTS_AT_ONCE = 128
 """Slots asked about between two checkpoints."""
-_NONCE_DIGITS = 24
 _POSTPONED_SECONDS = 600.0
 _TRIES = 3
 """How often a message is found damaged before it is left alone for good."""
@@ -281,7 +280,7 @@ class Compactor:
                 stored = await self._transport.send(
                     channel.channel,
                     uploads,
-                    nonce=this.packs[0].pack.hex()[:_NONCE_DIGITS],
+                    nonce=nonce_of(this.packs),
                     content=self._message_text,
                     urgency=Urgency.SWEEP,
                 )
@@ -302,19 +301,6 @@ class Compactor:
         return True
 
     async def _record(self, stored: StoredMessage, this: _Round) -> int:
-        if [a.size_bytes for a in stored.attachments] != [pack.upload.size_bytes for pack in this.packs]:
-            raise CorruptDataError("Discord acknowledged other attachments than were sent")
-        sent = [
-            SentPack(
-                PackRecord(
-                    pack.pack,
-                    Location(stored.channel, stored.message, attachment.attachment),
-                    attachment.size_bytes,
-                    pack.slots,
-                ),
-                pack.chunks,
-            )
-            for pack, attachment in zip(this.packs, stored.attachments, strict=True)
-        ]
+        sent = acknowledged_packs(this.packs, stored)
         origins = {chunk.key: (chunk.pack, chunk.slot) for chunk in this.chunks}
         return await self._ledger.record_moved(sent, origins)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from disfs.chunkstore.acknowledged import acknowledged_packs, nonce_of
 from disfs.chunkstore.channels import backoff_seconds
 from disfs.chunkstore.outgoing import is_sending
 from disfs.chunkstore.states import ChunkEvent, ChunkState
 from disfs.chunkstore.transport.base import Urgency
-from disfs.errors import CorruptDataError, FilesystemError, TooLargeError, TransientStorageError
-from disfs.values import Location, PackRecord, SentPack
+from disfs.errors import FilesystemError, TooLargeError, TransientStorageError
 
 if TYPE_CHECKING:
     from disfs.chunkstore.cache import Cache
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from disfs.values import ChunkKey, Recorded
 
 log = logging.getLogger(__name__)
-
-_NONCE_DIGITS = 24
 
 
 class Sending:
@@ -66,7 +64,7 @@ class Sending:
             stored = await self._transport.send(
                 message.channel.channel,
                 [pack.upload for pack in message.packs],
-                nonce=message.packs[0].pack.hex()[:_NONCE_DIGITS],
+                nonce=nonce_of(message.packs),
                 content=self._message_text,
                 urgency=Urgency.SYNC if message.urgent else Urgency.WRITEBACK,
             )
@@ -84,17 +82,14 @@ class Sending:
         return True
 
     async def _record_in_the_end(self, message: Outgoing, stored: StoredMessage) -> None:
-        if [a.size_bytes for a in stored.attachments] != [pack.upload.size_bytes for pack in message.packs]:
-            raise CorruptDataError("Discord acknowledged other attachments than were sent")
+        sent = acknowledged_packs(message.packs, stored)
         # A ledger that cannot record now is asked again, and goes on where it was. To send once more would leave
         # messages that nobody knows of.
         while True:
             try:
                 # From the send to here, and to the record, nothing may come between, a cancel least of all.
                 with trio.CancelScope(shield=True):
-                    await self._ledger.record_in_steps(
-                        _sent_packs(message, stored), lambda step: self._recorded(message, step)
-                    )
+                    await self._ledger.record_in_steps(sent, lambda step: self._recorded(message, step))
             except FilesystemError as error:
                 self._channels.failed(message.channel, error, trio.current_time())
                 self._cache.changed.unpark_all()
@@ -133,18 +128,3 @@ class Sending:
                 )
                 with contextlib.suppress(FilesystemError):  # no room for the mark: the pack is recorded all the same
                     self._cache.rewritten(key)
-
-
-def _sent_packs(message: Outgoing, stored: StoredMessage) -> list[SentPack]:
-    return [
-        SentPack(
-            PackRecord(
-                pack.pack,
-                Location(stored.channel, stored.message, attachment.attachment),
-                attachment.size_bytes,
-                pack.slots,
-            ),
-            pack.chunks,
-        )
-        for pack, attachment in zip(message.packs, stored.attachments, strict=True)
-    ]
