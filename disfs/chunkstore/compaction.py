@@ -275,7 +275,7 @@ class Compactor:
         if best is None:
             return False
         channel, _ = best
-        with self._underway.sending(pack.pack for pack in this.packs):
+        with self._underway.sending(this.packs):
             try:
                 stored = await self._transport.send(
                     channel.channel,

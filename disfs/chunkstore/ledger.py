@@ -113,11 +113,15 @@ class ChunkLedger(Protocol):
         """Those of `messages` that hold no recorded pack."""
         ...
 
-    def revision_at_start(self) -> Revision:
-        """What this volume had given out as revisions when the ledger was opened lies below, as far as it knows.
+    def note_sending(self, packs: Sequence[PackId]) -> None:
+        """These packs are about to be sent. Some thousands are remembered; that this fails is never raised."""
+        ...
 
-        Higher ones that this process did not give out are of another life of the volume: a machine's state that was
-        put back from a backup does not know what came after it.
+    def has_sent(self, pack: PackId) -> bool:
+        """Whether the pack was noted as being sent, in this or an earlier life of this very state.
+
+        What was not is of another life of the volume: a machine's state that was put back from a backup does not know
+        what came after it.
         """
         ...
 

@@ -111,7 +111,7 @@ class ChunkStore:
         )
         self._sync = CacheSync(self._cache)
         self._fetcher = Fetcher(ledger, transport, self._cache, volume_key, settings)
-        underway = SendsUnderway()
+        underway = SendsUnderway(ledger)
         self._writeback = Writeback(
             ledger, transport, self._cache, volume_key, channels, settings, message_text, underway
         )

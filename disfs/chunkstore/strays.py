@@ -11,8 +11,8 @@ again, so nothing refers to it. But a message that is being sent looks just the 
 - Only what opens under the volume key is touched: every attachment must be a pack of chunks, its directory authentic.
   A message of a person, another bot or another volume never is. File names are not looked at: Discord changes them.
 - It counts whether the message is recorded, not the pack: a pack may have been stored twice, and be recorded once.
-- Its revisions are of this state's past, or this process has sent it. When a machine's state is put back from a backup,
-  what Discord got after that backup is unknown here too, and is all that is left of those changes: it is kept.
+- The ledger has noted that each of its packs was being sent. When a machine's state is put back from a backup, what
+  Discord got after that backup is unknown here too, and is all that is left of those changes: it is kept.
 
 How far a channel was looked through is written down, so each message is listed once, and the work of a look is bounded.
 """
@@ -79,7 +79,6 @@ class Strays:
         self._underway = underway
         self._after_seconds = after_seconds
         self._marks: dict[ChannelId, _Mark] = {}
-        self._revision_at_start = ledger.revision_at_start()
         self.deleted_count = 0
         self.newer_count = 0
         """Messages of this volume that are newer than this machine's state of it."""
@@ -137,7 +136,7 @@ class Strays:
         return [message for message in messages if message.message in unknown]
 
     async def _is_stray(self, message: StoredMessage) -> bool:
-        """Whether an unknown message holds packs of this volume's past, and nothing else."""
+        """Whether an unknown message holds packs that this state of the volume has sent, and nothing else."""
         directories = []
         for attachment in message.attachments:
             location = Location(message.channel, message.message, attachment.attachment)
@@ -147,7 +146,7 @@ class Strays:
                 return False
         if any(directory.kind is not PackKind.CHUNKS for directory in directories):
             return False
-        if all(self._is_past(directory) for directory in directories):
+        if all(self._ledger.has_sent(directory.pack) for directory in directories):
             return bool(directories)
         self.newer_count += 1
         log.warning(
@@ -156,10 +155,6 @@ class Strays:
             message.message,
         )
         return False
-
-    def _is_past(self, directory: PackDirectory) -> bool:
-        past = all(entry.revision < self._revision_at_start for entry in directory.entries)
-        return past or self._underway.sent_here(directory.pack)
 
     async def _open(self, location: Location, attachment: StoredAttachment) -> PackDirectory:
         """The directory of a pack; CorruptDataError when it is none of this volume's, however often it is fetched."""

@@ -1,4 +1,4 @@
-"""Which sends are under way: what they made in Discord is not recorded yet, and yet is no stray. No I/O."""
+"""Which sends are under way: what they made in Discord is not recorded yet, and yet is no stray."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
-    from disfs.values import PackId
-
-_REMEMBERED_PACKS = 20_000
-"""Some megabytes of memory, for hundreds of gigabytes that were sent."""
+    from disfs.chunkstore.ledger import ChunkLedger
+    from disfs.chunkstore.packer import FinishedPack
 
 
 class SendsUnderway:
@@ -23,28 +21,22 @@ class SendsUnderway:
     its, and one that was seen while no send was under way, and is not recorded, belongs to nobody.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: ChunkLedger) -> None:
+        self._ledger = ledger
         self._numbers = itertools.count()
         self._next = next(self._numbers)
         self._underway: set[int] = set()
-        self._packs: dict[PackId, None] = {}
 
     @contextmanager
-    def sending(self, packs: Iterable[PackId]) -> Iterator[None]:
-        """Enclose a send of these packs, its record included."""
+    def sending(self, packs: Sequence[FinishedPack]) -> Iterator[None]:
+        """Enclose a send of these packs, its record included. The ledger notes them: it may be all that is left."""
         number, self._next = self._next, next(self._numbers)
-        self._packs.update(dict.fromkeys(packs))
-        while len(self._packs) > _REMEMBERED_PACKS:
-            del self._packs[next(iter(self._packs))]
         self._underway.add(number)
+        self._ledger.note_sending([pack.pack for pack in packs])
         try:
             yield
         finally:
             self._underway.remove(number)
-
-    def sent_here(self, pack: PackId) -> bool:
-        """Whether this process has tried to send the pack; what lies very far back is forgotten."""
-        return pack in self._packs
 
     def mark(self) -> int:
         """A moment to ask `ended_before` about."""

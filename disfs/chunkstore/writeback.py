@@ -352,7 +352,7 @@ class Writeback:
         message.began_at = trio.current_time()
         self._rate.began(message.began_at)
         try:
-            with self._underway.sending(pack.pack for pack in message.packs):
+            with self._underway.sending(message.packs):
                 delivered = await self._sending.deliver(message)
         except DisfsError as error:
             self._channels.failed(message.channel, error, trio.current_time())

@@ -40,8 +40,6 @@ class Counter:
         row = database.row("SELECT value FROM counters WHERE name = ?", (kind.name,))
         assert row is not None, f"the counter {kind.name} is made with the volume"
         self._next: int = row[0]
-        self.found: int = row[0]
-        """Where it stood when it was opened, before any gap."""
         self._ceiling = self._next
         database.after_rollback.append(self._forget_reservation)
 

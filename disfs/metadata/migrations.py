@@ -18,6 +18,7 @@ from disfs.metadata.schema import (
     MESSAGES_SPARSE,
     PINS,
     SCHEMA_VERSION,
+    SENT_PACKS,
     TABLES,
 )
 
@@ -53,6 +54,7 @@ STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
             EXTENTS_BY_PACK,
             PINS,
             EXAMINED,
+            SENT_PACKS,
         ),
     }
 )

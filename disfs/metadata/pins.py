@@ -1,16 +1,21 @@
-"""Which inodes are pinned, and how far the channels were examined: facts of this machine's cache and sweep."""
+"""Which inodes are pinned, which packs were sent, how far channels were examined: facts of this machine alone."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+from disfs.errors import FilesystemError
 from disfs.values import InodeNumber, MessageId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from disfs.metadata.database import Database
-    from disfs.values import ChannelId
+    from disfs.values import ChannelId, PackId
+
+_REMEMBERED_PACKS = 20_000
+"""Less than a megabyte, for some hundred gigabytes that were sent."""
 
 
 class Pins:
@@ -56,3 +61,27 @@ class Examined:
                 " ON CONFLICT (channel) DO UPDATE SET message = excluded.message",
                 (channel, message),
             )
+
+
+class SentPacks:
+    """The packs that were begun to be sent, the newest `_REMEMBERED_PACKS` of them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def note(self, packs: Sequence[PackId]) -> None:
+        """See ChunkLedger.note_sending."""
+        # Whoever cannot note it now sends all the same: it frees space, and the worst is a stray that is kept.
+        with contextlib.suppress(FilesystemError), self._database.changing:
+            self._database.write_all(
+                "INSERT INTO sent_packs (number, pack_id)"
+                " VALUES ((SELECT coalesce(max(number), 0) + 1 FROM sent_packs), ?) ON CONFLICT (pack_id) DO NOTHING",
+                [(pack,) for pack in packs],
+            )
+            self._database.write(
+                "DELETE FROM sent_packs WHERE number <= (SELECT max(number) FROM sent_packs) - ?", (_REMEMBERED_PACKS,)
+            )
+
+    def has(self, pack: PackId) -> bool:
+        """See ChunkLedger.has_sent."""
+        return self._database.row("SELECT 1 FROM sent_packs WHERE pack_id = ?", (pack,)) is not None

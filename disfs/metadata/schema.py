@@ -41,6 +41,15 @@ EXAMINED = """
     ) STRICT
     """
 
+# Packs that this state of the volume has begun to send, the newest ones: what it does not know of is not its to delete.
+# Local to this machine.
+SENT_PACKS = """
+    CREATE TABLE sent_packs (
+        number INTEGER NOT NULL PRIMARY KEY,  -- rises
+        pack_id BLOB NOT NULL UNIQUE          -- as packs.pack_id; most of them are recorded there, or were once
+    ) STRICT
+    """
+
 TABLES: tuple[str, ...] = (
     # Facts about the volume as a whole, as text; `settings.py` names the keys and their types.
     """
@@ -151,4 +160,5 @@ TABLES: tuple[str, ...] = (
     """,
     PINS,
     EXAMINED,
+    SENT_PACKS,
 )

@@ -26,14 +26,13 @@ from disfs.metadata.inodes import Inodes
 from disfs.metadata.names import Names
 from disfs.metadata.opening import NewVolume, connect, create_volume, open_connection
 from disfs.metadata.packs import Packs
-from disfs.metadata.pins import Examined, Pins
+from disfs.metadata.pins import Examined, Pins, SentPacks
 from disfs.metadata.recording import Recording
 from disfs.metadata.rename import Renames
 from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, Settings
 from disfs.metadata.totals import Totals
 from disfs.metadata.xattrs import Xattrs
 from disfs.spans import DEFAULT_CHUNK_BYTES
-from disfs.values import Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
         PackId,
         PackRecord,
         Recorded,
+        Revision,
         SentPack,
         SparseMessage,
     )
@@ -115,6 +115,7 @@ class SqliteMetadataStore:
         self._recording = Recording(database, self._inodes, self._dirty, self._extents, self._packs)
         self._pins = Pins(database)
         self._examined = Examined(database)
+        self._sent_packs = SentPacks(database)
         self.chunk_bytes = _known(self.settings.get(CHUNK_BYTES), path)
         """Fixed when the volume was made."""
         self.was_clean = self.settings.get(CLEAN_SHUTDOWN) is True
@@ -348,9 +349,13 @@ class SqliteMetadataStore:
         """See ChunkLedger."""
         return self._packs.unknown_messages(messages)
 
-    def revision_at_start(self) -> Revision:
+    def note_sending(self, packs: Sequence[PackId]) -> None:
         """See ChunkLedger."""
-        return Revision(self._counters[REVISIONS.name].found)
+        self._sent_packs.note(packs)
+
+    def has_sent(self, pack: PackId) -> bool:
+        """See ChunkLedger."""
+        return self._sent_packs.has(pack)
 
     def examined(self, channel: ChannelId) -> MessageId:
         """See ChunkLedger."""

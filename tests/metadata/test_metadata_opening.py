@@ -167,6 +167,7 @@ VERSION_2 = (
     "ALTER TABLE messages DROP COLUMN stored_bytes",
     "DROP TABLE pins",
     "DROP TABLE examined",
+    "DROP TABLE sent_packs",
 )
 VERSION_1 = (*VERSION_2, "ALTER TABLE inodes DROP COLUMN chunk_count")
 

@@ -39,6 +39,7 @@ class LedgerState:
     dirty: dict[ChunkKey, tuple[int, int]] = field(default_factory=dict)
     where: dict[ChunkKey, tuple[PackId, int]] = field(default_factory=dict)
     packs: dict[PackId, PackRecord] = field(default_factory=dict)
+    sent: set[PackId] = field(default_factory=set)
     dead: dict[tuple[ChannelId, MessageId], None] = field(default_factory=dict)
     sizes: dict[InodeNumber, int] = field(default_factory=dict)
     examined: dict[ChannelId, MessageId] = field(default_factory=dict)
@@ -210,9 +211,14 @@ class FakeLedger:
         """See `ChunkLedger.unknown_messages`."""
         return frozenset(messages) - {record.location.message for record in self.state.packs.values()}
 
-    def revision_at_start(self) -> Revision:
-        """See `ChunkLedger.revision_at_start`; here the ledger counts as opened anew by each who asks."""
-        return Revision(self.state.revision + 1)
+    def note_sending(self, packs: Sequence[PackId]) -> None:
+        """See `ChunkLedger.note_sending`. Committed at once: a send takes longer than a group commit."""
+        for state in (self.state, self.committed):
+            state.sent.update(packs)
+
+    def has_sent(self, pack: PackId) -> bool:
+        """See `ChunkLedger.has_sent`."""
+        return pack in self.state.sent
 
     def examined(self, channel: ChannelId) -> MessageId:
         """See `ChunkLedger.examined`."""

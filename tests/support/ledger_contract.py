@@ -389,9 +389,12 @@ class LedgerContract:
         assert 5 <= steps
         assert [key(3, OTHER)] == [c.key for c in ledger.dirty_chunks() if c.key.inode == OTHER]
 
-    async def test_revision_at_start(self, ledger: ChunkLedger) -> None:
-        """What a new volume gives out as revisions does not lie below those that were given out before."""
-        assert ledger.revision_at_start() <= mark(ledger, 0)
+    async def test_sent_packs(self, ledger: ChunkLedger) -> None:
+        """Which packs were about to be sent is known, however often that was noted, and of no others."""
+        ledger.note_sending([pack_id(1), pack_id(2)])
+        ledger.note_sending([pack_id(2), pack_id(3)])
+        ledger.note_sending([])
+        assert [False, True, True, True] == [ledger.has_sent(pack_id(number)) for number in range(4)]
 
     async def test_unknown_messages(self, ledger: ChunkLedger) -> None:
         """A message is known as long as a pack in it is recorded, live or not."""
