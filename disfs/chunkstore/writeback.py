@@ -212,7 +212,11 @@ class Writeback:
         self._wake()
 
     def offer_attachment_limit(self, limit_bytes: int) -> None:
-        """The guild allows attachments of that size, as was learnt just now. What Discord refuses still lowers it."""
+        """The guild allows attachments of that size, as was learnt just now. What Discord refuses still lowers it.
+
+        It answers, so channels that rest after a failure are tried again at once.
+        """
+        self._channels.retry_now()
         self._sizes.offered(limit_bytes - self._settings.attachment_margin_bytes)
         self._wake()
 

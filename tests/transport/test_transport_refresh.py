@@ -14,7 +14,7 @@ from transport.worlds import world_of
 from disfs.chunkstore.transport.base import BulkRefusedError, Upload, Urgency, UrlMissingError
 from disfs.chunkstore.transport.faults import Fault, FaultyTransport
 from disfs.chunkstore.transport.memory import MemoryTransport
-from disfs.chunkstore.transport.one_by_one import OneByOneTransport
+from disfs.chunkstore.transport.one_by_one import ASK_AGAIN_SECONDS, OneByOneTransport
 from disfs.chunkstore.transport.refresh import AHEAD_INTERVAL_SECONDS, RefreshingTransport
 from disfs.chunkstore.transport.stack import open_connection
 from disfs.chunkstore.transport.urls import AHEAD_SECONDS, MARGIN_SECONDS, UrlCache, UrlEnding
@@ -304,6 +304,18 @@ async def test_deleting_one_by_one(lacks_permission: bool, requests: int) -> Non
         await transport.delete(channel, [*ids, ids[0]])
     assert [] == discord.messages(channel)
     assert requests == discord.statistics().deletes
+
+
+async def test_permission_that_was_given_is_noticed(autojump_clock: trio.testing.MockClock) -> None:
+    """A channel where bulk deletion was refused is asked again after an hour: no remount is needed."""
+    discord = OldDiscord()
+    channel = discord.add_channel()
+    transport = OneByOneTransport(discord)
+    await transport.delete(channel, [MessageId(1), MessageId(2)])
+    before = discord.statistics().deletes
+    await trio.sleep(ASK_AGAIN_SECONDS)
+    await transport.delete(channel, [MessageId(1), MessageId(2)])
+    assert 1 + 2 == discord.statistics().deletes - before
 
 
 async def test_single_delete_that_is_refused_is_an_error() -> None:
