@@ -10,6 +10,7 @@ import click
 from disfs.cli.daemons import daemon_of, only_daemon, running_daemons
 from disfs.cli.report import status_lines
 from disfs.config import Paths, load_volume, volume_names
+from disfs.errors import ExitCode, UserError
 
 
 @click.command(short_help="Show what a mount is doing.")
@@ -28,7 +29,15 @@ def status(mountpoint: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(daemon.status, indent=2))
         return
-    for line in status_lines(daemon.status):
+    try:
+        lines = list(status_lines(daemon.status))
+    except KeyError as error:  # an upgrade while it was mounted
+        raise UserError(
+            f"the mount at {daemon.mountpoint} is served by another version of disfs; unmount it and mount it again "
+            "(--json shows what it says)",
+            ExitCode.INTERNAL,
+        ) from error
+    for line in lines:
         click.echo(line)
 
 

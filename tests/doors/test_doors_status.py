@@ -6,25 +6,29 @@ import json
 import os
 import stat
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from click.testing import CliRunner
 from support.real_stores import real_stores
 from support.volumes import VOLUME
 
 from disfs.chunkstore.transport.stack import Connection
+from disfs.cli.daemons import RunningDaemon
 from disfs.cli.report import status_lines
+from disfs.cli.status import status
 from disfs.control.protocol import MAX_ANSWER_BYTES, encode
 from disfs.controls import Controls, UploadState, upload_state
 from disfs.discord_watch import DiscordWatch
+from disfs.errors import UserError
 from disfs.quantities import Bandwidth
 from disfs.values import ROOT_INODE, NewInode
 from disfs.volume import Look
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
 
     from support.real_stores import RealStores
     from trio.testing import MockClock
@@ -231,3 +235,13 @@ async def test_upload_state_follows_what_the_parts_say(tmp_path: Path, autojump_
         while not world.chunks.statistics().writeback.stopped:  # noqa: ASYNC110 - the store tells nobody of it
             await trio.sleep(10)
         assert UploadState.REFUSED == upload_state(world.chunks.statistics(), None)
+
+
+async def test_regression_status_of_another_version(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that is older than the command is told of in one line, not with an internal error."""
+    del report["sweep"]["newer_messages"]
+    daemon = RunningDaemon("photos", Path("/nowhere"), report)
+    monkeypatch.setattr("disfs.cli.status.only_daemon", lambda _: daemon)
+    done = CliRunner().invoke(status, [])
+    assert isinstance(done.exception, UserError)
+    assert "another version of disfs" in str(done.exception)
