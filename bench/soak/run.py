@@ -203,11 +203,13 @@ class Soak:
         self._disk.shape(NO_LIMITS)
         quiet = self._trials["comparing, no fault"]
         deadline = time.monotonic() + SWEEP_SECONDS
-        last, since = -1, time.monotonic()
+        last, since = (-1, -1), time.monotonic()
         while time.monotonic() < deadline:
-            sweep = self._disk.status()["sweep"]
-            if sweep["waiting_messages"] or sweep["swept_messages"] != last:
-                last, since = sweep["swept_messages"], time.monotonic()
+            status = self._disk.status()
+            # A round of compaction empties messages that the sweep has yet to delete.
+            done = (status["sweep"]["swept_messages"], status["compaction"]["rewritten_messages"])
+            if status["sweep"]["waiting_messages"] or done != last:
+                last, since = done, time.monotonic()
             if time.monotonic() - since >= self._plan.quiet_seconds:
                 if not self._plan.quiet_seconds or not leftovers.find(self._disk).orphans:
                     break
