@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.product import product
+from support.trouble import told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,11 +73,6 @@ def free_bytes(disk: Product) -> int:
     """The room left on the disk of the volume's home."""
     found = os.statvfs(disk.home)
     return found.f_bavail * found.f_frsize
-
-
-def told(disk: Product) -> str:
-    """What `disfs status` prints for a person."""
-    return disk.run("status", str(disk.mountpoint)).stdout
 
 
 def test_a_disk_that_fills_refuses_writers_and_keeps_what_it_has(small: Product) -> None:
