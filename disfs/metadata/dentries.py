@@ -5,7 +5,8 @@ So a program that renames every entry that it is shown comes to an end, and a na
 place (as editors save files) is never missing from a listing.
 
 What was looked up last is known in memory, absent names too, and names are changed there; the rows follow when the
-database flushes what is held back. Whatever asks for names by a query flushes first.
+database flushes what is held back. Whatever asks for names by a query flushes first. Of a directory that was made a
+short while ago all names are known, so that filling it asks for none.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _Entry: TypeAlias = tuple[InodeNumber, int]
 _INODE_COLUMNS = ", ".join(f"inodes.{column}" for column in COLUMNS.split(", "))
 _KNOWN = 32_768
 """Names that are kept in memory, about 250 bytes each."""
+_COMPLETE = 4096
+"""Directories of which all names are known at most."""
 _UNKNOWN: Any = object()
 _LOOKUP = (
     f"SELECT {_INODE_COLUMNS}, dentries.cookie FROM dentries JOIN inodes ON inodes.inode = dentries.inode"  # noqa: S608 - constants of this module
@@ -65,8 +68,10 @@ class Dentries:
         """What names stand for; None for one that is not there."""
         self._changed: dict[_Key, bool] = {}
         """Names whose row is not as known, and whether there may be a row at all."""
+        self._complete: dict[InodeNumber, int] = {}
+        """Directories whose names are all known, and how many they are."""
         database.held_back.append(self._write_rows)
-        database.after_failure.append(self._known.clear)
+        database.after_failure += (self._known.clear, self._complete.clear)
 
     def lookup(self, parent: InodeNumber, name: bytes) -> Attributes:
         """See MetadataStore. The common case, a name that is there, takes one statement, or none."""
@@ -85,13 +90,12 @@ class Dentries:
         """The inode that an ordinary name stands for, None when there is no such name."""
         entry = self._known.get((parent, name), _UNKNOWN)
         if entry is _UNKNOWN:
-            return self._query(parent, name)
+            self._make_room()
+            return None if parent in self._complete else self._query(parent, name)
         return None if entry is None else self._inodes.attributes(entry[0])
 
     def _query(self, parent: InodeNumber, name: bytes) -> Attributes | None:
         row = self._database.row(_LOOKUP, (parent, name))
-        if len(self._known) >= _KNOWN:
-            self._forget_some()
         if row is None:
             self._known[parent, name] = None
             return None
@@ -116,6 +120,9 @@ class Dentries:
 
     def is_empty(self, directory: InodeNumber) -> bool:
         """Whether there is no name in it."""
+        count = self._complete.get(directory)
+        if count is not None:
+            return not count
         self._database.flush()
         return self._database.row("SELECT 1 FROM dentries WHERE parent = ? LIMIT 1", (directory,)) is None
 
@@ -158,9 +165,18 @@ class Dentries:
         rows = self._database.rows("SELECT parent, name FROM dentries WHERE inode = ?", (inode,))
         return sorted(self._path_of_directory(parent) + name for parent, name in rows)
 
+    def made_directory(self, inode: InodeNumber) -> None:
+        """There is a new directory, with no name in it. Inside a change."""
+        self._database.alter(self._complete, inode, 0)
+
+    def removed_directory(self, inode: InodeNumber) -> None:
+        """An empty directory has lost its name. Inside a change."""
+        self._database.erase(self._complete, inode)
+
     def insert(self, parent: InodeNumber, name: bytes, inode: InodeNumber) -> None:
         """A new name."""
         self._put((parent, name), (inode, self._cookies.take()), has_row=False)
+        self._count(parent, 1)
 
     def point(self, parent: InodeNumber, name: bytes, inode: InodeNumber) -> None:
         """An existing name stands for another inode."""
@@ -172,6 +188,7 @@ class Dentries:
         entry = self._entry((parent, name))
         self.remove(parent, name)
         self._put((parent, new_name), entry, has_row=False)
+        self._count(parent, 1)
 
     def remove(self, parent: InodeNumber, name: bytes) -> None:
         """A name is no more."""
@@ -182,6 +199,12 @@ class Dentries:
             # Made since the last flush: there is nothing to delete.
             self._database.alter(self._known, key, None)
             self._database.erase(self._changed, key)
+        self._count(parent, -1)
+
+    def _count(self, parent: InodeNumber, more: int) -> None:
+        count = self._complete.get(parent)
+        if count is not None:
+            self._database.alter(self._complete, parent, count + more)
 
     def _entry(self, key: _Key) -> _Entry:
         """Of a name that the caller has found; it may have been forgotten since."""
@@ -210,11 +233,15 @@ class Dentries:
         )
         self._changed.clear()
 
-    def _forget_some(self) -> None:
-        """Make room: a quarter of the known names goes, those that were learnt first."""
+    def _make_room(self) -> None:
+        """If much is known, forget a quarter of it, what was learnt first. Not between the alterations of a change."""
+        if len(self._complete) > _COMPLETE:
+            self._complete.clear()
+        if len(self._known) < _KNOWN:
+            return
         for key in list(itertools.islice(self._known, _KNOWN // 4)):
-            if key not in self._changed:
-                del self._known[key]
+            if key not in self._changed and self._known.pop(key) is not None:
+                self._complete.pop(key[0], None)
 
     def _path_of_directory(self, directory: InodeNumber) -> bytes:
         """Its path with a slash at the end."""

@@ -138,6 +138,7 @@ class Renames:
             self._dentries.remove(move.parent, move.name)
             self._dentries.point(move.new_parent, move.new_name, move.source.inode)
             new_parent_gain -= int(stat.S_ISDIR(move.target.mode))
+            self._dentries.removed_directory(move.target.inode)
             nlink = 0 if stat.S_ISDIR(move.target.mode) else move.target.nlink - 1
             unlinked = self._inodes.set_nlink(move.target.inode, nlink, move.now_ns)
         elif move.changes_parent:
