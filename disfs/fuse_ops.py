@@ -137,7 +137,7 @@ class FuseOperations(pyfuse3.Operations):
         self._requests = Counter[str]()
 
     def statistics(self) -> Mapping[str, int]:
-        """How many requests the kernel has made, by handler, without FORGET. What its caches answer does not come here."""
+        """How many requests the kernel has made, by handler, FORGET left out. What its caches answer does not count."""
         return dict(self._requests)
 
     def _entry(self, attributes: Attributes | None) -> EntryAttributes:
