@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.rows import (
     files_10k,
+    listing,
     memory,
     names_uncached,
     random_read,
@@ -33,4 +34,5 @@ ROWS: tuple[Row, ...] = (
     memory.ROW,
     names_uncached.ROW,
     sequential.ROW,
+    listing.ROW,
 )
