@@ -164,6 +164,12 @@ class Daemon:
         self._metadata = metadata
         self._chunks = chunks
         self._filesystem = Filesystem(metadata, chunks)
+        self._operations = FuseOperations(
+            self._filesystem,
+            entry_timeout_seconds=plan.settings.kernel_cache_seconds,
+            attribute_timeout_seconds=plan.settings.kernel_cache_seconds,
+            chunk_bytes=metadata.chunk_bytes,
+        )
         self._watch = DiscordWatch(
             connection.admin,
             plan.volume,
@@ -235,8 +241,7 @@ class Daemon:
             "default_permissions",
         }
         try:
-            operations = FuseOperations(self._filesystem, chunk_bytes=self._metadata.chunk_bytes)
-            pyfuse3.init(operations, str(self._plan.mountpoint), options)
+            pyfuse3.init(self._operations, str(self._plan.mountpoint), options)
         except RuntimeError as error:
             raise UserError(
                 f"the kernel refused to mount at {self._plan.mountpoint}; are FUSE mounts allowed here (container, "
@@ -328,6 +333,7 @@ class Daemon:
             "volume": self._plan.volume.name,
             "mountpoint": str(self._plan.mountpoint),
             "state": "unmounting" if self._stopping.is_set() else "mounted",
+            "kernel_requests": self._operations.statistics(),
         }
 
     async def sync(self) -> None:

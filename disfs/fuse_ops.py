@@ -12,6 +12,7 @@ import errno
 import functools
 import logging
 import stat
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
@@ -23,7 +24,7 @@ from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.values import AttributeChanges, InodeNumber, NewInode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from pyfuse3 import ReaddirToken, RequestContext, SetattrFields, StatvfsData
 
@@ -64,6 +65,7 @@ def _answered(
 
     @functools.wraps(method)
     async def answer(self: FuseOperations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._requests[operation] += 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s%s", operation, tuple(a for a in args if isinstance(a, int)))
         try:
@@ -132,6 +134,11 @@ class FuseOperations(pyfuse3.Operations):
         self._files = filesystem.files
         self._entry_timeout_seconds = entry_timeout_seconds
         self._attribute_timeout_seconds = attribute_timeout_seconds
+        self._requests = Counter[str]()
+
+    def statistics(self) -> Mapping[str, int]:
+        """How many requests the kernel has made, by handler, FORGET left out. What its caches answer does not count."""
+        return dict(self._requests)
 
     def _entry(self, attributes: Attributes | None) -> EntryAttributes:
         entry = EntryAttributes()
@@ -157,7 +164,9 @@ class FuseOperations(pyfuse3.Operations):
         return entry
 
     def _file_info(self, fh: int) -> FileInfo:
-        return FileInfo(fh=fh, keep_cache=self._files.keeps_page_cache(fh))
+        # Who does not let the kernel remember attributes wants to be asked for contents too.
+        keeps = self._files.keeps_page_cache(fh) and self._attribute_timeout_seconds > 0
+        return FileInfo(fh=fh, keep_cache=keeps)
 
     # Names
 
