@@ -117,13 +117,14 @@ class FileIo:
         """Open a regular file and return the number of its handle; O_TRUNC empties it. ESTALE, EISDIR, EINVAL."""
         if flags & os.O_TRUNC:
             await self.truncate(inode, AttributeChanges(size_bytes=0))
-        return self.open_known(await self._metadata.attributes(inode), flags)
-
-    def open_known(self, attributes: Attributes, flags: int) -> int:
-        """As `open`, for a file whose attributes were read or made in this very step."""
+        attributes = await self._metadata.attributes(inode)
         if not stat.S_ISREG(attributes.mode):
             raise FilesystemError(errno.EISDIR if stat.S_ISDIR(attributes.mode) else errno.EINVAL)
         return self._handles.open_file(attributes, flags, self._chunks.new_readahead())
+
+    def open_new(self, made: Attributes, flags: int) -> int:
+        """As `open`, for a regular file that was made in this very step."""
+        return self._handles.open_file(made, flags, self._chunks.new_readahead(), is_new=True)
 
     def keeps_page_cache(self, fh: int) -> bool:
         """Whether what the kernel has cached of the file is what the file holds.

@@ -140,6 +140,10 @@ class FuseOperations(pyfuse3.Operations):
         """How many requests the kernel has made, by handler, FORGET left out. What its caches answer does not count."""
         return dict(self._requests)
 
+    def request_count(self) -> int:
+        """How many requests the kernel has made, as `statistics`."""
+        return self._requests.total()
+
     def _entry(self, attributes: Attributes | None) -> EntryAttributes:
         entry = EntryAttributes()
         entry.entry_timeout = self._entry_timeout_seconds
