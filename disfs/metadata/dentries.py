@@ -186,20 +186,21 @@ class Dentries:
     def rename_within(self, parent: InodeNumber, name: bytes, new_name: bytes) -> None:
         """An existing name reads otherwise, in the same directory."""
         entry = self._entry((parent, name))
-        self.remove(parent, name)
+        self._remove((parent, name))
         self._put((parent, new_name), entry, has_row=False)
-        self._count(parent, 1)
 
     def remove(self, parent: InodeNumber, name: bytes) -> None:
         """A name is no more."""
-        key = (parent, name)
+        self._remove((parent, name))
+        self._count(parent, -1)
+
+    def _remove(self, key: _Key) -> None:
         if self._changed.get(key, True):
             self._put(key, None, has_row=True)
         else:
             # Made since the last flush: there is nothing to delete.
             self._database.alter(self._known, key, None)
             self._database.erase(self._changed, key)
-        self._count(parent, -1)
 
     def _count(self, parent: InodeNumber, more: int) -> None:
         count = self._complete.get(parent)

@@ -147,7 +147,8 @@ class Renames:
         else:
             self._dentries.rename_within(move.parent, move.name, move.new_name)
         self._inodes.set_ctime(move.source.inode, move.now_ns)
-        self._inodes.touch_directory(move.parent, -int(moves_directory and move.changes_parent), move.now_ns)
+        if move.changes_parent:
+            self._inodes.touch_directory(move.parent, -int(moves_directory), move.now_ns)
         self._inodes.touch_directory(move.new_parent, new_parent_gain, move.now_ns)
         return unlinked
 
