@@ -146,7 +146,7 @@ class FileIo:
             return b""
         data = await self._chunks.read(opened.inode, offset, length, handle.readahead)
         assert len(data) == length
-        if not handle.keeps_atime:
+        if not handle.keeps_atime and self._clock.now_ns() - opened.atime_noted_ns >= ATIME_INTERVAL_NS:
             await self._note_read(opened)
         if offset + length > opened.size_bytes:
             return data[: max(0, opened.size_bytes - offset)]
@@ -224,6 +224,5 @@ class FileIo:
 
     async def _note_read(self, opened: OpenInode) -> None:
         now_ns = self._clock.now_ns()
-        if now_ns - opened.atime_noted_ns >= ATIME_INTERVAL_NS:
-            await self._metadata.note_read(opened.inode, now_ns)
-            opened.atime_noted_ns = now_ns
+        await self._metadata.note_read(opened.inode, now_ns)
+        opened.atime_noted_ns = now_ns

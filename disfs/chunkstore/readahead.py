@@ -87,7 +87,8 @@ class ReadaheadPolicy:
             return self._begin(offset, length, max_bytes)
         position.expected = max(position.expected, offset + length)
         position.waited = position.waited or not hit
-        return Advice(ahead=self._advance(position, max_bytes), passed=self._passed(position))
+        ahead, passed = self._advance(position, max_bytes), self._passed(position)
+        return _NOTHING if ahead is passed is None else Advice(ahead=ahead, passed=passed)
 
     def _find(self, offset: int) -> _Position | None:
         for number, position in enumerate(self._positions):
@@ -164,6 +165,7 @@ class Readahead:
         self._policy = ReadaheadPolicy(chunk_bytes)
         self._chunk_bytes = chunk_bytes
         self._budget = budget
+        self._window_bytes = 0
         self._closed = False
 
     def on_read(self, offset: int, length: int, *, hit: bool) -> Advice:
@@ -173,11 +175,12 @@ class Readahead:
         advice = self._policy.on_read(offset, length, hit=hit, max_bytes=self._budget.share(self))
         if advice.seek:
             self._fetcher.cancel(self.stream)
-        window_bytes = self._policy.window_bytes
-        self._budget.note(self, active=window_bytes > 0)
-        # In sealed chunks, each a little longer than a chunk.
-        run_chunks = -(-window_bytes // (_RUNS * self._chunk_bytes))
-        self.stream.run_bytes = run_chunks * (self._chunk_bytes + TAG_BYTES)
+        if (window_bytes := self._policy.window_bytes) != self._window_bytes:
+            self._window_bytes = window_bytes
+            self._budget.note(self, active=window_bytes > 0)
+            # In sealed chunks, each a little longer than a chunk.
+            run_chunks = -(-window_bytes // (_RUNS * self._chunk_bytes))
+            self.stream.run_bytes = run_chunks * (self._chunk_bytes + TAG_BYTES)
         return advice
 
     @property
