@@ -82,11 +82,15 @@ class ReadaheadPolicy:
 
     def on_read(self, offset: int, length: int, *, hit: bool, max_bytes: int) -> Advice:
         """Take note of a read, and of whether all of it was in the cache."""
-        position = self._find(offset)
+        positions = self._positions
+        position = positions[0] if positions and positions[0].expected == offset else self._find(offset)
         if position is None:
             return self._begin(offset, length, max_bytes)
-        position.expected = max(position.expected, offset + length)
-        position.waited = position.waited or not hit
+        end = offset + length
+        if end > position.expected:
+            position.expected = end
+        if not hit:
+            position.waited = True
         ahead, passed = self._advance(position, max_bytes), self._passed(position)
         return _NOTHING if ahead is passed is None else Advice(ahead=ahead, passed=passed)
 
@@ -144,8 +148,8 @@ class ReadaheadBudget:
 
     def share(self, readahead: Readahead) -> int:
         """The largest window of this handle now."""
-        active = len(self._active) + (readahead not in self._active)
-        return min(self._max_bytes, self._total_bytes // active)
+        share = self._total_bytes // (len(self._active) + (readahead not in self._active))
+        return min(self._max_bytes, share)
 
     def note(self, readahead: Readahead, *, active: bool) -> None:
         """Whether the handle has a window."""
