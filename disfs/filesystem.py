@@ -36,7 +36,7 @@ _RENAME_MODES: Final = {0: RenameMode.REPLACE, 1: RenameMode.NOREPLACE, 2: Renam
 """By the flags of renameat2(2)."""
 _XATTR_NAMESPACES: Final = (b"user.", b"trusted.", b"security.")
 _SELINUX_XATTR: Final = b"security.selinux"
-"""Not kept, as the kernel has it on FUSE where SELinux rules. And `ls -l` asks each file for it unless it is told so."""
+"""Not kept, as the kernel has it on FUSE where SELinux rules. `ls -l` asks each file for it unless it is told so."""
 _FIRST_PAGE_COUNT: Final = 24
 """About what fits into 4 KiB, the smallest buffer that the kernel reads a directory with."""
 _DOT_COOKIE: Final = 1

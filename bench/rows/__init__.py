@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.rows import (
+    cp_small,
     files_10k,
     listing,
     memory,
@@ -35,4 +36,5 @@ ROWS: tuple[Row, ...] = (
     names_uncached.ROW,
     sequential.ROW,
     listing.ROW,
+    cp_small.ROW,
 )
