@@ -13,6 +13,7 @@ from bench.rows import (
     random_read,
     read_1g,
     read_16,
+    scale,
     scattered,
     seeks,
     sequential,
@@ -37,4 +38,5 @@ ROWS: tuple[Row, ...] = (
     sequential.ROW,
     listing.ROW,
     cp_small.ROW,
+    scale.ROW,
 )
