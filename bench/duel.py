@@ -168,7 +168,7 @@ class Volume:
     def unlink(self, _number: int) -> None:
         """What was created last."""
         for path in self._made:
-            os.unlink(path)  # noqa: PTH108 - as above
+            os.unlink(path)  # noqa: PTH108 - a Path would be measured too
 
     def page(self, _number: int) -> None:
         """One system call's worth of names from anywhere in the directory of all."""
