@@ -33,6 +33,7 @@ from disfs import mountpoint as mounting
 from disfs.allocator import return_freed_memory
 from disfs.background import Ready
 from disfs.chunkstore.transport.stack import open_connection
+from disfs.collector import collect_when_quiet, keep_collections_short
 from disfs.control.server import serve as serve_control
 from disfs.controls import Controls
 from disfs.discord_watch import DiscordWatch
@@ -99,6 +100,7 @@ def run(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
         ready(report)
 
     return_freed_memory()
+    keep_collections_short()
     try:
         code = trio.run(_serve, plan, tell)
     except BaseExceptionGroup as group:
@@ -214,6 +216,7 @@ class Daemon:
                     nursery.start_soon(self._run_fuse)
                     nursery.start_soon(self._sync_regularly)
                     nursery.start_soon(self._watch.run)
+                    nursery.start_soon(collect_when_quiet, self._operations.request_count)
                     await nursery.start(self._watch_signals)
                     await self._wait_until_answering()
                     ready(Ready(tuple(self._warnings())))

@@ -125,7 +125,7 @@ class Filesystem:
         # Same step: nobody can unlink the file before its handle exists.
         self._chunks.inherit_pin(parent, made.inode)
         self._references.add_lookup(made.inode)
-        return self.files.open_known(made, flags), made
+        return self.files.open_new(made, flags), made
 
     async def link(self, inode: InodeNumber, parent: InodeNumber, name: bytes) -> Attributes:
         """A further name, counted as looked up. Errors as in the metadata store."""

@@ -140,6 +140,10 @@ class FuseOperations(pyfuse3.Operations):
         """How many requests the kernel has made, by handler, FORGET left out. What its caches answer does not count."""
         return dict(self._requests)
 
+    def request_count(self) -> int:
+        """How many requests the kernel has made, as `statistics`."""
+        return self._requests.total()
+
     def _entry(self, attributes: Attributes | None) -> EntryAttributes:
         entry = EntryAttributes()
         entry.entry_timeout = self._entry_timeout_seconds
@@ -280,13 +284,15 @@ class FuseOperations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         return self._file_info(await self._files.open(InodeNumber(inode), flags))
 
-    @_answered
-    async def read(self, fh: int, off: int, size: int) -> bytes:
-        return await self._files.read(fh, off, size)
+    # Not `async` themselves: what they would await is awaited by `_answered` all the same, a layer earlier.
 
     @_answered
-    async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self._files.write(fh, off, buf)
+    def read(self, fh: int, off: int, size: int) -> Coroutine[Any, Any, bytes]:
+        return self._files.read(fh, off, size)
+
+    @_answered
+    def write(self, fh: int, off: int, buf: bytes) -> Coroutine[Any, Any, int]:
+        return self._files.write(fh, off, buf)
 
     @_answered
     async def flush(self, fh: int) -> None:
