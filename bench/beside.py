@@ -45,9 +45,9 @@ def detach(mountpoint: Path) -> None:
             subprocess.run(["fusermount3", flags, str(mountpoint)], capture_output=True, check=False)
 
 
-def duel(lab: Lab, kind: str, left: Path, right: Path, rounds: int, count: int) -> Seconds:
+def duel(lab: Lab, kind: str, left: Path, right: Path, rounds: int, count: int, *more: str) -> Seconds:
     """Run `bench.duel` in a process of its own."""
-    with lab.python("bench.duel", kind, str(left), str(right), str(rounds), str(count)) as process:
+    with lab.python("bench.duel", kind, str(left), str(right), str(rounds), str(count), *more) as process:
         output, _ = process.communicate()
     if process.returncode != 0:
         raise LabError(f"the program that compares exited {process.returncode}")

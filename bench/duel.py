@@ -1,17 +1,24 @@
-"""`python -m bench.duel names|data LEFT RIGHT ROUNDS COUNT`: the same calls on two mounts in turn, seconds as JSON.
+"""`python -m bench.duel KIND LEFT RIGHT ROUNDS COUNT [MORE]`: the same calls on two mounts in turn, seconds as JSON.
 
 A program of its own, so that nothing but these calls goes on in the process whose time is taken. The two sides take
 turns in rounds of some tenths of a second, each beginning every other round: what the machine does besides meets both.
+
+Kinds: `names` and `data`, two sides that are to be equal; `volumes`, a large one and a small one (MORE is a list of
+what `bench.filler` said of them).
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
+import random
 import sys
 import time
 from typing import TYPE_CHECKING, TypeAlias
+
+from bench.filler import FILES_PER_DIRECTORY, FLAT, directory_name, file_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +31,12 @@ Seconds: TypeAlias = "dict[str, list[list[float]]]"
 SMALL_BYTES = 4096
 FSTATS = 10
 """So many fstats for each other operation: they are so much quicker."""
+PAGE_BYTES = 32768
+"""What readdir(3) asks the kernel for, and the kernel the daemon: less than 200 entries with attributes."""
+PAGE_ENTRIES = 200
+"""So far from the end of a directory a page begins, for it to be full."""
+LEAST_BYTES = 20 * 24
+"""A page with fewer entries than twenty is not one."""
 MIB = 1 << 20
 BLOCKS = {"1 MiB": MIB, "128 KiB": MIB // 8}
 
@@ -118,6 +131,53 @@ class Data:
         return write
 
 
+class Volume:
+    """A volume that `bench.filler` has filled: its names, in no order."""
+
+    def __init__(self, root: str, count: int, filled: Mapping[str, int]) -> None:
+        self._root = root
+        self._count = count
+        self._files = filled["files"]
+        self._first, self._last = filled["first_cookie"], filled["last_cookie"] - PAGE_ENTRIES
+        self._random = random.Random(root)
+        self._flat = os.open(f"{root}/{FLAT}", os.O_RDONLY | os.O_DIRECTORY)
+        self._page = ctypes.create_string_buffer(PAGE_BYTES)
+        self._getdents = ctypes.CDLL(None, use_errno=True).getdents64
+        self._made: list[str] = []
+
+    def works(self) -> dict[str, Work]:
+        """What is unlinked is what was created."""
+        return {"lookup": self.lookup, "create": self.create, "unlink": self.unlink, "readdir page": self.page}
+
+    def _directory(self) -> str:
+        return f"{self._root}/{directory_name(self._random.randrange(self._files) // FILES_PER_DIRECTORY)}"
+
+    def lookup(self, _number: int) -> None:
+        """Any of the files, through its directory."""
+        for _ in range(self._count):
+            number = self._random.randrange(self._files)
+            path = f"{self._root}/{directory_name(number // FILES_PER_DIRECTORY)}/{file_name(number)}"
+            os.stat(path)  # noqa: PTH116 - a Path would be measured too
+
+    def create(self, number: int) -> None:
+        """A new file in any of the directories."""
+        self._made = [f"{self._directory()}/new{number}-{index}" for index in range(self._count)]
+        for path in self._made:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+
+    def unlink(self, _number: int) -> None:
+        """What was created last."""
+        for path in self._made:
+            os.unlink(path)  # noqa: PTH108 - a Path would be measured too
+
+    def page(self, _number: int) -> None:
+        """One system call's worth of names from anywhere in the directory of all."""
+        for _ in range(self._count // 4):
+            os.lseek(self._flat, self._random.randint(self._first, self._last), os.SEEK_SET)
+            if self._getdents(self._flat, self._page, PAGE_BYTES) < LEAST_BYTES:
+                raise EOFError("the directory is shorter than it was made")
+
+
 def take_turns(left: Mapping[str, Work], right: Mapping[str, Work], rounds: int, before: Callable[[], None]) -> Seconds:
     """Let both sides do each work in each round, and take their times. `before` is called before each of them."""
     seconds: Seconds = {name: [] for name in left}
@@ -150,7 +210,14 @@ def data(left: str, right: str, rounds: int, size_bytes: int) -> Seconds:
     return take_turns(sides[0].works(), sides[1].works(), rounds, drop)
 
 
+def volumes(left: str, right: str, rounds: int, count: int, filled: str) -> Seconds:
+    """A large volume and a small one."""
+    sides = [Volume(root, count, said) for root, said in zip((left, right), json.loads(filled), strict=True)]
+    return take_turns(sides[0].works(), sides[1].works(), rounds, lambda: None)
+
+
 if __name__ == "__main__":
     gc.disable()
-    kinds = {"names": names, "data": data}
-    json.dump(kinds[sys.argv[1]](sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])), sys.stdout)
+    kinds: dict[str, Callable[..., Seconds]] = {"names": names, "data": data, "volumes": volumes}
+    kind, left_path, right_path, rounds_text, count_text, *more = sys.argv[1:]
+    json.dump(kinds[kind](left_path, right_path, int(rounds_text), int(count_text), *more), sys.stdout)

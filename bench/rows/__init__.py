@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.rows import (
+    cp_small,
     files_10k,
     listing,
     memory,
@@ -12,6 +13,7 @@ from bench.rows import (
     random_read,
     read_1g,
     read_16,
+    scale,
     scattered,
     seeks,
     sequential,
@@ -35,4 +37,6 @@ ROWS: tuple[Row, ...] = (
     names_uncached.ROW,
     sequential.ROW,
     listing.ROW,
+    cp_small.ROW,
+    scale.ROW,
 )

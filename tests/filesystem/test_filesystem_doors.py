@@ -89,6 +89,14 @@ async def test_filesystem_errors_keep_their_errno(world: World) -> None:
     assert errno.ENODATA == await errno_of(operations.getxattr(ROOT_INODE, b"user.absent", CONTEXT))
 
 
+async def test_regression_labels_of_selinux_are_not_asked_for_each_file(world: World) -> None:
+    """`security.selinux` is not supported rather than absent: then `ls -l` asks one file for it, and not each."""
+    operations = FuseOperations(world.filesystem)
+    assert errno.EOPNOTSUPP == await errno_of(operations.getxattr(ROOT_INODE, b"security.selinux", CONTEXT))
+    assert errno.EOPNOTSUPP == await errno_of(operations.setxattr(ROOT_INODE, b"security.selinux", b"x", CONTEXT))
+    assert errno.ENODATA == await errno_of(operations.getxattr(ROOT_INODE, b"security.capability", CONTEXT))
+
+
 async def test_storage_errors_are_eio_and_one_line(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """Discord's failures are EIO for the caller and one line without a traceback in the log."""
     operations = FuseOperations(world.filesystem)
