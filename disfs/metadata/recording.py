@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from disfs.metadata.extents import Extents
     from disfs.metadata.inodes import Inodes
     from disfs.metadata.packs import Packs
+    from disfs.metadata.small_contents import SmallContents
     from disfs.values import ChunkIndex, ChunkKey, InodeNumber, MessageId, PackId, Revision, SentChunk, SentPack
 
 _CHUNKS_PER_STEP = 64
@@ -40,8 +41,17 @@ class _Verdict(enum.Enum):
 class Recording:
     """The operations of the ledger that touch dirty chunks, extents and packs together."""
 
-    def __init__(self, database: Database, inodes: Inodes, dirty: Dirty, extents: Extents, packs: Packs) -> None:
+    def __init__(
+        self,
+        database: Database,
+        inodes: Inodes,
+        dirty: Dirty,
+        extents: Extents,
+        packs: Packs,
+        small: SmallContents,
+    ) -> None:
         self._database = database
+        self._small = small
         self._inodes = inodes
         self._dirty = dirty
         self._extents = extents
@@ -54,13 +64,26 @@ class Recording:
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""
         assert count > 0
-        end = first + count
         with self._database.growing:
-            revision = self._dirty.new_revision()
-            if self._dirty.renew(inode, first, end, revision) < count:
-                present = {*self._dirty.among(inode, first, end), *self._extents.among(inode, first, end)}
-                self._dirty.mark(inode, first, end, revision)
-                self._inodes.add_chunks(inode, count - len(present))
+            return self._mark(inode, first, first + count)
+
+    def write_small(self, inode: InodeNumber, content: bytes) -> Revision:
+        """See ChunkLedger."""
+        with self._database.growing:
+            self._small.put(inode, content)
+            return self._mark(inode, 0, 1)
+
+    def _mark(self, inode: InodeNumber, first: int, end: int) -> Revision:
+        """Chunks `first` to `end`, end excluded, are dirty with the revision that is returned. Inside a change."""
+        revision = self._dirty.new_revision()
+        if self._inodes.chunk_count(inode) == 0:
+            # All are holes: nothing is dirty or recorded that would have to be looked for.
+            self._dirty.mark(inode, first, end, revision)
+            self._inodes.add_chunks(inode, end - first)
+        elif self._dirty.renew(inode, first, end, revision) < end - first:
+            present = {*self._dirty.among(inode, first, end), *self._extents.among(inode, first, end)}
+            self._dirty.mark(inode, first, end, revision)
+            self._inodes.add_chunks(inode, end - first - len(present))
         return revision
 
     def record_packs(self, packs: Sequence[SentPack]) -> Recorded:
