@@ -5,8 +5,9 @@ A chunk that is merely present or absent has no further record; every other stat
 go through the table of `states`.
 
 Two lengths are kept per inode. `end` is where its cached content ends: nothing beyond is ever shown. `disk_end` is
-where the cache file ends. They differ only while bytes that were cut wait for the cut to become durable (see
-`cache`): those bytes still weigh, and must go before the file grows over them.
+where the cache file ends, 0 where there is none: the content is a small one then (see `small`). Else they differ only
+while bytes that were cut wait for the cut to become durable (see `cache`): those bytes still weigh, and must go before
+the file grows over them.
 
 An inode weighs its present chunks, the last one only up to `end`, in blocks of the disk. That is never less than what
 the sparse file takes, and small files weigh little.
@@ -72,6 +73,11 @@ class InodeChunks:
     weight: int = 0
     doomed_bytes: int = 0
     """What of the weight is due to bytes that were cut and are still in the cache file."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the cached content is a row of the ledger: there is some, and no cache file."""
+        return self.end > self.disk_end
 
     @property
     def doomed(self) -> bool:
