@@ -376,7 +376,7 @@ class Cache:
         if record is None:
             return
         weight = record.weight
-        was_doomed = record.doomed or self.map.irreplaceable(inode, boundary)
+        was_doomed = not record.is_small and (record.doomed or self.map.irreplaceable(inode, boundary))
         gone = [index for index in record.indices(first) if index >= first]
         gone += [index for index in record.entries if index >= first and not record.has(index)]
         for index in gone:
@@ -388,7 +388,8 @@ class Cache:
         if revision is not None:
             self.map.wrote(ChunkKey(inode, boundary), revision, trio.current_time())
         self._shorten(record, weight, at_once=not was_doomed)
-        self.changed.unpark_all()
+        if self.changed:
+            self.changed.unpark_all()
 
     def _mark_shortened(self, record: InodeChunks, boundary: ChunkIndex, size_bytes: int) -> Revision:
         if record.is_small:
@@ -404,13 +405,13 @@ class Cache:
         self.map.wrote(key, revision, trio.current_time())
 
     def _shorten(self, record: InodeChunks, weight: int, *, at_once: bool) -> None:
+        self.map.reweigh(record)
         if record.disk_end > record.end and not (at_once and self._destroy_tail(record)):
-            self.map.reweigh(record)
             record.doomed_bytes += max(0, weight - record.weight)
             self._cut_number += 1
             self._doomed[record.inode] = self._cut_number
             self.unsettled.unpark_all()
-        self.map.reweigh(record)
+            self.map.reweigh(record)
         self._remove_if_empty(record)
 
     def _destroy_tail(self, record: InodeChunks) -> bool:

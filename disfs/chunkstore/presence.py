@@ -86,8 +86,7 @@ class InodeChunks:
 
     def has(self, index: int) -> bool:
         """Whether chunk `index` is present."""
-        group, bit = divmod(index, GROUP_CHUNKS)
-        return bool(self.present.get(group, 0) >> bit & 1)
+        return bool(self.present.get(index // GROUP_CHUNKS, 0) >> index % GROUP_CHUNKS & 1)
 
     def has_all(self, chunks: range) -> bool:
         """Whether all of `chunks` are present."""
@@ -97,9 +96,10 @@ class InodeChunks:
         """The present chunks from `first` on (and a few before it), in order."""
         for group in sorted(group for group in self.present if group >= first // GROUP_CHUNKS):
             bits = self.present[group]
-            for bit in range(GROUP_CHUNKS):
-                if bits >> bit & 1:
-                    yield ChunkIndex(group * GROUP_CHUNKS + bit)
+            while bits:
+                lowest = bits & -bits
+                yield ChunkIndex(group * GROUP_CHUNKS + lowest.bit_length() - 1)
+                bits ^= lowest
 
     def runs(self) -> Iterator[range]:
         """The same as runs without a gap."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.metadata.extents import END_OF_CHUNKS, TOUCHING, Placement
-from disfs.values import Recorded
+from disfs.values import ChunkIndex, Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from disfs.metadata.inodes import Inodes
     from disfs.metadata.packs import Packs
     from disfs.metadata.small_contents import SmallContents
-    from disfs.values import ChunkIndex, ChunkKey, InodeNumber, MessageId, PackId, Revision, SentChunk, SentPack
+    from disfs.values import ChunkKey, InodeNumber, MessageId, PackId, Revision, SentChunk, SentPack
 
 _CHUNKS_PER_STEP = 64
 _COUNT_FROM = (
@@ -30,6 +30,13 @@ _COUNT_FROM = (
     " (SELECT max(first_chunk) FROM extents WHERE inode = ?1 AND first_chunk <= chunk)))"
 )
 """Chunks from ?2 up to ?3 of inode ?1 that lie in a pack, and those that are dirty without lying in one."""
+
+
+_ANY_FROM = (
+    "SELECT 1 WHERE EXISTS (SELECT 1 FROM dirty WHERE inode = ?1 AND chunk >= ?2)"
+    " OR (SELECT first_chunk + count FROM extents WHERE inode = ?1 ORDER BY first_chunk DESC LIMIT 1) > ?2"
+)
+"""Whether an inode has a chunk from ?2 on that is no hole: its last run reaches furthest."""
 
 
 class _Verdict(enum.Enum):
@@ -146,10 +153,20 @@ class Recording:
 
     def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """See ChunkLedger."""
+        gone = self._chunks_from(inode, first)
+        # What is called cut must never come back, so this does not rely on the count of chunks.
+        if not gone and self._database.row(_ANY_FROM, (inode, first)) is None:
+            return
         with self._database.changing:
-            self._inodes.add_chunks(inode, -self._chunks_from(inode, first))
+            self._inodes.add_chunks(inode, -gone)
             self._dirty.cut(inode, first)
             self._extents.cut(inode, first)
+
+    def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
+        """See ChunkLedger."""
+        if self._inodes.chunk_count(inode) <= count:
+            return ChunkIndex(0)
+        return max(self._dirty.cut_point(inode, count), self._extents.cut_point(inode, count))
 
     def _chunks_from(self, inode: InodeNumber, first: ChunkIndex) -> int:
         """How many chunks of an inode, from `first` on, are not holes."""

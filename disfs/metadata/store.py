@@ -332,7 +332,7 @@ class SqliteMetadataStore:
 
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """See ChunkLedger."""
-        return max(self._dirty.cut_point(inode, count), self._extents.cut_point(inode, count))
+        return self._recording.cut_point(inode, count)
 
     async def extents(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
         """See ChunkLedger."""
