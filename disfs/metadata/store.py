@@ -336,7 +336,8 @@ class SqliteMetadataStore:
 
     async def extents(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
         """See ChunkLedger."""
-        return self._extents.find(inode, first, last)
+        # Every write into an empty file asks.
+        return self._extents.find(inode, first, last) if self._inodes.chunk_count(inode) else ()
 
     async def pack(self, pack: PackId) -> PackRecord:
         """See ChunkLedger."""
