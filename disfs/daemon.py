@@ -45,6 +45,7 @@ from disfs.errors import (
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
+from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.polled_loop import polled_loop
 from disfs.values import ROOT_INODE
 from disfs.volume import look_at_discord
@@ -88,6 +89,12 @@ class MountPlan:
     api_url: str | None
     lock: VolumeLock
 
+    @property
+    def capacity_bytes(self) -> int:
+        """How large the volume claims to be, and may become."""
+        chosen = self.settings.size_bytes
+        return DEFAULT_CAPACITY_BYTES if chosen is None else chosen
+
 
 def run(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
     """Serve the mount until it is unmounted. Raises `UserError` if it cannot be mounted; a failure later is logged."""
@@ -125,7 +132,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
     """Build from the bottom up; the stack takes down in reverse order."""
     log.info("mounting volume %s at %s", plan.volume.name, plan.mountpoint)
     async with AsyncExitStack() as stack:
-        metadata = open_metadata(plan.state_directory, plan.volume.superblock)
+        metadata = open_metadata(plan.state_directory, plan.volume.superblock, plan.capacity_bytes)
         stack.callback(metadata.close)
         if not metadata.was_clean:
             log.warning("volume %s was not unmounted in order; what was synced is kept", plan.volume.name)
@@ -163,7 +170,7 @@ class Daemon:
         self._plan = plan
         self._metadata = metadata
         self._chunks = chunks
-        self._filesystem = Filesystem(metadata, chunks)
+        self._filesystem = Filesystem(metadata, chunks, capacity_bytes=plan.capacity_bytes)
         self._watch = DiscordWatch(
             connection.admin,
             plan.volume,

@@ -33,10 +33,14 @@ import os
 import stat
 from typing import TYPE_CHECKING, Protocol
 
+import trio
+
 from disfs.errors import FilesystemError
 from disfs.values import AttributeChanges
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from disfs.chunkstore.readahead import Readahead
     from disfs.handles import HandleTable, OpenInode
     from disfs.kernel_clock import KernelClock
@@ -47,6 +51,11 @@ MAX_FILE_BYTES = 1 << 60
 """A longer file is EFBIG. Less than the 2**63-1 of the kernel, so that the volume's total stays a 64-bit number."""
 ATIME_INTERVAL_NS = 1_000_000_000
 """A file that is read all the time offers its atime to the metadata store no more often than this."""
+
+
+ROOM_SECONDS = 0.3
+"""How long a write that finds no room waits for the room of deleted files: the kernel tells of their end a moment
+after rm and close have returned."""
 
 
 class FileChunks(Protocol):
@@ -105,7 +114,11 @@ class FileIo:
         chunks: FileChunks,
         handles: HandleTable,
         clock: KernelClock,
+        *,
+        has_orphans: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._has_orphans = has_orphans
+        self._room_returned = trio.Event()
         self._metadata = metadata
         self._chunks = chunks
         self._handles = handles
@@ -159,7 +172,7 @@ class FileIo:
         if end > MAX_FILE_BYTES:
             raise FilesystemError(errno.EFBIG)
         try:
-            await self._chunks.write(opened.inode, offset, data)
+            await self._write_chunks(opened.inode, offset, data)
             # The same step as the end of chunks.write: see the module's docstring.
             await self._metadata.note_write(opened.inode, end, self._clock.now_ns())
         except BaseException:
@@ -170,6 +183,24 @@ class FileIo:
         if handle.syncs_writes:
             await self._sync(opened.inode)
         return len(data)
+
+    async def _write_chunks(self, inode: InodeNumber, offset: int, data: bytes) -> None:
+        """No checkpoint follows the change, as in the chunk store."""
+        try:
+            await self._chunks.write(inode, offset, data)
+        except FilesystemError as error:
+            if error.errno != errno.ENOSPC or not self._has_orphans():
+                raise
+            with trio.move_on_after(ROOM_SECONDS) as waiting:
+                await self._wait_for_orphans()
+            if waiting.cancelled_caught:
+                raise
+            await self._chunks.write(inode, offset, data)
+
+    async def _wait_for_orphans(self) -> None:
+        """Return when none is left."""
+        while self._has_orphans():
+            await self._room_returned.wait()
 
     async def truncate(self, inode: InodeNumber, changes: AttributeChanges) -> Attributes:
         """Make the file `changes.size_bytes` long, together with the other changes. ESTALE, EISDIR, EINVAL, EFBIG."""
@@ -215,6 +246,11 @@ class FileIo:
     def forget(self, inode: InodeNumber) -> None:
         """The inode is about to go: drop what is remembered of it."""
         self._distrusted.discard(inode)
+
+    def room_returned(self) -> None:
+        """An inode is gone, and with it what it took: whoever waits for room may look."""
+        self._room_returned.set()
+        self._room_returned = trio.Event()
 
     async def _sync(self, inode: InodeNumber) -> None:
         # Contents first: durable metadata must not promise chunks that are not.

@@ -18,7 +18,7 @@ from disfs.errors import FilesystemError
 from disfs.file_io import FileIo
 from disfs.handles import HandleTable, References
 from disfs.kernel_clock import KernelClock
-from disfs.metadata.base import SYMLINK_MAX, RenameMode, XattrMode
+from disfs.metadata.base import DEFAULT_CAPACITY_BYTES, SYMLINK_MAX, RenameMode, XattrMode
 from disfs.values import NewInode
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from disfs.metadata.base import MetadataStore, Unlinked, VolumeUsage
     from disfs.values import AttributeChanges, Attributes, InodeNumber
 
-DEFAULT_CAPACITY_BYTES = 1 << 50
-"""What statfs reports when nothing else is set: Discord names no limit."""
 CAPABILITY_XATTR: Final = b"security.capability"
 
 _RENAME_MODES: Final = {0: RenameMode.REPLACE, 1: RenameMode.NOREPLACE, 2: RenameMode.EXCHANGE}
@@ -78,7 +76,8 @@ class Filesystem:
         self._clock = clock or KernelClock()
         self._handles = HandleTable()
         self._references = References(self._handles)
-        self.files = FileIo(metadata, chunks, self._handles, self._clock)
+        self._leaving = 0
+        self.files = FileIo(metadata, chunks, self._handles, self._clock, has_orphans=self._has_orphans)
 
     # Names
 
@@ -300,13 +299,21 @@ class Filesystem:
         if gone.nlink == 0 and self._references.orphaned(gone.inode):
             await self._remove(gone.inode)
 
+    def _has_orphans(self) -> bool:
+        return self._leaving > 0 or any(self._references.orphans())
+
     async def _remove(self, inode: InodeNumber) -> None:
         self.files.forget(inode)
-        # It may take a while; until it is done, and after a crash, the orphan is there to be removed.
-        await self._chunks.shrink(inode)
-        # One step: no orphan without its chunks, and no chunks without their inode, in any transaction.
-        self._chunks.discard(inode)
-        await self._metadata.remove_orphan(inode)
+        self._leaving += 1
+        try:
+            # It may take a while; until it is done, and after a crash, the orphan is there to be removed.
+            await self._chunks.shrink(inode)
+            # One step: no orphan without its chunks, and no chunks without their inode, in any transaction.
+            self._chunks.discard(inode)
+            await self._metadata.remove_orphan(inode)
+        finally:
+            self._leaving -= 1
+            self.files.room_returned()
 
 
 def _check_xattr_name(name: bytes) -> None:

@@ -75,6 +75,7 @@ def _read_value(word: str, value: str, read: Callable[[str], Any]) -> Any:
 
 
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "size": ("size_bytes", parse_size),
     "cache_size": ("cache_bytes", parse_size),
     "dirty_limit": ("dirty_limit_bytes", parse_size),
     "message_size": ("message_bytes", parse_size),

@@ -119,7 +119,7 @@ class ChunkStore:
         self._reads = Reads(self._cache, self._fetcher, self._neighbours, settings.chunk_bytes)
         self._readahead_budget = ReadaheadBudget(settings.readahead_bytes, settings.cache_bytes // 4)
         self._warmer = Warmer(ledger, self._cache, self._fetcher, self._neighbours, settings)
-        self._writes = Writes(self._cache, self._fetcher, self._writeback, settings)
+        self._writes = Writes(ledger, self._cache, self._fetcher, self._writeback, settings)
         strays = Strays(ledger, transport, volume_key, channels, underway, after_seconds=settings.stray_seconds)
         self._sweeper = Sweeper(ledger, self._make_durable, transport, strays, settings)
         self._compactor = Compactor(
@@ -246,8 +246,9 @@ class ChunkStore:
     async def write(self, inode: InodeNumber, offset: int, data: Buffer) -> None:
         """Take `data` into the cache as dirty content: durable after `sync`, in Discord after writeback.
 
-        Waits while too much is dirty; FilesystemError(ENOSPC), with nothing written, when waiting is pointless. No
-        checkpoint follows its last change, so what the caller does next belongs to the same step.
+        Waits while too much is dirty; FilesystemError(ENOSPC), with nothing written, when waiting is pointless or the
+        volume would become larger than it may be. No checkpoint follows its last change, so what the caller does next
+        belongs to the same step.
         """
         await self._writes.write(inode, offset, data)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from disfs.values import AttributeChanges, Attributes, DirectoryEntry, InodeNumber, NewInode
 
+DEFAULT_CAPACITY_BYTES = 1 << 50
+"""How much a volume holds when nothing else is set: Discord names no limit."""
 NAME_MAX = 255
 SYMLINK_MAX = 4095
 LINK_MAX = 65000
@@ -59,6 +61,8 @@ class VolumeUsage:
     inode_count: int
     logical_bytes: int
     """Sum of the sizes of all regular files."""
+    allocated_bytes: int
+    """Sum of what all files take, holes left out; see `spans.allocated_bytes`."""
 
 
 class MetadataStore(Protocol):

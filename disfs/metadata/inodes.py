@@ -69,21 +69,19 @@ class Inodes:
                 (new.mode, new.uid, new.gid, new.size_bytes, new.atime_ns, new.mtime_ns, new.ctime_ns, inode),
             )
             if new.size_bytes != old.size_bytes:
-                self._totals.add(0, new.size_bytes - old.size_bytes)
+                self._totals.resized(old.size_bytes, old.chunk_count, new.size_bytes, old.chunk_count)
         return new
 
     def note_write(self, inode: InodeNumber, end: int, now_ns: int) -> None:
         """See MetadataStore."""
         with self._database.changing:
-            row = self._database.row("SELECT size_bytes FROM inodes WHERE inode = ?", (inode,))
-            if row is None:
-                raise stale(inode)
-            if end > row[0]:
+            size_bytes, chunk_count = self.extent(inode)
+            if end > size_bytes:
                 self._database.write(
                     "UPDATE inodes SET size_bytes = ?, mtime_ns = ?, ctime_ns = ? WHERE inode = ?",
                     (end, now_ns, now_ns, inode),
                 )
-                self._totals.add(0, end - row[0])
+                self._totals.resized(size_bytes, chunk_count, end, chunk_count)
             else:
                 self._database.write(
                     "UPDATE inodes SET mtime_ns = ?, ctime_ns = ? WHERE inode = ?", (now_ns, now_ns, inode)
@@ -130,7 +128,7 @@ class Inodes:
             now_ns,
         )
         self._database.write(_INSERT, (*made, new.target))
-        self._totals.add(1, 0)
+        self._totals.add_inodes(1)
         return made
 
     def touch_directory(self, directory: InodeNumber, nlink_delta: int, now_ns: int) -> None:
@@ -152,10 +150,23 @@ class Inodes:
         row = self._database.row("SELECT chunk_count FROM inodes WHERE inode = ?", (inode,))
         return 0 if row is None else int(row[0])
 
+    def extent(self, inode: InodeNumber) -> tuple[int, int]:
+        """Its size in bytes and its chunk count. ESTALE."""
+        row = self._database.row("SELECT size_bytes, chunk_count FROM inodes WHERE inode = ?", (inode,))
+        if row is None:
+            raise stale(inode)
+        return row[0], row[1]
+
     def add_chunks(self, inode: InodeNumber, count: int) -> None:
         """`count` holes of a file have become chunks; negative: the other way round. Inside a change."""
-        if count:
-            self._database.write("UPDATE inodes SET chunk_count = chunk_count + ? WHERE inode = ?", (count, inode))
+        if not count:
+            return
+        row = self._database.row("SELECT size_bytes, chunk_count FROM inodes WHERE inode = ?", (inode,))
+        if row is None:
+            return  # what is left of a file that is gone counts for nobody
+        size_bytes, old_count = row
+        self._database.write("UPDATE inodes SET chunk_count = ? WHERE inode = ?", (old_count + count, inode))
+        self._totals.resized(size_bytes, old_count, size_bytes, old_count + count)
 
     def set_ctime(self, inode: InodeNumber, now_ns: int) -> None:
         """Something about it changed that no other column shows. Inside a change."""
@@ -169,7 +180,7 @@ class Inodes:
         """See MetadataStore."""
         with self._database.changing:
             row = self._database.row(
-                "SELECT mode, size_bytes FROM orphans JOIN inodes USING (inode) WHERE inode = ?", (inode,)
+                "SELECT mode, size_bytes, chunk_count FROM orphans JOIN inodes USING (inode) WHERE inode = ?", (inode,)
             )
             if row is None:
                 return
@@ -177,7 +188,9 @@ class Inodes:
             self._database.write("DELETE FROM inodes WHERE inode = ?", (inode,))
             self._database.write("DELETE FROM orphans WHERE inode = ?", (inode,))
             self._database.write("DELETE FROM pins WHERE inode = ?", (inode,))
-            self._totals.add(-1, -row[1] if stat.S_ISREG(row[0]) else 0)
+            self._totals.add_inodes(-1)
+            if stat.S_ISREG(row[0]):
+                self._totals.resized(row[1], row[2], 0, 0)
 
 
 def check_new(new: NewInode) -> None:

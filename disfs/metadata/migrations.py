@@ -41,6 +41,14 @@ _SUM_STORED_BYTES = (
     " FROM packs WHERE packs.message = messages.message)"
 )
 
+# What `spans.allocated_bytes` says, summed up. Only files have chunks.
+_SUM_ALLOCATED_BYTES = (
+    "INSERT INTO settings (name, value) SELECT 'allocated_bytes', CAST(coalesce(sum("
+    "(min(size_bytes, chunk_count * (SELECT CAST(value AS INTEGER) FROM settings WHERE name = 'chunk_bytes'))"
+    " + 4095) / 4096 * 4096), 0) AS TEXT) FROM inodes"
+    " WHERE chunk_count > 0"
+)
+
 STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
     {
         1: (
@@ -56,6 +64,7 @@ STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
             EXAMINED,
             SENT_PACKS,
         ),
+        3: (_SUM_ALLOCATED_BYTES,),
     }
 )
 """Old version -> the statements that make the next one of it."""

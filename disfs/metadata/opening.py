@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from disfs.errors import ExitCode, UserError
 from disfs.metadata.counters import KINDS
 from disfs.metadata.migrations import create_tables, upgrade
-from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, INODE_COUNT, LOGICAL_BYTES
+from disfs.metadata.settings import ALLOCATED_BYTES, CHUNK_BYTES, CLEAN_SHUTDOWN, INODE_COUNT, LOGICAL_BYTES
 from disfs.values import ROOT_INODE
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def _create(path: Path, connection: sqlite3.Connection, new: NewVolume) -> None:
     _insert_setting(connection, CLEAN_SHUTDOWN, True)
     _insert_setting(connection, INODE_COUNT, 1)
     _insert_setting(connection, LOGICAL_BYTES, 0)
+    _insert_setting(connection, ALLOCATED_BYTES, 0)
     connection.execute(
         "INSERT INTO inodes (inode, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, ctime_ns, target)"
         " VALUES (?, ?, 2, ?, ?, 0, 0, ?, ?, ?, NULL)",

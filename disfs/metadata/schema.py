@@ -11,7 +11,7 @@ from __future__ import annotations
 APPLICATION_ID = int.from_bytes(b"dsfs", "big")
 """In the header of the database file (`PRAGMA application_id`): tells our databases from others."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """In the header of the database file (`PRAGMA user_version`)."""
 
 MESSAGES_SPARSE = (

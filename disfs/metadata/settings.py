@@ -39,6 +39,7 @@ CLEAN_SHUTDOWN: Setting[bool] = Setting("clean_shutdown", lambda flag: "1" if fl
 INODE_COUNT: Setting[int] = Setting("inode_count", str, int)
 LOGICAL_BYTES: Setting[int] = Setting("logical_bytes", str, int)
 """Text and not a counter: a few sparse files together pass 2**63."""
+ALLOCATED_BYTES: Setting[int] = Setting("allocated_bytes", str, int)
 
 
 class Settings:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.counters import COOKIES, INODES, PACKS, REVISIONS, Counter
 from disfs.metadata.database import Database
 from disfs.metadata.dentries import Dentries
@@ -78,6 +79,8 @@ class MetadataStatistics:
 
     inode_count: int
     logical_bytes: int
+    allocated_bytes: int
+    """What all files take, holes left out: what statfs counts as used."""
     commit_count: int
     sync_count: int
     checkpoint_count: int
@@ -91,8 +94,18 @@ class MetadataStatistics:
 class SqliteMetadataStore:
     """One volume's metadata in one SQLite file. Made by `open`."""
 
-    def __init__(self, path: Path, database: Database, checkpointer: Checkpointer, wal: WalFile, sync: SharedSync):
-        self._path = path
+    def __init__(
+        self,
+        database: Database,
+        checkpointer: Checkpointer,
+        wal: WalFile,
+        sync: SharedSync,
+        *,
+        chunk_bytes: int,
+        capacity_bytes: int,
+    ):
+        self.chunk_bytes = chunk_bytes
+        """Fixed when the volume was made."""
         self._database = database
         self._checkpointer = checkpointer
         self._wal = wal
@@ -103,7 +116,7 @@ class SqliteMetadataStore:
         """Facts about the volume, see settings.py for the keys."""
         self._counters = {kind.name: Counter(database, kind) for kind in (INODES, COOKIES, REVISIONS, PACKS)}
         revisions = self._counters[REVISIONS.name]
-        self._totals = Totals(database, self.settings)
+        self._totals = Totals(database, self.settings, chunk_bytes, capacity_bytes)
         self._inodes = Inodes(database, self._counters[INODES.name], self._totals)
         self._dentries = Dentries(database, self._inodes, self._counters[COOKIES.name])
         self._names = Names(database, self._inodes, self._dentries)
@@ -112,12 +125,12 @@ class SqliteMetadataStore:
         self._dirty = Dirty(database, revisions)
         self._packs = Packs(database, self._counters[PACKS.name], revisions)
         self._extents = Extents(database, self._packs)
-        self._recording = Recording(database, self._inodes, self._dirty, self._extents, self._packs)
+        self._recording = Recording(
+            database, self._inodes, self._dirty, self._extents, self._packs, self._totals, chunk_bytes
+        )
         self._pins = Pins(database)
         self._examined = Examined(database)
         self._sent_packs = SentPacks(database)
-        self.chunk_bytes = _known(self.settings.get(CHUNK_BYTES), path)
-        """Fixed when the volume was made."""
         self.was_clean = self.settings.get(CLEAN_SHUTDOWN) is True
         """Whether the last user of the volume closed it; if not, it crashed and the newest moments may be missing."""
 
@@ -132,13 +145,15 @@ class SqliteMetadataStore:
         root_gid: int | None = None,
         now_ns: int | None = None,
         reserve_bytes: int = DEFAULT_RESERVE_BYTES,
+        capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
         sync: Callable[[], None] | None = None,
         free_bytes: Callable[[], int] | None = None,
     ) -> Self:
         """Open the volume at `path`; with `create`, make it first (UserError when it exists).
 
-        A new root directory belongs to `root_uid` and `root_gid`, by default this process's. `sync` stands in for the
-        fsync of the log, and `free_bytes` for the free space of the disk, in tests. UserError when the file is
+        A new root directory belongs to `root_uid` and `root_gid`, by default this process's. `capacity_bytes` is how
+        much all files together may take. `sync` stands in for the fsync of the log, and `free_bytes` for the free
+        space of the disk, in tests. UserError when the file is
         missing, damaged, newer, or cannot be written.
         """
         if create:
@@ -148,7 +163,14 @@ class SqliteMetadataStore:
         wal = WalFile(path)
         database = Database(open_connection(path), free_bytes or _free_bytes_of(path.parent), reserve_bytes)
         try:
-            store = cls(path, database, Checkpointer(connect(path, for_worker=True)), wal, SharedSync(sync or wal.sync))
+            store = cls(
+                database,
+                Checkpointer(connect(path, for_worker=True)),
+                wal,
+                SharedSync(sync or wal.sync),
+                chunk_bytes=_known(Settings(database).get(CHUNK_BYTES), path),
+                capacity_bytes=capacity_bytes,
+            )
             store._begin()
         except BaseException:
             database.close()
@@ -188,6 +210,7 @@ class SqliteMetadataStore:
         return MetadataStatistics(
             inode_count=usage.inode_count,
             logical_bytes=usage.logical_bytes,
+            allocated_bytes=usage.allocated_bytes,
             commit_count=self._database.commit_count,
             sync_count=self._sync.count,
             checkpoint_count=self._checkpointer.count,
@@ -295,6 +318,10 @@ class SqliteMetadataStore:
         self._xattrs.remove(inode, name, now_ns)
 
     # ChunkLedger
+
+    def check_room(self, inode: InodeNumber, offset: int, length: int) -> None:
+        """See ChunkLedger."""
+        self._recording.check_room(inode, offset, length)
 
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""

@@ -161,7 +161,9 @@ def test_database_says_what_it_is(old_connection: sqlite3.Connection) -> None:
     old_connection.close()
 
 
+VERSION_3 = ("DELETE FROM settings WHERE name = 'allocated_bytes'",)
 VERSION_2 = (
+    *VERSION_3,
     "DROP INDEX messages_sparse",
     "DROP INDEX extents_by_pack",
     "ALTER TABLE messages DROP COLUMN stored_bytes",
@@ -174,8 +176,8 @@ VERSION_1 = (*VERSION_2, "ALTER TABLE inodes DROP COLUMN chunk_count")
 
 def bring_back(path: Path, version: int) -> None:
     """Make the volume one that an older disfs left."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        for statement in {1: VERSION_1, 2: VERSION_2}[version]:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in {1: VERSION_1, 2: VERSION_2, 3: VERSION_3}[version]:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {version}")
 
@@ -194,7 +196,7 @@ def schema_of(path: Path) -> list[tuple[str, ...]]:
         return found
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2])  # version 3 has the tables of version 4
 def test_upgraded_schema_is_the_new_one(path: Path, version: int) -> None:
     """Upgrading an old volume gives the tables, columns and indexes that a new volume has."""
     SqliteMetadataStore.open(path, create=True).close()
@@ -254,7 +256,7 @@ def test_upgrade_that_is_killed_begins_again(path: Path, broken_at: int) -> None
     statements[broken_at] = "INSERT INTO nowhere VALUES (1)"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         with pytest.raises(sqlite3.OperationalError, match="nowhere"):
-            upgrade(connection, {2: statements})
+            upgrade(connection, {**STEPS, 2: statements})
         assert 2 == version_of(connection)
     SqliteMetadataStore.open(path).close()
     assert fresh == schema_of(path)

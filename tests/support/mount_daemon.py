@@ -1,6 +1,6 @@
 """A small daemon for tests: one mounted file system in a process of its own, without Discord and command line.
 
-`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--parts memory|sqlite|real] [--option NAME]...`
+`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--parts KIND] [--size BYTES] [--option NAME]...`
 
 It ends when the file system is unmounted, or on SIGTERM. After SIGUSR1 reads and writes fail with an exception that
 nobody expects (parts memory and sqlite), until SIGUSR2. A process that uses a mount that it serves
@@ -26,6 +26,7 @@ from disfs.chunkstore.store import ChunkStore
 from disfs.chunkstore.transport.memory import MemoryTransport
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
+from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.polled_loop import polled_loop
 from support.memory_chunks import MemoryChunks
@@ -39,21 +40,21 @@ if TYPE_CHECKING:
 
 
 @contextlib.asynccontextmanager
-async def open_filesystem(parts: str, state: Path) -> AsyncIterator[Filesystem]:
-    """The file system over the parts that were asked for."""
+async def open_filesystem(parts: str, state: Path, size: int) -> AsyncIterator[Filesystem]:
+    """The file system over the parts that were asked for, `size` bytes large."""
     async with contextlib.AsyncExitStack() as stack:
         if parts == "memory":
-            memory = MemoryMetadataStore()
-            yield Filesystem(memory, await stack.enter_async_context(failing_chunks(memory)))
+            memory = MemoryMetadataStore(capacity_bytes=size)
+            yield Filesystem(memory, await stack.enter_async_context(failing_chunks(memory)), capacity_bytes=size)
             return
         path = state / "metadata.db"
-        metadata = SqliteMetadataStore.open(path, create=not path.exists())
+        metadata = SqliteMetadataStore.open(path, create=not path.exists(), capacity_bytes=size)
         stack.callback(metadata.close)
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(metadata.run)
         make_chunks = failing_chunks(metadata) if parts == "sqlite" else real_chunks(metadata, state)
-        yield Filesystem(metadata, await stack.enter_async_context(make_chunks))
+        yield Filesystem(metadata, await stack.enter_async_context(make_chunks), capacity_bytes=size)
 
 
 @contextlib.asynccontextmanager
@@ -105,7 +106,8 @@ async def terminate_on_signal() -> None:
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    async with open_filesystem(arguments.parts, arguments.state) as filesystem, trio.open_nursery() as nursery:
+    opened = open_filesystem(arguments.parts, arguments.state, arguments.size)
+    async with opened as filesystem, trio.open_nursery() as nursery:
         await filesystem.remove_orphans()
         options = {"fsname=disfs-test", "default_permissions", *arguments.option}
         pyfuse3.init(FuseOperations(filesystem), str(arguments.mountpoint), options)
@@ -125,6 +127,7 @@ def main() -> None:
     parser.add_argument("state", type=Path)
     parser.add_argument("--loop", choices=("polled", "stock"), default="polled")
     parser.add_argument("--parts", choices=("memory", "sqlite", "real"), default="sqlite")
+    parser.add_argument("--size", type=int, default=DEFAULT_CAPACITY_BYTES)
     parser.add_argument("--option", action="append", default=[])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     trio.run(serve, parser.parse_args())
