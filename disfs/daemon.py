@@ -39,6 +39,7 @@ from disfs.discord_watch import DiscordWatch
 from disfs.errors import (
     ExitCode,
     FilesystemError,
+    MetadataDamagedError,
     StorageError,
     UserError,
 )
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.store import ChunkStore
     from disfs.chunkstore.transport.stack import Connection
     from disfs.config import VolumeConfig, VolumeSettings
+    from disfs.errors import DisfsError
     from disfs.metadata.store import SqliteMetadataStore
     from disfs.volume import Look
     from disfs.volume_state import VolumeLock
@@ -109,7 +111,7 @@ def run(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
     try:
         code = trio.run(_serve, plan, tell)
     except BaseExceptionGroup as group:
-        error = _first_user_error(group)
+        error = _first_known_error(group)
         if error is not None and not told:
             raise error from group
         log.critical("the daemon failed; what is unsent is kept for the next mount", exc_info=group)
@@ -120,10 +122,10 @@ def run(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
     return code
 
 
-def _first_user_error(group: BaseExceptionGroup[BaseException]) -> UserError | None:
+def _first_known_error(group: BaseExceptionGroup[BaseException]) -> DisfsError | None:
     for error in group.exceptions:
-        found = _first_user_error(error) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(found, UserError):
+        found = _first_known_error(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, UserError | MetadataDamagedError):
             return found
     return None
 

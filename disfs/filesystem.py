@@ -10,11 +10,12 @@ Where a comment says "same step", the code counts on the metadata store answerin
 from __future__ import annotations
 
 import errno
+import logging
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from disfs.errors import FilesystemError
+from disfs.errors import FilesystemError, MetadataDamagedError
 from disfs.file_io import FileIo
 from disfs.handles import HandleTable, References
 from disfs.kernel_clock import KernelClock
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from disfs.file_io import FileChunks
     from disfs.metadata.base import MetadataStore, Unlinked, VolumeUsage
     from disfs.values import AttributeChanges, Attributes, InodeNumber
+
+log = logging.getLogger(__name__)
 
 CAPABILITY_XATTR: Final = b"security.capability"
 
@@ -283,7 +286,11 @@ class Filesystem:
     async def remove_orphans(self) -> None:
         """Remove every orphan of the volume; at the start of a mount, when nobody can hold one."""
         for inode in await self._metadata.orphans():
-            await self._remove(inode)
+            try:
+                await self._remove(inode)
+            except MetadataDamagedError as error:
+                # It keeps its place, and nobody has lost anything that could be reached.
+                log.error("the deleted inode %d cannot be removed: %s", inode, error)  # noqa: TRY400 - known, no bug
 
     async def close(self) -> None:
         """After the last request: drop all handles and lookup counts, and the orphans that only they held."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
-from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.errors import FilesystemError
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.counters import COOKIES, INODES, PACKS, REVISIONS, Counter
 from disfs.metadata.database import Database
@@ -25,7 +25,7 @@ from disfs.metadata.durability import Checkpointer, SharedSync, WalFile, sync_er
 from disfs.metadata.extents import Extents
 from disfs.metadata.inodes import Inodes
 from disfs.metadata.names import Names
-from disfs.metadata.opening import NewVolume, connect, create_volume, open_connection
+from disfs.metadata.opening import NewVolume, cannot_open, connect, create_volume, damaged, open_connection
 from disfs.metadata.packs import Packs
 from disfs.metadata.pins import Examined, Pins, SentPacks
 from disfs.metadata.recording import Recording
@@ -87,6 +87,8 @@ class MetadataStatistics:
     wal_bytes: int
     low_space: bool
     """Below its reserve: nothing new is accepted."""
+    damage: str | None
+    """What could not be made out in the database; None while nothing was found."""
     failure: str | None
     """Why the store has stopped; None while it works."""
 
@@ -160,20 +162,25 @@ class SqliteMetadataStore:
             uid = os.getuid() if root_uid is None else root_uid
             gid = os.getgid() if root_gid is None else root_gid
             create_volume(path, NewVolume(chunk_bytes, uid, gid, time.time_ns() if now_ns is None else now_ns))
+        path = path.resolve()  # the log lies beside the file, not beside a link to it
         wal = WalFile(path)
         database = Database(open_connection(path), free_bytes or _free_bytes_of(path.parent), reserve_bytes)
+        checkpointer = Checkpointer(connect(path, for_worker=True))
         try:
             store = cls(
                 database,
-                Checkpointer(connect(path, for_worker=True)),
+                checkpointer,
                 wal,
                 SharedSync(sync or wal.sync),
                 chunk_bytes=_known(Settings(database).get(CHUNK_BYTES), path),
                 capacity_bytes=capacity_bytes,
             )
             store._begin()
-        except BaseException:
+        except BaseException as error:
+            checkpointer.close()
             database.close()
+            if isinstance(error, FilesystemError):
+                raise cannot_open(path, error) from error
             raise
         return store
 
@@ -216,6 +223,7 @@ class SqliteMetadataStore:
             checkpoint_count=self._checkpointer.count,
             wal_bytes=self._wal.size_bytes(),
             low_space=self._database.low_space,
+            damage=self._database.damage,
             failure=self._database.failure,
         )
 
@@ -467,8 +475,8 @@ class SqliteMetadataStore:
 
 
 def _known(chunk_bytes: int | None, path: Path) -> int:
-    if chunk_bytes is None:
-        raise UserError(f"the volume's metadata at {path} is damaged: no chunk size", ExitCode.VOLUME_DAMAGED)
+    if chunk_bytes is None or chunk_bytes <= 0:
+        raise damaged(path, "it has no chunk size")
     return chunk_bytes
 
 
