@@ -24,6 +24,7 @@ import os
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyfuse3
@@ -44,7 +45,7 @@ from disfs.errors import (
     UserError,
 )
 from disfs.filesystem import Filesystem
-from disfs.fuse_ops import FuseOperations
+from disfs.fuse_variants import operations_for
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.polled_loop import polled_loop
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from disfs.config import VolumeConfig, VolumeSettings
     from disfs.errors import DisfsError
     from disfs.metadata.store import SqliteMetadataStore
+    from disfs.mount_options import Behaviour
     from disfs.volume import Look
     from disfs.volume_state import VolumeLock
 
@@ -83,6 +85,7 @@ class MountPlan:
     volume: VolumeConfig
     mountpoint: Path
     kernel_options: frozenset[str]
+    behaviour: Behaviour
     settings: VolumeSettings
     state_directory: Path
     cache_directory: Path
@@ -172,7 +175,13 @@ class Daemon:
         self._plan = plan
         self._metadata = metadata
         self._chunks = chunks
-        self._filesystem = Filesystem(metadata, chunks, capacity_bytes=plan.capacity_bytes)
+        self._filesystem = Filesystem(
+            metadata,
+            chunks,
+            capacity_bytes=plan.capacity_bytes,
+            atime=plan.behaviour.atime,
+            directory_atime=plan.behaviour.directory_atime,
+        )
         self._watch = DiscordWatch(
             connection.admin,
             plan.volume,
@@ -195,15 +204,16 @@ class Daemon:
             await control.start(serve_control, self._controls, self._plan.state_directory)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._metadata.run)
-                nursery.start_soon(self._chunks.run)
+                nursery.start_soon(partial(self._chunks.run, tidies=not self._plan.behaviour.read_only))
                 nursery.start_soon(self._controls.run)
-                await self._filesystem.remove_orphans()
+                if not self._plan.behaviour.read_only:
+                    await self._filesystem.remove_orphans()
                 try:
                     await self._serve_kernel(ready)
                 finally:
                     # Also when a task failed, or nobody waited for the mount: what is written is kept.
                     with trio.move_on_after(LAST_SYNC_SECONDS, shield=True):
-                        await self._filesystem.close()
+                        await self._filesystem.close(removes_orphans=not self._plan.behaviour.read_only)
                         await self._filesystem.files.sync_everything()
                 nursery.cancel_scope.cancel()
             control.cancel_scope.cancel()
@@ -244,7 +254,7 @@ class Daemon:
             "default_permissions",
         }
         try:
-            operations = FuseOperations(self._filesystem, chunk_bytes=self._metadata.chunk_bytes)
+            operations = operations_for(self._plan.behaviour, self._filesystem, self._metadata.chunk_bytes)
             pyfuse3.init(operations, str(self._plan.mountpoint), options)
         except RuntimeError as error:
             raise UserError(

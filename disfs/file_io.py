@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from disfs.errors import FilesystemError
+from disfs.metadata.base import Atime
 from disfs.values import AttributeChanges
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ class FileIo:
         clock: KernelClock,
         *,
         has_orphans: Callable[[], bool] = lambda: False,
+        atime: Atime = Atime.RELATIVE,
     ) -> None:
+        self._atime = atime
         self._has_orphans = has_orphans
         self._room_returned = trio.Event()
         self._metadata = metadata
@@ -158,7 +161,7 @@ class FileIo:
             return b""
         data = await self._chunks.read(opened.inode, offset, length, handle.readahead)
         assert len(data) == length
-        if not handle.keeps_atime:
+        if not handle.keeps_atime and self._atime is not Atime.NEVER:
             await self._note_read(opened)
         if offset + length > opened.size_bytes:
             return data[: max(0, opened.size_bytes - offset)]
@@ -181,7 +184,7 @@ class FileIo:
         opened.size_bytes = max(opened.size_bytes, end)
         opened.atime_noted_ns = 0
         if handle.syncs_writes:
-            await self._sync(opened.inode)
+            await self.sync(opened.inode)
         return len(data)
 
     async def _write_chunks(self, inode: InodeNumber, offset: int, data: bytes) -> None:
@@ -225,7 +228,7 @@ class FileIo:
 
     async def fsync(self, fh: int) -> None:
         """Return when contents and attributes of the file would survive a loss of power. EBADF."""
-        await self._sync(self._handles.file(fh).opened.inode)
+        await self.sync(self._handles.file(fh).opened.inode)
 
     async def sync_everything(self) -> None:
         """As `fsync`, for all files and names of the volume; the daemon calls it every few seconds.
@@ -252,13 +255,14 @@ class FileIo:
         self._room_returned.set()
         self._room_returned = trio.Event()
 
-    async def _sync(self, inode: InodeNumber) -> None:
+    async def sync(self, inode: InodeNumber) -> None:
+        """As `fsync`, for any inode."""
         # Contents first: durable metadata must not promise chunks that are not.
         await self._chunks.sync(inode)
         await self._metadata.make_durable()
 
     async def _note_read(self, opened: OpenInode) -> None:
         now_ns = self._clock.now_ns()
-        if now_ns - opened.atime_noted_ns >= ATIME_INTERVAL_NS:
-            await self._metadata.note_read(opened.inode, now_ns)
+        if now_ns - opened.atime_noted_ns >= ATIME_INTERVAL_NS or self._atime is Atime.STRICT:
+            await self._metadata.note_read(opened.inode, now_ns, self._atime)
             opened.atime_noted_ns = now_ns

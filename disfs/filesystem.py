@@ -19,7 +19,7 @@ from disfs.errors import FilesystemError, MetadataDamagedError
 from disfs.file_io import FileIo
 from disfs.handles import HandleTable, References
 from disfs.kernel_clock import KernelClock
-from disfs.metadata.base import DEFAULT_CAPACITY_BYTES, SYMLINK_MAX, RenameMode, XattrMode
+from disfs.metadata.base import DEFAULT_CAPACITY_BYTES, SYMLINK_MAX, Atime, RenameMode, XattrMode
 from disfs.values import NewInode
 
 if TYPE_CHECKING:
@@ -71,16 +71,20 @@ class Filesystem:
         chunks: FileChunks,
         *,
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
+        atime: Atime = Atime.RELATIVE,
+        directory_atime: Atime | None = None,
         clock: KernelClock | None = None,
     ) -> None:
         self._metadata = metadata
         self._chunks = chunks
         self._capacity_bytes = capacity_bytes
+        self._atime = atime
+        self._directory_atime = atime if directory_atime is None else directory_atime
         self._clock = clock or KernelClock()
         self._handles = HandleTable()
         self._references = References(self._handles)
         self._leaving = 0
-        self.files = FileIo(metadata, chunks, self._handles, self._clock, has_orphans=self._has_orphans)
+        self.files = FileIo(metadata, chunks, self._handles, self._clock, has_orphans=self._has_orphans, atime=atime)
 
     # Names
 
@@ -155,7 +159,7 @@ class Filesystem:
     async def symlink_target(self, inode: InodeNumber) -> bytes:
         """Where a symbolic link points. EINVAL, ESTALE."""
         target = await self._metadata.symlink_target(inode)
-        await self._metadata.note_read(inode, self._clock.now_ns())
+        await self._metadata.note_read(inode, self._clock.now_ns(), self._atime)
         return target
 
     # Attributes
@@ -231,7 +235,7 @@ class Filesystem:
         """
         handle = self._handles.directory(fh)
         if after_cookie == 0:
-            await self._metadata.note_read(handle.inode, self._clock.now_ns())
+            await self._metadata.note_read(handle.inode, self._clock.now_ns(), self._directory_atime)
         if not await self._add_dots(handle.inode, after_cookie, add):
             return
         taken = 0
@@ -266,6 +270,10 @@ class Filesystem:
     async def sync_directory(self, fh: int) -> None:
         """Return when all names would survive a loss of power. EBADF."""
         self._handles.directory(fh)
+        await self.sync_names()
+
+    async def sync_names(self) -> None:
+        """Return when all names and attributes would survive a loss of power."""
         await self._chunks.sync_overlaid()
         await self._metadata.make_durable()
 
@@ -292,11 +300,12 @@ class Filesystem:
                 # It keeps its place, and nobody has lost anything that could be reached.
                 log.error("the deleted inode %d cannot be removed: %s", inode, error)  # noqa: TRY400 - known, no bug
 
-    async def close(self) -> None:
+    async def close(self, *, removes_orphans: bool = True) -> None:
         """After the last request: drop all handles and lookup counts, and the orphans that only they held."""
         self._handles.clear()
         self._references.clear()
-        await self.remove_orphans()
+        if removes_orphans:
+            await self.remove_orphans()
 
     def statistics(self) -> FilesystemStatistics:
         """What is held at this moment."""

@@ -42,7 +42,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _errno_of(error: Exception, operation: str) -> int:
+def errno_of(error: Exception, operation: str) -> int:
     """The errno that stands for `error`; what the caller of a system call cannot know is logged here."""
     if isinstance(error, FilesystemError):
         return error.errno
@@ -68,7 +68,7 @@ def _answered(
         try:
             return await method(self, *args, **kwargs)
         except Exception as error:
-            number = _errno_of(error, operation)
+            number = errno_of(error, operation)
             log.debug("%s: errno %d", operation, number)
             raise FUSEError(number) from error
 
@@ -167,7 +167,7 @@ class FuseOperations(pyfuse3.Operations):
             await self._filesystem.forget((InodeNumber(inode), count) for inode, count in inode_list)
         except Exception as error:
             # There is nobody to answer, and not even a FUSEError may leave.
-            _errno_of(error, "forget")
+            errno_of(error, "forget")
 
     @_answered
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:

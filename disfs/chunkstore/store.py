@@ -160,13 +160,14 @@ class ChunkStore:
             pass  # the budget was made smaller since the last run
         return marks
 
-    async def run(self) -> None:
-        """Send, settle, sweep and carry fetches, until cancelled."""
+    async def run(self, *, tidies: bool = True) -> None:
+        """Send, settle, and carry fetches, until cancelled; and sweep and compact, but not without `tidies`."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._fetcher.run)
             nursery.start_soon(self._writeback.run)
-            nursery.start_soon(self._sweeper.run)
-            nursery.start_soon(self._compactor.run)
+            if tidies:
+                nursery.start_soon(self._sweeper.run)
+                nursery.start_soon(self._compactor.run)
             nursery.start_soon(self._settle_now_and_then)
 
     async def stop(self) -> CacheMarks:

@@ -73,7 +73,11 @@ def mount(
         stray_grace=SECONDS     how long a message is kept that a failed send left behind
         readahead=SIZE          how far a sequential reader is fetched ahead at most; 0: not at all
         bwlimit=UP:DOWN         as --bwlimit
-        allow_other, ro, noexec, nosuid, nodev, noatime ... as for mount(8)
+        ro                      nothing of the volume is changed
+        allow_other, allow_root who but you may use the mount
+        noatime, nodiratime     reading moves no times; strictatime: all reads do; relatime: the default
+        sync, dirsync           every change, or changes of names, are on this disk before they are answered
+        noexec, nosuid, nodev   as for mount(8), as are their opposites; the last one counts
 
     \b
     Examples:
@@ -97,7 +101,8 @@ def mount(
     plan = MountPlan(
         volume=volume,
         mountpoint=path,
-        kernel_options=parsed.flags,
+        kernel_options=parsed.kernel_flags,
+        behaviour=parsed.behaviour,
         settings=settings,
         state_directory=paths.volume_state(volume.name),
         cache_directory=paths.volume_cache(volume.name),

@@ -46,6 +46,16 @@ class XattrMode(enum.Enum):
     REPLACE = enum.auto()
 
 
+class Atime(enum.Enum):
+    """Which reads move the atime."""
+
+    NEVER = enum.auto()
+    RELATIVE = enum.auto()
+    """Those after a change, and one a day: relatime, as Linux has it where nothing else is asked for."""
+    STRICT = enum.auto()
+    """All that come here; what the kernel answers from its own memory does not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unlinked:
     """The inode that a name stood for, after the name is gone. With `nlink` 0 it is an orphan (DESIGN section 2)."""
@@ -85,8 +95,8 @@ class MetadataStore(Protocol):
         """Data up to offset `end` was written: the size grows to it if smaller, mtime and ctime are `now_ns`."""
         ...
 
-    async def note_read(self, inode: InodeNumber, now_ns: int) -> None:
-        """Contents were read: atime moves by the rules of relatime, and nothing else."""
+    async def note_read(self, inode: InodeNumber, now_ns: int, rule: Atime = Atime.RELATIVE) -> None:
+        """Contents were read: atime moves by `rule`, and nothing else."""
         ...
 
     async def make_inode(self, parent: InodeNumber, name: bytes, new: NewInode, now_ns: int) -> Attributes:

@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from disfs.errors import FilesystemError
-from disfs.metadata.base import SYMLINK_MAX, Unlinked
+from disfs.metadata.base import SYMLINK_MAX, Atime, Unlinked
 from disfs.values import Attributes, InodeNumber
 
 if TYPE_CHECKING:
@@ -87,13 +87,16 @@ class Inodes:
                     "UPDATE inodes SET mtime_ns = ?, ctime_ns = ? WHERE inode = ?", (now_ns, now_ns, inode)
                 )
 
-    def note_read(self, inode: InodeNumber, now_ns: int) -> None:
+    def note_read(self, inode: InodeNumber, now_ns: int, rule: Atime) -> None:
         """See MetadataStore. Asks first: most reads move nothing and should open no transaction."""
+        if rule is Atime.NEVER:
+            return
         row = self._database.row("SELECT atime_ns, mtime_ns, ctime_ns FROM inodes WHERE inode = ?", (inode,))
         if row is None:
             raise stale(inode)
         atime_ns, mtime_ns, ctime_ns = row
-        if atime_ns <= mtime_ns or atime_ns <= ctime_ns or now_ns - atime_ns >= _DAY_NS:
+        is_due = atime_ns <= mtime_ns or atime_ns <= ctime_ns or now_ns - atime_ns >= _DAY_NS
+        if is_due or rule is Atime.STRICT:
             with self._database.changing:
                 self._database.write("UPDATE inodes SET atime_ns = ? WHERE inode = ?", (now_ns, inode))
 

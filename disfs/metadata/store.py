@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from disfs.errors import FilesystemError
-from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
+from disfs.metadata.base import DEFAULT_CAPACITY_BYTES, Atime
 from disfs.metadata.counters import COOKIES, INODES, PACKS, REVISIONS, Counter
 from disfs.metadata.database import Database
 from disfs.metadata.dentries import Dentries
@@ -241,9 +241,9 @@ class SqliteMetadataStore:
         """See MetadataStore."""
         self._inodes.note_write(inode, end, now_ns)
 
-    async def note_read(self, inode: InodeNumber, now_ns: int) -> None:
+    async def note_read(self, inode: InodeNumber, now_ns: int, rule: Atime = Atime.RELATIVE) -> None:
         """See MetadataStore."""
-        self._inodes.note_read(inode, now_ns)
+        self._inodes.note_read(inode, now_ns, rule)
 
     async def symlink_target(self, inode: InodeNumber) -> bytes:
         """See MetadataStore."""

@@ -15,6 +15,7 @@ from disfs.metadata.base import (
     NAME_MAX,
     XATTR_NAME_MAX,
     XATTR_VALUE_MAX,
+    Atime,
     RenameMode,
     Unlinked,
     VolumeUsage,
@@ -141,10 +142,11 @@ class MemoryMetadataStore:
         node.chunks = {chunk for chunk in node.chunks if chunk < first}
         node.change(chunk_count=len(node.chunks))
 
-    async def note_read(self, inode: InodeNumber, now_ns: int) -> None:
+    async def note_read(self, inode: InodeNumber, now_ns: int, rule: Atime = Atime.RELATIVE) -> None:
         node = self._node(inode)
         old = node.attributes
-        if old.atime_ns <= max(old.mtime_ns, old.ctime_ns) or old.atime_ns <= now_ns - DAY_NS:
+        relative = old.atime_ns <= max(old.mtime_ns, old.ctime_ns) or old.atime_ns <= now_ns - DAY_NS
+        if rule is Atime.STRICT or (rule is Atime.RELATIVE and relative):
             node.change(atime_ns=now_ns)
 
     async def make_inode(self, parent: InodeNumber, name: bytes, new: NewInode, now_ns: int) -> Attributes:

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,27 +26,31 @@ from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
 from disfs.chunkstore.transport.memory import MemoryTransport
 from disfs.filesystem import Filesystem
-from disfs.fuse_ops import FuseOperations
+from disfs.fuse_variants import operations_for
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.store import SqliteMetadataStore
+from disfs.mount_options import parse_options
 from disfs.polled_loop import polled_loop
+from disfs.spans import DEFAULT_CHUNK_BYTES
 from support.memory_chunks import MemoryChunks
 from support.memory_metadata import MemoryMetadataStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from disfs.mount_options import Behaviour
     from disfs.values import InodeNumber
     from support.memory_chunks import ChunkCounter
 
 
 @contextlib.asynccontextmanager
-async def open_filesystem(parts: str, state: Path, size: int) -> AsyncIterator[Filesystem]:
+async def open_filesystem(parts: str, state: Path, size: int, behaviour: Behaviour) -> AsyncIterator[Filesystem]:
     """The file system over the parts that were asked for, `size` bytes large."""
+    make = partial(Filesystem, capacity_bytes=size, atime=behaviour.atime, directory_atime=behaviour.directory_atime)
     async with contextlib.AsyncExitStack() as stack:
         if parts == "memory":
             memory = MemoryMetadataStore(capacity_bytes=size)
-            yield Filesystem(memory, await stack.enter_async_context(failing_chunks(memory)), capacity_bytes=size)
+            yield make(memory, await stack.enter_async_context(failing_chunks(memory)))
             return
         path = state / "metadata.db"
         metadata = SqliteMetadataStore.open(path, create=not path.exists(), capacity_bytes=size)
@@ -54,7 +59,7 @@ async def open_filesystem(parts: str, state: Path, size: int) -> AsyncIterator[F
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(metadata.run)
         make_chunks = failing_chunks(metadata) if parts == "sqlite" else real_chunks(metadata, state)
-        yield Filesystem(metadata, await stack.enter_async_context(make_chunks), capacity_bytes=size)
+        yield make(metadata, await stack.enter_async_context(make_chunks))
 
 
 @contextlib.asynccontextmanager
@@ -106,18 +111,21 @@ async def terminate_on_signal() -> None:
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    opened = open_filesystem(arguments.parts, arguments.state, arguments.size)
+    options = parse_options(tuple(arguments.option))
+    opened = open_filesystem(arguments.parts, arguments.state, arguments.size, options.behaviour)
     async with opened as filesystem, trio.open_nursery() as nursery:
-        await filesystem.remove_orphans()
-        options = {"fsname=disfs-test", "default_permissions", *arguments.option}
-        pyfuse3.init(FuseOperations(filesystem), str(arguments.mountpoint), options)
+        if not options.behaviour.read_only:
+            await filesystem.remove_orphans()
+        operations = operations_for(options.behaviour, filesystem, DEFAULT_CHUNK_BYTES)
+        flags = {"fsname=disfs-test", "default_permissions", *options.kernel_flags}
+        pyfuse3.init(operations, str(arguments.mountpoint), flags)
         try:
             nursery.start_soon(terminate_on_signal)
             with polled_loop() if arguments.loop == "polled" else contextlib.nullcontext():
                 await pyfuse3.main()
         finally:
             pyfuse3.close(unmount=True)
-        await filesystem.close()
+        await filesystem.close(removes_orphans=not options.behaviour.read_only)
         nursery.cancel_scope.cancel()
 
 
