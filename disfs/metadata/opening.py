@@ -58,8 +58,9 @@ def open_connection(path: Path) -> sqlite3.Connection:
         raise damaged(path, "it is not a file")
     connection: sqlite3.Connection | None = None
     try:
+        has_log = _size(path.with_name(f"{path.name}-wal")) > 0
         connection = connect(path)
-        _prepare(connection, path)
+        _prepare(connection, path, has_log=has_log)
     except BaseException as error:
         if connection is not None:
             connection.close()
@@ -71,9 +72,20 @@ def open_connection(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, *, has_log: bool) -> None:
     """What is not ours, or comes from a later disfs, is not changed at all."""
     version = check_version(connection)
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    # SQLite reads what is missing of the last page as zeros. With a log the page may be whole there.
+    if not has_log and _size(path) % page_bytes:
+        raise ValueError("its end is missing")
     if version < SCHEMA_VERSION:
         keep_old_copy(connection, path, version)
     connection.execute("PRAGMA journal_mode = WAL")

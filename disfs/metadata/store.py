@@ -11,12 +11,14 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import trio
 
 from disfs.errors import FilesystemError
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES, Atime
+from disfs.metadata.checking import find_damage
 from disfs.metadata.counters import COOKIES, INODES, PACKS, REVISIONS, Counter
 from disfs.metadata.database import Database
 from disfs.metadata.dentries import Dentries
@@ -98,6 +100,7 @@ class SqliteMetadataStore:
 
     def __init__(
         self,
+        path: Path,
         database: Database,
         checkpointer: Checkpointer,
         wal: WalFile,
@@ -106,6 +109,7 @@ class SqliteMetadataStore:
         chunk_bytes: int,
         capacity_bytes: int,
     ):
+        self._path = path
         self.chunk_bytes = chunk_bytes
         """Fixed when the volume was made."""
         self._database = database
@@ -168,6 +172,7 @@ class SqliteMetadataStore:
         checkpointer = Checkpointer(connect(path, for_worker=True))
         try:
             store = cls(
+                path,
                 database,
                 checkpointer,
                 wal,
@@ -206,10 +211,15 @@ class SqliteMetadataStore:
             self._database.close()
 
     async def run(self) -> None:
-        """Group commits and checkpoints, until cancelled. Cancelling loses nothing; `close` commits the rest."""
+        """Group commits, checkpoints, and after a crash a look for damage, until cancelled.
+
+        Cancelling loses nothing; `close` commits the rest.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._commit_regularly)
             nursery.start_soon(self._checkpoint_regularly)
+            if not self.was_clean:
+                nursery.start_soon(self._look_for_damage)
 
     def statistics(self) -> MetadataStatistics:
         """How the store is."""
@@ -448,6 +458,11 @@ class SqliteMetadataStore:
             self.settings.put(CLEAN_SHUTDOWN, False)
         self._database.commit()
         self._database.rows("PRAGMA synchronous = NORMAL")
+
+    async def _look_for_damage(self) -> None:
+        found = await find_damage(self._path, partial(connect, for_worker=True))
+        if found is not None:
+            self._database.note_damage(found)
 
     async def _commit_regularly(self) -> None:
         while self._database.failure is None:
