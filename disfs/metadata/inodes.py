@@ -49,6 +49,11 @@ class Inodes:
         row = self._database.row(_SELECT, (inode,))
         return None if row is None else Attributes._make(row)
 
+    def is_directory(self, inode: InodeNumber) -> bool:
+        """Whether there is such a directory."""
+        found = self.find(inode)
+        return found is not None and stat.S_ISDIR(found.mode)
+
     def attributes(self, inode: InodeNumber) -> Attributes:
         """See MetadataStore."""
         row = self._database.row(_SELECT, (inode,))

@@ -36,6 +36,7 @@ from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, Settings
 from disfs.metadata.totals import Totals
 from disfs.metadata.xattrs import Xattrs
 from disfs.spans import DEFAULT_CHUNK_BYTES
+from disfs.values import ROOT_INODE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -180,6 +181,8 @@ class SqliteMetadataStore:
                 chunk_bytes=_known(Settings(database).get(CHUNK_BYTES), path),
                 capacity_bytes=capacity_bytes,
             )
+            if not store._inodes.is_directory(ROOT_INODE):
+                raise damaged(path, "it has no root directory")
             store._begin()
         except BaseException as error:
             checkpointer.close()

@@ -121,9 +121,15 @@ def chunk_size(path: Path) -> None:
         connection.execute("UPDATE settings SET value = 'many' WHERE name = 'chunk_bytes'")
 
 
+def root(path: Path) -> None:
+    """No root directory any more."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM inodes WHERE inode = 1")
+
+
 @pytest.mark.parametrize(
     "damage",
-    [empty, header, garbage, truncated, cut_within_a_page, directory, foreign, schema, counters, chunk_size],
+    [empty, header, garbage, truncated, cut_within_a_page, directory, foreign, schema, counters, chunk_size, root],
 )
 def test_damage_that_is_plain_is_refused(copy: Path, damage: Callable[[Path], None]) -> None:
     """A database that cannot be used is refused with its path and what to do, and is not changed by that."""
