@@ -44,6 +44,7 @@ CACHEDIR_TAG = """Signature: 8a477f597d28d172789f06886806bc55
 """
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SETTING_TYPES = {
+    "size_bytes": int,
     "cache_bytes": int,
     "dirty_limit_bytes": int,
     "writeback_delay_seconds": float,
@@ -118,6 +119,8 @@ class Paths:
 class VolumeSettings:
     """What a user may tune per volume. Every queue and cache of the daemon takes its bound from here."""
 
+    size_bytes: int | None = None
+    """How much all files together may take, holes left out, and what `df` shows; None: far more than anybody has."""
     cache_bytes: int = 10 * GIB
     """How much of the disk the cache may take."""
     dirty_limit_bytes: int | None = None
@@ -139,6 +142,8 @@ class VolumeSettings:
     0: it asks each time, and for contents at each open."""
 
     def __post_init__(self) -> None:
+        if self.size_bytes is not None and not MIB <= self.size_bytes <= 1 << 60:
+            raise ValueError("size_bytes must lie between 1 MiB and 1024 PiB")
         if self.cache_bytes < 16 * MIB:
             raise ValueError("cache_bytes must be at least 16 MiB")
         if self.dirty_limit_bytes is not None and self.dirty_limit_bytes < MIB:

@@ -24,6 +24,7 @@ import os
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyfuse3
@@ -40,12 +41,15 @@ from disfs.discord_watch import DiscordWatch
 from disfs.errors import (
     ExitCode,
     FilesystemError,
+    MetadataDamagedError,
     StorageError,
     UserError,
 )
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
+from disfs.fuse_variants import vary_answers
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
+from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.polled_loop import polled_loop
 from disfs.values import ROOT_INODE
 from disfs.volume import look_at_discord
@@ -58,7 +62,9 @@ if TYPE_CHECKING:
     from disfs.chunkstore.store import ChunkStore
     from disfs.chunkstore.transport.stack import Connection
     from disfs.config import VolumeConfig, VolumeSettings
+    from disfs.errors import DisfsError
     from disfs.metadata.store import SqliteMetadataStore
+    from disfs.mount_options import Behaviour
     from disfs.volume import Look
     from disfs.volume_state import VolumeLock
 
@@ -81,6 +87,7 @@ class MountPlan:
     volume: VolumeConfig
     mountpoint: Path
     kernel_options: frozenset[str]
+    behaviour: Behaviour
     settings: VolumeSettings
     state_directory: Path
     cache_directory: Path
@@ -88,6 +95,12 @@ class MountPlan:
     token: str = field(repr=False)
     api_url: str | None
     lock: VolumeLock
+
+    @property
+    def capacity_bytes(self) -> int:
+        """How large the volume claims to be, and may become."""
+        chosen = self.settings.size_bytes
+        return DEFAULT_CAPACITY_BYTES if chosen is None else chosen
 
 
 def run(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
@@ -104,7 +117,7 @@ def run(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
     try:
         code = trio.run(_serve, plan, tell)
     except BaseExceptionGroup as group:
-        error = _first_user_error(group)
+        error = _first_known_error(group)
         if error is not None and not told:
             raise error from group
         log.critical("the daemon failed; what is unsent is kept for the next mount", exc_info=group)
@@ -115,10 +128,10 @@ def run(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
     return code
 
 
-def _first_user_error(group: BaseExceptionGroup[BaseException]) -> UserError | None:
+def _first_known_error(group: BaseExceptionGroup[BaseException]) -> DisfsError | None:
     for error in group.exceptions:
-        found = _first_user_error(error) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(found, UserError):
+        found = _first_known_error(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, UserError | MetadataDamagedError):
             return found
     return None
 
@@ -127,7 +140,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
     """Build from the bottom up; the stack takes down in reverse order."""
     log.info("mounting volume %s at %s", plan.volume.name, plan.mountpoint)
     async with AsyncExitStack() as stack:
-        metadata = open_metadata(plan.state_directory, plan.volume.superblock)
+        metadata = open_metadata(plan.state_directory, plan.volume.superblock, plan.capacity_bytes)
         stack.callback(metadata.close)
         if not metadata.was_clean:
             log.warning("volume %s was not unmounted in order; what was synced is kept", plan.volume.name)
@@ -165,13 +178,20 @@ class Daemon:
         self._plan = plan
         self._metadata = metadata
         self._chunks = chunks
-        self._filesystem = Filesystem(metadata, chunks)
+        self._filesystem = Filesystem(
+            metadata,
+            chunks,
+            capacity_bytes=plan.capacity_bytes,
+            atime=plan.behaviour.atime,
+            directory_atime=plan.behaviour.directory_atime,
+        )
         self._operations = FuseOperations(
             self._filesystem,
             entry_timeout_seconds=plan.settings.kernel_cache_seconds,
             attribute_timeout_seconds=plan.settings.kernel_cache_seconds,
             chunk_bytes=metadata.chunk_bytes,
         )
+        vary_answers(self._operations, plan.behaviour, self._filesystem)
         self._watch = DiscordWatch(
             connection.admin,
             plan.volume,
@@ -194,15 +214,16 @@ class Daemon:
             await control.start(serve_control, self._controls, self._plan.state_directory)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._metadata.run)
-                nursery.start_soon(self._chunks.run)
+                nursery.start_soon(partial(self._chunks.run, tidies=not self._plan.behaviour.read_only))
                 nursery.start_soon(self._controls.run)
-                await self._filesystem.remove_orphans()
+                if not self._plan.behaviour.read_only:
+                    await self._filesystem.remove_orphans()
                 try:
                     await self._serve_kernel(ready)
                 finally:
                     # Also when a task failed, or nobody waited for the mount: what is written is kept.
                     with trio.move_on_after(LAST_SYNC_SECONDS, shield=True):
-                        await self._filesystem.close()
+                        await self._filesystem.close(removes_orphans=not self._plan.behaviour.read_only)
                         await self._filesystem.files.sync_everything()
                 nursery.cancel_scope.cancel()
             control.cancel_scope.cancel()

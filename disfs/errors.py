@@ -89,6 +89,13 @@ class FilesystemError(DisfsError):
         return f"{errno_module.errorcode.get(self.errno, self.errno)}: {self._detail or os.strerror(self.errno)}"
 
 
+class MetadataDamagedError(FilesystemError):
+    """The volume's metadata cannot be made out where it was looked: EIO, for the operation that asked."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(errno_module.EIO, detail)
+
+
 class StorageError(DisfsError):
     """Discord, or a stand-in for it, did not do what was asked."""
 

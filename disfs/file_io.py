@@ -33,10 +33,15 @@ import os
 import stat
 from typing import TYPE_CHECKING, Protocol
 
+import trio
+
 from disfs.errors import FilesystemError
+from disfs.metadata.base import Atime
 from disfs.values import AttributeChanges
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from disfs.chunkstore.readahead import Readahead
     from disfs.handles import HandleTable, OpenInode
     from disfs.kernel_clock import KernelClock
@@ -47,6 +52,11 @@ MAX_FILE_BYTES = 1 << 60
 """A longer file is EFBIG. Less than the 2**63-1 of the kernel, so that the volume's total stays a 64-bit number."""
 ATIME_INTERVAL_NS = 1_000_000_000
 """A file that is read all the time offers its atime to the metadata store no more often than this."""
+
+
+ROOM_SECONDS = 0.3
+"""How long a write that finds no room waits for the room of deleted files: the kernel tells of their end a moment
+after rm and close have returned."""
 
 
 class FileChunks(Protocol):
@@ -105,7 +115,13 @@ class FileIo:
         chunks: FileChunks,
         handles: HandleTable,
         clock: KernelClock,
+        *,
+        has_orphans: Callable[[], bool] = lambda: False,
+        atime: Atime = Atime.RELATIVE,
     ) -> None:
+        self._atime = atime
+        self._has_orphans = has_orphans
+        self._room_returned = trio.Event()
         self._metadata = metadata
         self._chunks = chunks
         self._handles = handles
@@ -146,7 +162,7 @@ class FileIo:
             return b""
         data = await self._chunks.read(opened.inode, offset, length, handle.readahead)
         assert len(data) == length
-        if not handle.keeps_atime and self._clock.now_ns() - opened.atime_noted_ns >= ATIME_INTERVAL_NS:
+        if not handle.keeps_atime and self._is_atime_due(opened):
             await self._note_read(opened)
         if offset + length > opened.size_bytes:
             return data[: max(0, opened.size_bytes - offset)]
@@ -160,7 +176,7 @@ class FileIo:
         if end > MAX_FILE_BYTES:
             raise FilesystemError(errno.EFBIG)
         try:
-            await self._chunks.write(opened.inode, offset, data)
+            await self._write_chunks(opened.inode, offset, data)
             # The same step as the end of chunks.write: see the module's docstring.
             await self._metadata.note_write(opened.inode, end, self._clock.now_ns())
         except BaseException:
@@ -169,8 +185,26 @@ class FileIo:
         opened.size_bytes = max(opened.size_bytes, end)
         opened.atime_noted_ns = 0
         if handle.syncs_writes:
-            await self._sync(opened.inode)
+            await self.sync(opened.inode)
         return len(data)
+
+    async def _write_chunks(self, inode: InodeNumber, offset: int, data: bytes) -> None:
+        """No checkpoint follows the change, as in the chunk store."""
+        try:
+            await self._chunks.write(inode, offset, data)
+        except FilesystemError as error:
+            if error.errno != errno.ENOSPC or not self._has_orphans():
+                raise
+            with trio.move_on_after(ROOM_SECONDS) as waiting:
+                await self._wait_for_orphans()
+            if waiting.cancelled_caught:
+                raise
+            await self._chunks.write(inode, offset, data)
+
+    async def _wait_for_orphans(self) -> None:
+        """Return when none is left."""
+        while self._has_orphans():
+            await self._room_returned.wait()
 
     async def truncate(self, inode: InodeNumber, changes: AttributeChanges) -> Attributes:
         """Make the file `changes.size_bytes` long, together with the other changes. ESTALE, EISDIR, EINVAL, EFBIG."""
@@ -191,7 +225,7 @@ class FileIo:
 
     async def fsync(self, fh: int) -> None:
         """Return when contents and attributes of the file would survive a loss of power. EBADF."""
-        await self._sync(self._handles.file(fh).opened.inode)
+        await self.sync(self._handles.file(fh).opened.inode)
 
     async def sync_everything(self) -> None:
         """As `fsync`, for all files and names of the volume; the daemon calls it every few seconds.
@@ -213,12 +247,23 @@ class FileIo:
         """The inode is about to go: drop what is remembered of it."""
         self._distrusted.discard(inode)
 
-    async def _sync(self, inode: InodeNumber) -> None:
+    def room_returned(self) -> None:
+        """An inode is gone, and with it what it took: whoever waits for room may look."""
+        self._room_returned.set()
+        self._room_returned = trio.Event()
+
+    async def sync(self, inode: InodeNumber) -> None:
+        """As `fsync`, for any inode."""
         # Contents first: durable metadata must not promise chunks that are not.
         await self._chunks.sync(inode)
         await self._metadata.make_durable()
 
+    def _is_atime_due(self, opened: OpenInode) -> bool:
+        if self._atime is Atime.RELATIVE:
+            return self._clock.now_ns() - opened.atime_noted_ns >= ATIME_INTERVAL_NS
+        return self._atime is Atime.STRICT
+
     async def _note_read(self, opened: OpenInode) -> None:
         now_ns = self._clock.now_ns()
-        await self._metadata.note_read(opened.inode, now_ns)
+        await self._metadata.note_read(opened.inode, now_ns, self._atime)
         opened.atime_noted_ns = now_ns

@@ -10,15 +10,16 @@ Where a comment says "same step", the code counts on the metadata store answerin
 from __future__ import annotations
 
 import errno
+import logging
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from disfs.errors import FilesystemError
+from disfs.errors import FilesystemError, MetadataDamagedError
 from disfs.file_io import FileIo
 from disfs.handles import HandleTable, References
 from disfs.kernel_clock import KernelClock
-from disfs.metadata.base import SYMLINK_MAX, RenameMode, XattrMode
+from disfs.metadata.base import DEFAULT_CAPACITY_BYTES, SYMLINK_MAX, Atime, RenameMode, XattrMode
 from disfs.values import NewInode
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from disfs.metadata.base import MetadataStore, Unlinked, VolumeUsage
     from disfs.values import AttributeChanges, Attributes, InodeNumber
 
-DEFAULT_CAPACITY_BYTES = 1 << 50
-"""What statfs reports when nothing else is set: Discord names no limit."""
+log = logging.getLogger(__name__)
+
 CAPABILITY_XATTR: Final = b"security.capability"
 
 _RENAME_MODES: Final = {0: RenameMode.REPLACE, 1: RenameMode.NOREPLACE, 2: RenameMode.EXCHANGE}
@@ -72,15 +73,20 @@ class Filesystem:
         chunks: FileChunks,
         *,
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
+        atime: Atime = Atime.RELATIVE,
+        directory_atime: Atime | None = None,
         clock: KernelClock | None = None,
     ) -> None:
         self._metadata = metadata
         self._chunks = chunks
         self._capacity_bytes = capacity_bytes
+        self._atime = atime
+        self._directory_atime = atime if directory_atime is None else directory_atime
         self._clock = clock or KernelClock()
         self._handles = HandleTable()
         self._references = References(self._handles)
-        self.files = FileIo(metadata, chunks, self._handles, self._clock)
+        self._leaving = 0
+        self.files = FileIo(metadata, chunks, self._handles, self._clock, has_orphans=self._has_orphans, atime=atime)
 
     # Names
 
@@ -155,7 +161,7 @@ class Filesystem:
     async def symlink_target(self, inode: InodeNumber) -> bytes:
         """Where a symbolic link points. EINVAL, ESTALE."""
         target = await self._metadata.symlink_target(inode)
-        await self._metadata.note_read(inode, self._clock.now_ns())
+        await self._metadata.note_read(inode, self._clock.now_ns(), self._atime)
         return target
 
     # Attributes
@@ -231,7 +237,7 @@ class Filesystem:
         """
         handle = self._handles.directory(fh)
         if after_cookie == 0:
-            await self._metadata.note_read(handle.inode, self._clock.now_ns())
+            await self._metadata.note_read(handle.inode, self._clock.now_ns(), self._directory_atime)
         if not await self._add_dots(handle.inode, after_cookie, add):
             return
         taken = 0
@@ -266,6 +272,10 @@ class Filesystem:
     async def sync_directory(self, fh: int) -> None:
         """Return when all names would survive a loss of power. EBADF."""
         self._handles.directory(fh)
+        await self.sync_names()
+
+    async def sync_names(self) -> None:
+        """Return when all names and attributes would survive a loss of power."""
         await self._chunks.sync_overlaid()
         await self._metadata.make_durable()
 
@@ -286,13 +296,18 @@ class Filesystem:
     async def remove_orphans(self) -> None:
         """Remove every orphan of the volume; at the start of a mount, when nobody can hold one."""
         for inode in await self._metadata.orphans():
-            await self._remove(inode)
+            try:
+                await self._remove(inode)
+            except MetadataDamagedError as error:
+                # It keeps its place, and nobody has lost anything that could be reached.
+                log.error("the deleted inode %d cannot be removed: %s", inode, error)  # noqa: TRY400 - known, no bug
 
-    async def close(self) -> None:
+    async def close(self, *, removes_orphans: bool = True) -> None:
         """After the last request: drop all handles and lookup counts, and the orphans that only they held."""
         self._handles.clear()
         self._references.clear()
-        await self.remove_orphans()
+        if removes_orphans:
+            await self.remove_orphans()
 
     def statistics(self) -> FilesystemStatistics:
         """What is held at this moment."""
@@ -302,13 +317,21 @@ class Filesystem:
         if gone.nlink == 0 and self._references.orphaned(gone.inode):
             await self._remove(gone.inode)
 
+    def _has_orphans(self) -> bool:
+        return self._leaving > 0 or any(self._references.orphans())
+
     async def _remove(self, inode: InodeNumber) -> None:
         self.files.forget(inode)
-        # It may take a while; until it is done, and after a crash, the orphan is there to be removed.
-        await self._chunks.shrink(inode)
-        # One step: no orphan without its chunks, and no chunks without their inode, in any transaction.
-        self._chunks.discard(inode)
-        await self._metadata.remove_orphan(inode)
+        self._leaving += 1
+        try:
+            # It may take a while; until it is done, and after a crash, the orphan is there to be removed.
+            await self._chunks.shrink(inode)
+            # One step: no orphan without its chunks, and no chunks without their inode, in any transaction.
+            self._chunks.discard(inode)
+            await self._metadata.remove_orphan(inode)
+        finally:
+            self._leaving -= 1
+            self.files.room_returned()
 
 
 def _check_xattr_name(name: bytes) -> None:

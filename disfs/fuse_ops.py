@@ -20,7 +20,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
 from disfs.errors import FilesystemError, StorageError
 from disfs.metadata.base import NAME_MAX
-from disfs.spans import DEFAULT_CHUNK_BYTES
+from disfs.spans import BLOCK_BYTES, DEFAULT_CHUNK_BYTES, allocated_bytes
 from disfs.values import AttributeChanges, InodeNumber, NewInode
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT_SECONDS = 3600.0
 """How long the kernel believes names, absent names and attributes. Any time is right: all changes pass through it."""
-_BLOCK_BYTES = 4096
-_STAT_BLOCKS = _BLOCK_BYTES // 512
+_SECTOR_BYTES = 512
 _INODES = 1 << 40
 """How many inodes statfs claims there is room for."""
 
@@ -44,7 +43,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _errno_of(error: Exception, operation: str) -> int:
+def errno_of(error: Exception, operation: str) -> int:
     """The errno that stands for `error`; what the caller of a system call cannot know is logged here."""
     if isinstance(error, FilesystemError):
         return error.errno
@@ -71,7 +70,7 @@ def _answered(
         except FUSEError:
             raise
         except Exception as error:
-            number = _errno_of(error, operation)
+            number = errno_of(error, operation)
             log.debug("%s: errno %d", operation, number)
             raise FUSEError(number) from error
 
@@ -95,11 +94,11 @@ def _changes(attr: EntryAttributes, fields: SetattrFields) -> AttributeChanges:
 
 
 def _statvfs(space: Space) -> StatvfsData:
-    used = -(-space.usage.logical_bytes // _BLOCK_BYTES)
+    used = space.usage.allocated_bytes // BLOCK_BYTES
     data = pyfuse3.StatvfsData()
-    data.f_bsize = data.f_frsize = _BLOCK_BYTES
+    data.f_bsize = data.f_frsize = BLOCK_BYTES
     # A volume that holds more than was planned for is full, not broken.
-    data.f_blocks = max(space.capacity_bytes // _BLOCK_BYTES, used)
+    data.f_blocks = max(space.capacity_bytes // BLOCK_BYTES, used)
     data.f_bfree = data.f_bavail = data.f_blocks - used
     data.f_files = _INODES
     data.f_ffree = data.f_favail = max(0, _INODES - space.usage.inode_count)
@@ -159,9 +158,7 @@ class FuseOperations(pyfuse3.Operations):
         entry.st_gid = gid
         entry.st_rdev = rdev
         entry.st_size = size_bytes
-        # As if the last chunk were there, which may be a hole: less than a chunk too much, for sparse files only.
-        used_bytes = min(size_bytes, chunk_count * self._chunk_bytes)
-        entry.st_blocks = (used_bytes + _BLOCK_BYTES - 1) // _BLOCK_BYTES * _STAT_BLOCKS
+        entry.st_blocks = allocated_bytes(size_bytes, chunk_count, self._chunk_bytes) // _SECTOR_BYTES
         entry.st_atime_ns = atime_ns
         entry.st_mtime_ns = mtime_ns
         entry.st_ctime_ns = ctime_ns
@@ -183,7 +180,7 @@ class FuseOperations(pyfuse3.Operations):
             await self._filesystem.forget((InodeNumber(inode), count) for inode, count in inode_list)
         except Exception as error:
             # There is nobody to answer, and not even a FUSEError may leave.
-            _errno_of(error, "forget")
+            errno_of(error, "forget")
 
     @_answered
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:

@@ -12,6 +12,7 @@ from disfs.chunkstore.recovery import CacheMarks
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
 from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.settings import VOLUME_ID, Setting
 from disfs.metadata.store import DEFAULT_RESERVE_BYTES, SqliteMetadataStore
 from disfs.volume_state import METADATA_NAME
@@ -85,14 +86,21 @@ def _is_ours(path: Path, superblock: Superblock) -> bool:
     return False
 
 
-def open_metadata(directory: Path, superblock: Superblock) -> SqliteMetadataStore:
-    """Open the metadata of a volume that is about to be mounted. VOLUME_DAMAGED when it is missing or another's."""
+def open_metadata(
+    directory: Path, superblock: Superblock, capacity_bytes: int = DEFAULT_CAPACITY_BYTES
+) -> SqliteMetadataStore:
+    """Open the metadata of a volume that is about to be mounted. VOLUME_DAMAGED when it is missing or another's.
+
+    `capacity_bytes` is how much all files together may take.
+    """
     path = directory / METADATA_NAME
     if not path.exists():
         raise UserError(
             f"the volume's metadata {path} is gone; restore the state directory from a backup", ExitCode.VOLUME_DAMAGED
         )
-    store = SqliteMetadataStore.open(path, reserve_bytes=reserve_bytes(directory, DEFAULT_RESERVE_BYTES))
+    store = SqliteMetadataStore.open(
+        path, reserve_bytes=reserve_bytes(directory, DEFAULT_RESERVE_BYTES), capacity_bytes=capacity_bytes
+    )
     if store.settings.get(VOLUME_ID) == superblock.volume_id.hex() and store.chunk_bytes == superblock.chunk_bytes:
         return store
     store.close()

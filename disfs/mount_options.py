@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from disfs.errors import ExitCode, UserError
+from disfs.metadata.base import Atime
 from disfs.quantities import parse_bandwidth, parse_size
 
 if TYPE_CHECKING:
@@ -15,11 +16,43 @@ if TYPE_CHECKING:
     from disfs.config import VolumeSettings
 
 KERNEL_FLAGS = frozenset(
-    {"allow_other", "allow_root", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "noatime", "sync"}
+    {"allow_other", "allow_root", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "noatime"}
+    | {"sync", "async", "dirsync"}
 )
-"""Passed on to the mount as they are."""
-FSTAB_WORDS = frozenset({"defaults", "auto", "noauto", "user", "users", "nofail", "_netdev", "owner"})
-"""Meant for mount(8) and systemd, not for us."""
+"""Passed on to the mount as they are; `Behaviour` says which of them the daemon honours too."""
+OUR_FLAGS = frozenset({"atime", "relatime", "norelatime", "strictatime", "nostrictatime", "diratime", "nodiratime"})
+"""Who decides about atime is the daemon, and libfuse takes none of these words."""
+FSTAB_WORDS = frozenset(
+    {"defaults", "auto", "noauto", "user", "nouser", "users", "group", "owner", "nofail", "_netdev", "silent", "loud"}
+    | {"mand", "nomand", "lazytime", "nolazytime", "iversion", "noiversion"}
+)
+"""Meant for mount(8), systemd or other file systems, not for us."""
+FSTAB_NAMES = frozenset({"user", "uhelper", "helper", "comment"})
+"""The same, with a value: `user=joe` says who mounted it."""
+_ALTERNATIVES = (
+    {"ro", "rw"},
+    {"suid", "nosuid"},
+    {"dev", "nodev"},
+    {"exec", "noexec"},
+    {"sync", "async"},
+    {"atime", "noatime", "relatime", "norelatime", "strictatime", "nostrictatime"},
+    {"diratime", "nodiratime"},
+)
+"""Of each of these the last one counts, as for mount(8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What the flags ask of the daemon itself."""
+
+    read_only: bool = False
+    """Nothing of the volume is changed: no atime, no removal of what a crash left, nothing deleted in Discord."""
+    atime: Atime = Atime.RELATIVE
+    directory_atime: Atime = Atime.RELATIVE
+    syncs_names: bool = False
+    """A change of names is durable on this machine before it is answered."""
+    syncs_everything: bool = False
+    """So is every other change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +60,29 @@ class MountOptions:
     """What `-o` asked for."""
 
     flags: frozenset[str] = frozenset()
-    """For the kernel."""
+    """Those words of KERNEL_FLAGS and OUR_FLAGS that count."""
     changes: tuple[tuple[str, Any], ...] = ()
     """Fields of `VolumeSettings` that are different at this mount."""
+
+    @property
+    def kernel_flags(self) -> frozenset[str]:
+        """For the kernel."""
+        return self.flags & KERNEL_FLAGS
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """For the daemon."""
+        flags = self.flags
+        atime = Atime.STRICT if "strictatime" in flags else Atime.RELATIVE
+        if flags & {"ro", "noatime"}:
+            atime = Atime.NEVER
+        return Behaviour(
+            read_only="ro" in flags,
+            atime=atime,
+            directory_atime=Atime.NEVER if "nodiratime" in flags else atime,
+            syncs_names=bool(flags & {"sync", "dirsync"}),
+            syncs_everything="sync" in flags,
+        )
 
     def apply(self, settings: VolumeSettings) -> VolumeSettings:
         """The settings of this mount. USAGE when a value makes no sense."""
@@ -57,14 +110,27 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
     changes: dict[str, Any] = {}
     for word in (word.strip() for text in texts for word in text.split(",")):
         name, has_value, value = word.partition("=")
-        if not has_value and word in KERNEL_FLAGS:
-            flags.add(word)
+        if not has_value and word in KERNEL_FLAGS | OUR_FLAGS:
+            flags = _with_flag(flags, word)
         elif name in _SETTINGS and has_value:
             setting, read = _SETTINGS[name]
             changes[setting] = _read_value(f"-o {word}", value, read)
-        elif word and word not in FSTAB_WORDS and not word.startswith("x-"):
+        elif word and not _is_for_others(word):
             raise UserError(f"-o {word} is not known; 'disfs mount --help' lists the options", ExitCode.USAGE)
+    if flags >= {"allow_other", "allow_root"}:
+        raise UserError("-o allow_other and -o allow_root exclude one another; choose one", ExitCode.USAGE)
     return MountOptions(frozenset(flags), tuple(changes.items()))
+
+
+def _with_flag(flags: set[str], word: str) -> set[str]:
+    """Add a word, and drop what it revokes."""
+    revoked = next((alternatives for alternatives in _ALTERNATIVES if word in alternatives), set())
+    return {*(flags - revoked), word}
+
+
+def _is_for_others(word: str) -> bool:
+    name, has_value, _ = word.partition("=")
+    return word in FSTAB_WORDS or bool(has_value and name in FSTAB_NAMES) or word.lower().startswith("x-")
 
 
 def _read_value(word: str, value: str, read: Callable[[str], Any]) -> Any:
@@ -75,6 +141,7 @@ def _read_value(word: str, value: str, read: Callable[[str], Any]) -> Any:
 
 
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "size": ("size_bytes", parse_size),
     "cache_size": ("cache_bytes", parse_size),
     "dirty_limit": ("dirty_limit_bytes", parse_size),
     "message_size": ("message_bytes", parse_size),

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT_CHUNK_BYTES = 128 * 1024
+BLOCK_BYTES = 4096
+"""In what pieces statfs and st_blocks count; not a unit of anything that is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +51,12 @@ def chunk_range(offset: int, length: int, chunk_bytes: int) -> range:
 def chunk_count(size_bytes: int, chunk_bytes: int) -> int:
     """How many chunks a file of `size_bytes` has room for: the index of the first chunk past its end."""
     return -(-size_bytes // chunk_bytes)
+
+
+def allocated_bytes(size_bytes: int, chunk_count: int, chunk_bytes: int) -> int:
+    """What a file takes of the volume, in whole blocks, when `chunk_count` of its chunks are no holes.
+
+    As if the last chunk were there, which may be a hole: less than a chunk too much, for sparse files only. The
+    volume's total is kept by the same arithmetic, so `du` and `df` agree.
+    """
+    return (min(size_bytes, chunk_count * chunk_bytes) + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES

@@ -38,6 +38,13 @@ if TYPE_CHECKING:
 class ChunkLedger(Protocol):
     """Which chunks are dirty, which packs exist, and in which slot each chunk lies."""
 
+    def check_room(self, inode: InodeNumber, offset: int, length: int) -> None:
+        """ENOSPC when a write of these bytes would make the volume larger than it may be; changes nothing.
+
+        To be asked in the very step that writes. What takes no more room than before always passes.
+        """
+        ...
+
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """Give `count` chunks from `first` one new revision, higher than any before, and note them as dirty."""
         ...

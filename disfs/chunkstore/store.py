@@ -122,7 +122,7 @@ class ChunkStore:
         self._reads = Reads(self._cache, self._fetcher, self._neighbours, settings.chunk_bytes)
         self._readahead_budget = ReadaheadBudget(settings.readahead_bytes, settings.cache_bytes // 4)
         self._warmer = Warmer(ledger, self._cache, self._fetcher, self._neighbours, settings)
-        self._writes = Writes(self._cache, self._fetcher, self._writeback, settings)
+        self._writes = Writes(ledger, self._cache, self._fetcher, self._writeback, settings)
         strays = Strays(ledger, transport, volume_key, channels, underway, after_seconds=settings.stray_seconds)
         self._sweeper = Sweeper(ledger, self._make_durable, transport, strays, settings)
         self._compactor = Compactor(
@@ -163,13 +163,14 @@ class ChunkStore:
             pass  # the budget was made smaller since the last run
         return marks
 
-    async def run(self) -> None:
-        """Send, settle, sweep and carry fetches, until cancelled."""
+    async def run(self, *, tidies: bool = True) -> None:
+        """Send, settle, and carry fetches, until cancelled; and sweep and compact, but not without `tidies`."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._fetcher.run)
             nursery.start_soon(self._writeback.run)
-            nursery.start_soon(self._sweeper.run)
-            nursery.start_soon(self._compactor.run)
+            if tidies:
+                nursery.start_soon(self._sweeper.run)
+                nursery.start_soon(self._compactor.run)
             nursery.start_soon(self._settle_now_and_then)
 
     async def stop(self) -> CacheMarks:
@@ -251,8 +252,9 @@ class ChunkStore:
     def write(self, inode: InodeNumber, offset: int, data: Buffer) -> Coroutine[Any, Any, None]:
         """Take `data` into the cache as dirty content: durable after `sync`, in Discord after writeback.
 
-        Waits while too much is dirty; FilesystemError(ENOSPC), with nothing written, when waiting is pointless. No
-        checkpoint follows its last change, so what the caller does next belongs to the same step.
+        Waits while too much is dirty; FilesystemError(ENOSPC), with nothing written, when waiting is pointless or the
+        volume would become larger than it may be. No checkpoint follows its last change, so what the caller does next
+        belongs to the same step.
         """
         return self._writes.write(inode, offset, data)
 

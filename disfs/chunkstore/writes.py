@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.cache import Cache
     from disfs.chunkstore.fetch import Fetcher
     from disfs.chunkstore.fetch_queue import Target
+    from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.settings import ChunkStoreSettings
     from disfs.chunkstore.transport.base import Buffer
     from disfs.chunkstore.writeback import Writeback
@@ -32,7 +33,15 @@ if TYPE_CHECKING:
 class Writes:
     """The writing half of the chunk store."""
 
-    def __init__(self, cache: Cache, fetcher: Fetcher, writeback: Writeback, settings: ChunkStoreSettings) -> None:
+    def __init__(
+        self,
+        ledger: ChunkLedger,
+        cache: Cache,
+        fetcher: Fetcher,
+        writeback: Writeback,
+        settings: ChunkStoreSettings,
+    ) -> None:
+        self._ledger = ledger
         self._cache = cache
         self._map = cache.map
         self._fetcher = fetcher
@@ -65,6 +74,8 @@ class Writes:
             if not absent and self._cache.has_room(inode, chunks, end) and not self._cache.needs_settling(inode, end):
                 break
             await self._hold(absent, held)
+        # Only here: while this write waited, others may have taken the room, or have cut what it lies over.
+        self._ledger.check_room(inode, offset, length)
         self._cache.write(inode, offset, data, {t.key.chunk: held[t] for t in targets})
         self._writeback.poke()
 

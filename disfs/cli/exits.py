@@ -12,6 +12,7 @@ from disfs.config import Paths
 from disfs.errors import (
     DisfsError,
     ExitCode,
+    MetadataDamagedError,
     NotFoundError,
     PermissionMissingError,
     TokenRejectedError,
@@ -94,6 +95,11 @@ def explain_storage(error: DisfsError) -> UserError:
     if isinstance(error, TransientStorageError):
         return UserError(
             f"Discord cannot be reached: {error}; check the network, then try again", ExitCode.DISCORD_UNREACHABLE
+        )
+    if isinstance(error, MetadataDamagedError):
+        return UserError(
+            f"the volume's metadata are damaged: {error}; put a backup of the state directory back, the log says more",
+            ExitCode.VOLUME_DAMAGED,
         )
     return UserError(f"{error}; the log says more", ExitCode.INTERNAL)
 

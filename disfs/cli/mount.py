@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--foreground", is_flag=True, help="Stay in the terminal and log to it; Ctrl-C unmounts.")
 @click.option("--debug", is_flag=True, help="Log every operation; slow, for finding faults.")
 @click.option("-o", "options", multiple=True, metavar="OPTION[,OPTION...]", help="Mount options, see above.")
+@click.option("--size", metavar="SIZE", help="How large the volume is, such as 100G. [default: without a limit]")
 @click.option("--cache-size", metavar="SIZE", help="How much disk the cache may take, such as 2G.")
 @click.option("--bwlimit", metavar="UP:DOWN", help="Bytes a second, such as 512K:4M, 2M:off, or 10M each way.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
@@ -50,6 +51,7 @@ def mount(
     foreground: bool,
     debug: bool,
     options: tuple[str, ...],
+    size: str | None,
     cache_size: str | None,
     bwlimit: str | None,
     token_file: Path | None,
@@ -62,6 +64,7 @@ def mount(
 
     \b
     Mount options:
+        size=SIZE               as --size
         cache_size=SIZE         how much disk the cache may take
         dirty_limit=SIZE        how much may be unsent before writers wait
         writeback_delay=SECONDS how long a chunk is quiet before it is sent
@@ -71,7 +74,11 @@ def mount(
         readahead=SIZE          how far a sequential reader is fetched ahead at most; 0: not at all
         bwlimit=UP:DOWN         as --bwlimit
         kernel_cache=SECONDS    how long the kernel may remember names and attributes; 0: for measuring disfs without it
-        allow_other, ro, noexec, nosuid, nodev, noatime ... as for mount(8)
+        ro                      nothing of the volume is changed
+        allow_other, allow_root who but you may use the mount
+        noatime, nodiratime     reading moves no times; strictatime: all reads do; relatime: the default
+        sync, dirsync           every change, or changes of names, are on this disk before they are answered
+        noexec, nosuid, nodev   as for mount(8), as are their opposites; the last one counts
 
     \b
     Examples:
@@ -79,7 +86,7 @@ def mount(
         disfs mount ~/discord --volume photos -o cache_size=20G
     """
     paths = Paths.from_environment(os.environ)
-    parsed = _options(options, {"--cache-size": cache_size, "--bwlimit": bwlimit})
+    parsed = _options(options, {"--size": size, "--cache-size": cache_size, "--bwlimit": bwlimit})
     path = _checked_mountpoint(mountpoint, parsed)
     config = load_global(paths)
     volume = _choose(paths, config, name, emulator=emulator)
@@ -95,7 +102,8 @@ def mount(
     plan = MountPlan(
         volume=volume,
         mountpoint=path,
-        kernel_options=parsed.flags,
+        kernel_options=parsed.kernel_flags,
+        behaviour=parsed.behaviour,
         settings=settings,
         state_directory=paths.volume_state(volume.name),
         cache_directory=paths.volume_cache(volume.name),

@@ -124,6 +124,11 @@ def _problems(report: Mapping[str, Any]) -> Iterator[str]:
         report["warmup_problem"],
     )
     yield from dict.fromkeys(text for text in told if text)
+    if report["metadata"]["damage"]:
+        yield (
+            f"the volume's metadata are damaged ({report['metadata']['damage']}): what needs the damaged part fails; "
+            "unmount, and put a backup of the state directory back"
+        )
     if report["metadata"]["low_space"]:
         yield "the disk that holds the metadata is nearly full: nothing new is taken in; free some space on it"
     if report["lost_chunks"]:

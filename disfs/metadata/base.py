@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from disfs.values import AttributeChanges, Attributes, DirectoryEntry, InodeNumber, NewInode
 
+DEFAULT_CAPACITY_BYTES = 1 << 50
+"""How much a volume holds when nothing else is set: Discord names no limit."""
 NAME_MAX = 255
 SYMLINK_MAX = 4095
 LINK_MAX = 65000
@@ -44,6 +46,16 @@ class XattrMode(enum.Enum):
     REPLACE = enum.auto()
 
 
+class Atime(enum.Enum):
+    """Which reads move the atime."""
+
+    NEVER = enum.auto()
+    RELATIVE = enum.auto()
+    """Those after a change, and one a day: relatime, as Linux has it where nothing else is asked for."""
+    STRICT = enum.auto()
+    """All that come here; what the kernel answers from its own memory does not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unlinked:
     """The inode that a name stood for, after the name is gone. With `nlink` 0 it is an orphan (DESIGN section 2)."""
@@ -59,6 +71,8 @@ class VolumeUsage:
     inode_count: int
     logical_bytes: int
     """Sum of the sizes of all regular files."""
+    allocated_bytes: int
+    """Sum of what all files take, holes left out; see `spans.allocated_bytes`."""
 
 
 class MetadataStore(Protocol):
@@ -81,8 +95,8 @@ class MetadataStore(Protocol):
         """Data up to offset `end` was written: the size grows to it if smaller, mtime and ctime are `now_ns`."""
         ...
 
-    async def note_read(self, inode: InodeNumber, now_ns: int) -> None:
-        """Contents were read: atime moves by the rules of relatime, and nothing else."""
+    async def note_read(self, inode: InodeNumber, now_ns: int, rule: Atime = Atime.RELATIVE) -> None:
+        """Contents were read: atime moves by `rule`, and nothing else."""
         ...
 
     async def make_inode(self, parent: InodeNumber, name: bytes, new: NewInode, now_ns: int) -> Attributes:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from disfs.errors import MetadataDamagedError
+
 if TYPE_CHECKING:
     from disfs.metadata.database import Database
 
@@ -38,7 +40,8 @@ class Counter:
         self._database = database
         self._kind = kind
         row = database.row("SELECT value FROM counters WHERE name = ?", (kind.name,))
-        assert row is not None, f"the counter {kind.name} is made with the volume"
+        if row is None or not isinstance(row[0], int) or row[0] < kind.first:
+            raise MetadataDamagedError(f"the counter {kind.name} is not what it was made")
         self._next: int = row[0]
         self._ceiling = self._next
         database.after_rollback.append(self._forget_reservation)

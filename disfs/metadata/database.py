@@ -11,6 +11,8 @@ Rules:
   most such errors anyway: sqlite.org/lang_transaction.html, section 3.)
 - SQLite also drops the transaction when COMMIT meets a full disk. So the room is looked at before: without
   it the commit is put off, and changes that need space are refused with ENOSPC until there is some.
+- A damaged page makes the operations fail that need it. One that breaks off at such a page between two writes stops the
+  store, as above; but once damage is known each change has a savepoint, and is undone alone.
 - The cache never spills, so nothing reaches the disk before COMMIT.
 - Rows of inodes and names are held back: a change alters them in memory (`alter`, `erase`), and they are written by
   set before COMMIT, or before a query that has to see them (`flush`). Most rows of a group commit are changed several
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from disfs.errors import FilesystemError
+from disfs.errors import FilesystemError, MetadataDamagedError
 from disfs.metadata.sqlite_errors import translated
 
 if TYPE_CHECKING:
@@ -101,6 +103,8 @@ class Database:
         self._answered = False  # whether the open transaction holds something that a caller was told
         self._low_space = False
         self._failure: str | None = None
+        self._damage: str | None = None
+        self._guarded = False
         self._changes_at_begin = connection.total_changes
         self._changes_before = connection.total_changes
 
@@ -119,6 +123,17 @@ class Database:
         """Why the store has stopped; None while it works."""
         return self._failure
 
+    @property
+    def damage(self) -> str | None:
+        """What of the database could not be made out; None while nothing was found."""
+        return self._damage
+
+    def note_damage(self, reason: str) -> None:
+        """Something of the database cannot be made out; what needs it raises EIO, all else goes on."""
+        if self._damage is None:
+            self._damage = reason
+            log.error("The volume's metadata are damaged, and what needs the damaged part fails: %s", reason)
+
     def row(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         """The first row of a query."""
         if self._failure is not None:
@@ -126,7 +141,7 @@ class Database:
         try:
             row: Row | None = self._connection.execute(sql, parameters).fetchone()
         except sqlite3.Error as error:
-            raise translated(error) from error
+            raise self._translated(error) from error
         return row
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
@@ -136,21 +151,21 @@ class Database:
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
-            raise translated(error) from error
+            raise self._translated(error) from error
 
     def write(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement that changes rows, inside `changing` or `growing`; returns how many rows it changed."""
         try:
             return self._connection.execute(sql, parameters).rowcount
         except sqlite3.Error as error:
-            raise translated(error) from error
+            raise self._translated(error) from error
 
     def write_all(self, sql: str, parameters: Iterable[Sequence[Any]]) -> None:
         """Run a statement once for each of `parameters`: a third of the time of as many `write`."""
         try:
             self._connection.executemany(sql, parameters)
         except sqlite3.Error as error:
-            raise translated(error) from error
+            raise self._translated(error) from error
 
     def alter(self, entries: dict[K, V], key: K, value: V) -> None:
         """Give a key of `entries` a value, inside `changing` or `growing`; undone if the change breaks off."""
@@ -168,15 +183,18 @@ class Database:
         assert not self._altered, "a change that has begun would be written by halves"
         has_written = self._connection.total_changes != self._changes_before
         try:
-            for write in self.held_back:
-                write()
+            self._write_held_back()
         except BaseException as error:
             self.fail(f"rows that were answered cannot be written: {error!r}")
             raise
-        self._held_back_count = 0
         if not has_written:
             # If the change under way is refused after this, it has written nothing of its own.
             self._changes_before = self._connection.total_changes
+
+    def _write_held_back(self) -> None:
+        for write in self.held_back:
+            write()
+        self._held_back_count = 0
 
     def begin_change(self, grows: bool) -> None:
         """Enter one operation; ENOSPC when it needs space and there is too little, EIO when the store has stopped."""
@@ -188,10 +206,15 @@ class Database:
             self.measure_space()
         if grows and self._low_space:
             raise FilesystemError(errno.ENOSPC, "the disk that holds the volume's metadata is nearly full")
+        if self._damage is not None:
+            self._guard()
         self._changes_before = self._connection.total_changes
 
     def end_change(self, error: BaseException | None) -> None:
         """Leave an operation: it joins the open transaction, or leaves no trace."""
+        if self._guarded:
+            self._end_guarded(error)
+            return
         if error is None:
             self._answered = True
             if self._altered:
@@ -200,12 +223,7 @@ class Database:
                 if self._held_back_count >= _HELD_BACK:
                     self.flush()
             return
-        while self._altered:
-            entries, key, old = self._altered.pop()
-            if old is _ABSENT:
-                entries.pop(key, None)
-            else:
-                entries[key] = old
+        self._take_back()
         connection = self._connection
         if connection.in_transaction and connection.total_changes == self._changes_before:
             for forget in self.after_refusal:
@@ -215,6 +233,50 @@ class Database:
             self.fail(f"a change broke off halfway: {error!r}")
         else:
             self._roll_back()
+
+    def _take_back(self) -> None:
+        """Undo what the change under way has altered in memory."""
+        while self._altered:
+            entries, key, old = self._altered.pop()
+            if old is _ABSENT:
+                entries.pop(key, None)
+            else:
+                entries[key] = old
+
+    def _guard(self) -> None:
+        """Once damage is known a change may meet it between two writes: it is undone alone, by a savepoint then."""
+        self.flush()
+        for prepare in self.before_commit:
+            prepare()
+        self._execute("SAVEPOINT change")
+        self._guarded = True
+
+    def _end_guarded(self, error: BaseException | None) -> None:
+        self._guarded = False
+        damage: BaseException | None = None
+        if error is None:
+            try:
+                self._write_held_back()  # at once: now the caller can still be told that it cannot be
+            except FilesystemError as found:
+                error = damage = found
+        if error is None:
+            self._altered.clear()
+        else:
+            self._take_back()
+        try:
+            if error is not None:
+                self._execute("ROLLBACK TO change")
+            self._execute("RELEASE change")
+        except FilesystemError as trouble:
+            self.fail(f"a change cannot be undone: {trouble}")
+            raise
+        if error is None:
+            self._answered = True
+            return
+        for forget in self.after_rollback:
+            forget()
+        if damage is not None:
+            raise damage
 
     def commit(self, *, last_chance: bool = False) -> None:
         """End the open transaction. What was in it survives kill -9 from then on.
@@ -269,6 +331,12 @@ class Database:
         """Close the connection. Whatever is not committed is gone."""
         self._connection.close()
 
+    def _translated(self, error: sqlite3.Error) -> FilesystemError:
+        known = translated(error)
+        if isinstance(known, MetadataDamagedError):
+            self.note_damage(str(error))
+        return known
+
     def _refuse(self) -> None:
         raise FilesystemError(errno.EIO, f"the metadata store has stopped: {self._failure}")
 
@@ -276,7 +344,7 @@ class Database:
         try:
             self._connection.execute(sql)
         except sqlite3.Error as error:
-            raise translated(error) from error
+            raise self._translated(error) from error
 
     def _open_transaction(self) -> None:
         self.measure_space()

@@ -81,8 +81,9 @@ class Dirty:
         ]
 
     def among(self, inode: InodeNumber, first: int, end: int) -> dict[int, tuple[int, int]]:
-        """(revision, born) of the dirty ones of chunks `first` to `end`, end excluded, by index. Inside a change."""
-        self._write_first_row(inode)
+        """(revision, born) of the dirty ones of chunks `first` to `end`, end excluded, by index."""
+        if first == 0 and (held := self._first.get(inode)) is not None:
+            return {0: held} | self.among(inode, 1, end)
         rows = self._database.rows(
             "SELECT chunk, revision, born FROM dirty WHERE inode = ? AND chunk >= ? AND chunk < ?", (inode, first, end)
         )

@@ -13,7 +13,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from disfs.errors import FilesystemError
-from disfs.metadata.base import SYMLINK_MAX, Unlinked
+from disfs.metadata.base import SYMLINK_MAX, Atime, Unlinked
 from disfs.values import Attributes, InodeNumber
 
 if TYPE_CHECKING:
@@ -86,6 +86,11 @@ class Inodes:
             known = self._known[inode] = Attributes._make(row)
         return known
 
+    def is_directory(self, inode: InodeNumber) -> bool:
+        """Whether there is such a directory."""
+        found = self.find(inode)
+        return found is not None and stat.S_ISDIR(found.mode)
+
     def attributes(self, inode: InodeNumber) -> Attributes:
         """See MetadataStore."""
         attributes = self._known.get(inode) or self.find(inode)
@@ -102,7 +107,7 @@ class Inodes:
             new = _with_changes(old, changes, now_ns)
             self._put(new)
             if new.size_bytes != old.size_bytes:
-                self._totals.add(0, new.size_bytes - old.size_bytes)
+                self._totals.resized(old.size_bytes, old.chunk_count, new.size_bytes, old.chunk_count)
         return new
 
     def note_write(self, inode: InodeNumber, end: int, now_ns: int) -> None:
@@ -110,16 +115,19 @@ class Inodes:
         with self._database.changing:
             number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, _, _, chunk_count = self.attributes(inode)
             if end > size_bytes:
-                self._totals.add(0, end - size_bytes)
+                self._totals.resized(size_bytes, chunk_count, end, chunk_count)
                 size_bytes = end
             self._put(
                 Attributes(number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, now_ns, now_ns, chunk_count)
             )
 
-    def note_read(self, inode: InodeNumber, now_ns: int) -> None:
+    def note_read(self, inode: InodeNumber, now_ns: int, rule: Atime) -> None:
         """See MetadataStore. Asks first: most reads move nothing and should open no transaction."""
+        if rule is Atime.NEVER:
+            return
         old = self.attributes(inode)
-        if old.atime_ns <= old.mtime_ns or old.atime_ns <= old.ctime_ns or now_ns - old.atime_ns >= _DAY_NS:
+        is_due = old.atime_ns <= old.mtime_ns or old.atime_ns <= old.ctime_ns or now_ns - old.atime_ns >= _DAY_NS
+        if is_due or rule is Atime.STRICT:
             with self._database.changing:
                 self._put(old._replace(atime_ns=now_ns))
 
@@ -157,7 +165,7 @@ class Inodes:
         )
         self._database.alter(self._known, made.inode, made)
         self._database.alter(self._new, made.inode, new.target)
-        self._totals.add(1, 0)
+        self._totals.add_inodes(1)
         return made
 
     def touch_directory(self, directory: InodeNumber, nlink_delta: int, now_ns: int) -> None:
@@ -179,10 +187,17 @@ class Inodes:
         found = self.find(inode)
         return 0 if found is None else found.chunk_count
 
+    def extent(self, inode: InodeNumber) -> tuple[int, int]:
+        """Its size in bytes and its chunk count. ESTALE."""
+        attributes = self.attributes(inode)
+        return attributes.size_bytes, attributes.chunk_count
+
     def add_chunks(self, inode: InodeNumber, count: int) -> None:
         """`count` holes of a file have become chunks; negative: the other way round. Inside a change."""
         if count and (old := self.find(inode)) is not None:
-            self._put(old._replace(chunk_count=old.chunk_count + count))
+            new_count = old.chunk_count + count
+            self._put(old._replace(chunk_count=new_count))
+            self._totals.resized(old.size_bytes, old.chunk_count, old.size_bytes, new_count)
 
     def set_ctime(self, inode: InodeNumber, now_ns: int) -> None:
         """Something about it changed that no other column shows. Inside a change."""
@@ -204,7 +219,9 @@ class Inodes:
             self._database.erase(self._changed, inode)
             self._database.erase(self._orphaned, inode)
             self._database.alter(self._gone, inode, None)
-            self._totals.add(-1, -old.size_bytes if stat.S_ISREG(old.mode) else 0)
+            self._totals.add_inodes(-1)
+            if stat.S_ISREG(old.mode):
+                self._totals.resized(old.size_bytes, old.chunk_count, 0, 0)
 
     def _is_orphan(self, inode: InodeNumber) -> bool:
         if inode in self._orphaned:

@@ -42,6 +42,14 @@ _SUM_STORED_BYTES = (
     " FROM packs WHERE packs.message = messages.message)"
 )
 
+# What `spans.allocated_bytes` says, summed up. Only files have chunks.
+_SUM_ALLOCATED_BYTES = (
+    "INSERT INTO settings (name, value) SELECT 'allocated_bytes', CAST(coalesce(sum("
+    "(min(size_bytes, chunk_count * (SELECT CAST(value AS INTEGER) FROM settings WHERE name = 'chunk_bytes'))"
+    " + 4095) / 4096 * 4096), 0) AS TEXT) FROM inodes"
+    " WHERE chunk_count > 0"
+)
+
 STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
     {
         1: (
@@ -57,7 +65,7 @@ STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
             EXAMINED,
             SENT_PACKS,
         ),
-        3: (SMALL_CONTENTS,),
+        3: (SMALL_CONTENTS, _SUM_ALLOCATED_BYTES),
     }
 )
 """Old version -> the statements that make the next one of it."""
@@ -71,19 +79,25 @@ def create_tables(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def upgrade(
-    connection: sqlite3.Connection, steps: Mapping[int, Sequence[str]] = STEPS, newest: int = SCHEMA_VERSION
-) -> None:
-    """Apply what is missing. UserError, and nothing changed, for a database of a later disfs or of another program."""
+def check_version(connection: sqlite3.Connection, newest: int = SCHEMA_VERSION) -> int:
+    """The version of a database. UserError for one of a later disfs, `ValueError` for one of another program."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID or version < 1:
-        raise UserError("the metadata file is not a disfs volume", ExitCode.VOLUME_DAMAGED)
+        raise ValueError("it is not the metadata of a disfs volume")
     if version > newest:
         raise UserError(
             f"the volume's metadata has version {version}, this disfs knows {newest}: use a newer disfs",
             ExitCode.STATE_UNUSABLE,
         )
+    return int(version)
+
+
+def upgrade(
+    connection: sqlite3.Connection, steps: Mapping[int, Sequence[str]] = STEPS, newest: int = SCHEMA_VERSION
+) -> None:
+    """Apply what is missing; errors as in `check_version`, and nothing changed."""
+    version = check_version(connection, newest)
     while version < newest:
         log.info("Bringing the metadata from version %d to %d", version, version + 1)
         _apply(connection, steps[version], version + 1)

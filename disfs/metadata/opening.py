@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from disfs.errors import ExitCode, UserError
+from disfs.errors import ExitCode, MetadataDamagedError, UserError
 from disfs.metadata.counters import KINDS
-from disfs.metadata.migrations import create_tables, upgrade
-from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, INODE_COUNT, LOGICAL_BYTES
+from disfs.metadata.migrations import check_version, create_tables, upgrade
+from disfs.metadata.old_copies import keep_old_copy
+from disfs.metadata.schema import SCHEMA_VERSION
+from disfs.metadata.settings import ALLOCATED_BYTES, CHUNK_BYTES, CLEAN_SHUTDOWN, INODE_COUNT, LOGICAL_BYTES
+from disfs.metadata.sqlite_errors import DAMAGED
 from disfs.values import ROOT_INODE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from disfs.errors import FilesystemError
     from disfs.metadata.settings import Setting
 
 _PRAGMAS = (
@@ -25,6 +30,7 @@ _PRAGMAS = (
     "PRAGMA cache_spill = OFF",  # nothing reaches the disk before COMMIT, see database.py
     "PRAGMA cache_size = -32768",  # 32 MiB
     "PRAGMA temp_store = MEMORY",
+    "PRAGMA cell_size_check = ON",  # a damaged page is noticed when it is read, not when it has done harm
 )
 _CACHED_STATEMENTS = 256
 """More than there are in this package: a statement that falls out is parsed again at each use."""
@@ -48,20 +54,44 @@ def open_connection(path: Path) -> sqlite3.Connection:
     """The writing connection to an existing volume, in the newest schema. UserError when that cannot be."""
     if not path.exists():
         raise UserError(f"there is no volume at {path}", ExitCode.NO_SUCH_VOLUME)
+    if not path.is_file():
+        raise damaged(path, "it is not a file")
     connection: sqlite3.Connection | None = None
     try:
+        has_log = _size(path.with_name(f"{path.name}-wal")) > 0
         connection = connect(path)
-        connection.execute("PRAGMA journal_mode = WAL")
-        for pragma in _PRAGMAS:
-            connection.execute(pragma)
-        upgrade(connection)
+        _prepare(connection, path, has_log=has_log)
     except BaseException as error:
         if connection is not None:
             connection.close()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, OSError | sqlite3.Error):
             raise _user_error(path, error) from error
+        if isinstance(error, ValueError):
+            raise damaged(path, str(error)) from error
         raise
     return connection
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, *, has_log: bool) -> None:
+    """What is not ours, or comes from a later disfs, is not changed at all."""
+    version = check_version(connection)
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    # SQLite reads what is missing of the last page as zeros. With a log the page may be whole there.
+    if not has_log and _size(path) % page_bytes:
+        raise ValueError("its end is missing")
+    if version < SCHEMA_VERSION:
+        keep_old_copy(connection, path, version)
+    connection.execute("PRAGMA journal_mode = WAL")
+    for pragma in _PRAGMAS:
+        connection.execute(pragma)
+    upgrade(connection)
 
 
 def connect(path: Path, *, for_worker: bool = False) -> sqlite3.Connection:
@@ -106,6 +136,7 @@ def _create(path: Path, connection: sqlite3.Connection, new: NewVolume) -> None:
     _insert_setting(connection, CLEAN_SHUTDOWN, True)
     _insert_setting(connection, INODE_COUNT, 1)
     _insert_setting(connection, LOGICAL_BYTES, 0)
+    _insert_setting(connection, ALLOCATED_BYTES, 0)
     connection.execute(
         "INSERT INTO inodes (inode, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, ctime_ns, target)"
         " VALUES (?, ?, 2, ?, ?, 0, 0, ?, ?, ?, NULL)",
@@ -117,6 +148,26 @@ def _create(path: Path, connection: sqlite3.Connection, new: NewVolume) -> None:
 def _insert_setting(connection: sqlite3.Connection, setting: Setting[int] | Setting[bool], value: int) -> None:
     text = setting.encode(value)  # type: ignore[arg-type]  # each caller pairs a setting with a value of its type
     connection.execute("INSERT INTO settings (name, value) VALUES (?, ?)", (setting.name, text))
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """The metadata at `path` cannot be used for `reason`, and what to do about it."""
+    # The whole directory: an old database beside the log of a newer one would be worse than either.
+    directory = path.parent
+    return UserError(
+        f"the volume's metadata at {path} is damaged: {reason}; move {directory} away and put a backup of it back: "
+        f"'cp -a BACKUP {directory}'",
+        ExitCode.VOLUME_DAMAGED,
+    )
+
+
+def cannot_open(path: Path, error: FilesystemError) -> UserError:
+    """What a person is told when an opened database fails before it is in use."""
+    if isinstance(error, MetadataDamagedError):
+        return damaged(path, str(error))
+    if error.errno == errno.ENOSPC:
+        return UserError(f"the disk of {path} is full; free some space there", ExitCode.STATE_FULL)
+    return UserError(f"cannot use the volume's metadata at {path}: {error}; make it writable", ExitCode.STATE_UNUSABLE)
 
 
 def _sync_directory(directory: Path) -> None:
@@ -138,10 +189,8 @@ def _is_full(directory: Path) -> bool:
 
 def _user_error(path: Path, error: OSError | sqlite3.Error) -> UserError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return UserError(
-            f"the volume's metadata at {path} is damaged: {error}; restore it from a backup", ExitCode.VOLUME_DAMAGED
-        )
+    if code in DAMAGED:
+        return damaged(path, str(error))
     if code == sqlite3.SQLITE_FULL or _is_full(path.parent):
         return UserError(f"the disk of {path} is full; free some space there", ExitCode.STATE_FULL)
     return UserError(f"cannot use the volume's metadata at {path}: {error}; make it writable", ExitCode.STATE_UNUSABLE)

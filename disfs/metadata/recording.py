@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
+import errno
 from typing import TYPE_CHECKING
 
 import trio
 
+from disfs.errors import FilesystemError
 from disfs.metadata.extents import END_OF_CHUNKS, TOUCHING, Placement
+from disfs.spans import BLOCK_BYTES, chunk_range
 from disfs.values import ChunkIndex, Recorded
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from disfs.metadata.inodes import Inodes
     from disfs.metadata.packs import Packs
     from disfs.metadata.small_contents import SmallContents
+    from disfs.metadata.totals import Totals
     from disfs.values import ChunkKey, InodeNumber, MessageId, PackId, Revision, SentChunk, SentPack
 
 _CHUNKS_PER_STEP = 64
@@ -56,6 +60,8 @@ class Recording:
         extents: Extents,
         packs: Packs,
         small: SmallContents,
+        totals: Totals,
+        chunk_bytes: int,
     ) -> None:
         self._database = database
         self._small = small
@@ -63,10 +69,28 @@ class Recording:
         self._dirty = dirty
         self._extents = extents
         self._packs = packs
+        self._totals = totals
+        self._chunk_bytes = chunk_bytes
         self._underway: set[MessageId] = set()
         """Messages of which a part is recorded: they may look dead, or sparse, that are not. Nobody must see that."""
         self._unfinished: dict[tuple[PackId, ...], tuple[list[int], int]] = {}
         """Packs whose recording in steps broke off: their numbers, and the step that comes next."""
+
+    def check_room(self, inode: InodeNumber, offset: int, length: int) -> None:
+        """See ChunkLedger. Far from the volume's size, as it nearly always is, nothing is asked of the database."""
+        chunks = chunk_range(offset, length, self._chunk_bytes)
+        # No write makes a file take more: its chunks, and what the last chunk before them had free.
+        if self._totals.has_room((len(chunks) + 1) * self._chunk_bytes + BLOCK_BYTES):
+            return
+        size_bytes, chunk_count = self._inodes.extent(inode)
+        known = {
+            *self._dirty.among(inode, chunks.start, chunks.stop),
+            *self._extents.among(inode, chunks.start, chunks.stop),
+        }
+        new_count = chunk_count + len(chunks) - len(known)
+        growth = self._totals.growth(size_bytes, chunk_count, max(size_bytes, offset + length), new_count)
+        if growth > 0 and not self._totals.has_room(growth):
+            raise FilesystemError(errno.ENOSPC, "the volume is as large as its size allows")
 
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""

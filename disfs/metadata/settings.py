@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from disfs.errors import MetadataDamagedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -39,6 +41,7 @@ CLEAN_SHUTDOWN: Setting[bool] = Setting("clean_shutdown", lambda flag: "1" if fl
 INODE_COUNT: Setting[int] = Setting("inode_count", str, int)
 LOGICAL_BYTES: Setting[int] = Setting("logical_bytes", str, int)
 """Text and not a counter: a few sparse files together pass 2**63."""
+ALLOCATED_BYTES: Setting[int] = Setting("allocated_bytes", str, int)
 
 
 class Settings:
@@ -48,9 +51,14 @@ class Settings:
         self._database = database
 
     def get(self, setting: Setting[T]) -> T | None:
-        """The value, None when it was never set."""
+        """The value, None when it was never set. MetadataDamagedError when it makes no sense."""
         row = self._database.row("SELECT value FROM settings WHERE name = ?", (setting.name,))
-        return None if row is None else setting.decode(row[0])
+        if row is None:
+            return None
+        try:
+            return setting.decode(row[0])
+        except (TypeError, ValueError) as error:
+            raise MetadataDamagedError(f"the setting {setting.name} cannot be {row[0]!r}") from error
 
     def set(self, setting: Setting[T], value: T) -> None:
         """Give a setting a value."""

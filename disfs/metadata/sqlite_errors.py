@@ -6,7 +6,7 @@ import errno
 import logging
 import sqlite3
 
-from disfs.errors import FilesystemError
+from disfs.errors import FilesystemError, MetadataDamagedError
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +18,10 @@ _ERRNO = {
 }
 
 
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+"""What SQLite says of a file that is not what it was."""
+
+
 def translated(error: sqlite3.Error) -> FilesystemError:
     """The error to raise instead of `error`. Whatever the table does not name is EIO and is logged: data at risk."""
     # Errors of the Python module itself carry no code; the low byte is the primary one.
@@ -25,4 +29,6 @@ def translated(error: sqlite3.Error) -> FilesystemError:
     number = _ERRNO.get(code, errno.EIO)
     if number == errno.EIO:
         log.error("The metadata database failed: %s (%s)", error, getattr(error, "sqlite_errorname", "no code"))
+    if code in DAMAGED:
+        return MetadataDamagedError(f"metadata database: {error}")
     return FilesystemError(number, f"metadata database: {error}")

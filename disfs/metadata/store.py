@@ -11,11 +11,14 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import trio
 
-from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.errors import FilesystemError
+from disfs.metadata.base import DEFAULT_CAPACITY_BYTES, Atime
+from disfs.metadata.checking import find_damage
 from disfs.metadata.counters import COOKIES, INODES, PACKS, REVISIONS, Counter
 from disfs.metadata.database import Database
 from disfs.metadata.dentries import Dentries
@@ -24,7 +27,7 @@ from disfs.metadata.durability import Checkpointer, SharedSync, WalFile, sync_er
 from disfs.metadata.extents import Extents
 from disfs.metadata.inodes import Inodes
 from disfs.metadata.names import Names
-from disfs.metadata.opening import NewVolume, connect, create_volume, open_connection
+from disfs.metadata.opening import NewVolume, cannot_open, connect, create_volume, damaged, open_connection
 from disfs.metadata.packs import Packs
 from disfs.metadata.pins import Examined, Pins, SentPacks
 from disfs.metadata.recording import Recording
@@ -34,6 +37,7 @@ from disfs.metadata.small_contents import SmallContents
 from disfs.metadata.totals import Totals
 from disfs.metadata.xattrs import Xattrs
 from disfs.spans import DEFAULT_CHUNK_BYTES
+from disfs.values import ROOT_INODE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -79,12 +83,16 @@ class MetadataStatistics:
 
     inode_count: int
     logical_bytes: int
+    allocated_bytes: int
+    """What all files take, holes left out: what statfs counts as used."""
     commit_count: int
     sync_count: int
     checkpoint_count: int
     wal_bytes: int
     low_space: bool
     """Below its reserve: nothing new is accepted."""
+    damage: str | None
+    """What could not be made out in the database; None while nothing was found."""
     failure: str | None
     """Why the store has stopped; None while it works."""
 
@@ -92,8 +100,20 @@ class MetadataStatistics:
 class SqliteMetadataStore:
     """One volume's metadata in one SQLite file. Made by `open`."""
 
-    def __init__(self, path: Path, database: Database, checkpointer: Checkpointer, wal: WalFile, sync: SharedSync):
+    def __init__(
+        self,
+        path: Path,
+        database: Database,
+        checkpointer: Checkpointer,
+        wal: WalFile,
+        sync: SharedSync,
+        *,
+        chunk_bytes: int,
+        capacity_bytes: int,
+    ):
         self._path = path
+        self.chunk_bytes = chunk_bytes
+        """Fixed when the volume was made."""
         self._database = database
         self._checkpointer = checkpointer
         self._wal = wal
@@ -104,7 +124,7 @@ class SqliteMetadataStore:
         """Facts about the volume, see settings.py for the keys."""
         self._counters = {kind.name: Counter(database, kind) for kind in (INODES, COOKIES, REVISIONS, PACKS)}
         revisions = self._counters[REVISIONS.name]
-        self._totals = Totals(database, self.settings)
+        self._totals = Totals(database, self.settings, chunk_bytes, capacity_bytes)
         self._inodes = Inodes(database, self._counters[INODES.name], self._totals)
         self._dentries = Dentries(database, self._inodes, self._counters[COOKIES.name])
         self._names = Names(database, self._inodes, self._dentries)
@@ -114,12 +134,12 @@ class SqliteMetadataStore:
         self._packs = Packs(database, self._counters[PACKS.name], revisions)
         self._extents = Extents(database, self._packs)
         self._small = SmallContents(database)
-        self._recording = Recording(database, self._inodes, self._dirty, self._extents, self._packs, self._small)
+        self._recording = Recording(
+            database, self._inodes, self._dirty, self._extents, self._packs, self._small, self._totals, chunk_bytes
+        )
         self._pins = Pins(database)
         self._examined = Examined(database)
         self._sent_packs = SentPacks(database)
-        self.chunk_bytes = _known(self.settings.get(CHUNK_BYTES), path)
-        """Fixed when the volume was made."""
         self.was_clean = self.settings.get(CLEAN_SHUTDOWN) is True
         """Whether the last user of the volume closed it; if not, it crashed and the newest moments may be missing."""
 
@@ -134,26 +154,43 @@ class SqliteMetadataStore:
         root_gid: int | None = None,
         now_ns: int | None = None,
         reserve_bytes: int = DEFAULT_RESERVE_BYTES,
+        capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
         sync: Callable[[], None] | None = None,
         free_bytes: Callable[[], int] | None = None,
     ) -> Self:
         """Open the volume at `path`; with `create`, make it first (UserError when it exists).
 
-        A new root directory belongs to `root_uid` and `root_gid`, by default this process's. `sync` stands in for the
-        fsync of the log, and `free_bytes` for the free space of the disk, in tests. UserError when the file is
+        A new root directory belongs to `root_uid` and `root_gid`, by default this process's. `capacity_bytes` is how
+        much all files together may take. `sync` stands in for the fsync of the log, and `free_bytes` for the free
+        space of the disk, in tests. UserError when the file is
         missing, damaged, newer, or cannot be written.
         """
         if create:
             uid = os.getuid() if root_uid is None else root_uid
             gid = os.getgid() if root_gid is None else root_gid
             create_volume(path, NewVolume(chunk_bytes, uid, gid, time.time_ns() if now_ns is None else now_ns))
+        path = path.resolve()  # the log lies beside the file, not beside a link to it
         wal = WalFile(path)
         database = Database(open_connection(path), free_bytes or _free_bytes_of(path.parent), reserve_bytes)
+        checkpointer = Checkpointer(connect(path, for_worker=True))
         try:
-            store = cls(path, database, Checkpointer(connect(path, for_worker=True)), wal, SharedSync(sync or wal.sync))
+            store = cls(
+                path,
+                database,
+                checkpointer,
+                wal,
+                SharedSync(sync or wal.sync),
+                chunk_bytes=_known(Settings(database).get(CHUNK_BYTES), path),
+                capacity_bytes=capacity_bytes,
+            )
+            if not store._inodes.is_directory(ROOT_INODE):
+                raise damaged(path, "it has no root directory")
             store._begin()
-        except BaseException:
+        except BaseException as error:
+            checkpointer.close()
             database.close()
+            if isinstance(error, FilesystemError):
+                raise cannot_open(path, error) from error
             raise
         return store
 
@@ -179,10 +216,15 @@ class SqliteMetadataStore:
             self._database.close()
 
     async def run(self) -> None:
-        """Group commits and checkpoints, until cancelled. Cancelling loses nothing; `close` commits the rest."""
+        """Group commits, checkpoints, and after a crash a look for damage, until cancelled.
+
+        Cancelling loses nothing; `close` commits the rest.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._commit_regularly)
             nursery.start_soon(self._checkpoint_regularly)
+            if not self.was_clean:
+                nursery.start_soon(self._look_for_damage)
 
     def statistics(self) -> MetadataStatistics:
         """How the store is."""
@@ -190,11 +232,13 @@ class SqliteMetadataStore:
         return MetadataStatistics(
             inode_count=usage.inode_count,
             logical_bytes=usage.logical_bytes,
+            allocated_bytes=usage.allocated_bytes,
             commit_count=self._database.commit_count,
             sync_count=self._sync.count,
             checkpoint_count=self._checkpointer.count,
             wal_bytes=self._wal.size_bytes(),
             low_space=self._database.low_space,
+            damage=self._database.damage,
             failure=self._database.failure,
         )
 
@@ -212,9 +256,9 @@ class SqliteMetadataStore:
         """See MetadataStore."""
         self._inodes.note_write(inode, end, now_ns)
 
-    async def note_read(self, inode: InodeNumber, now_ns: int) -> None:
+    async def note_read(self, inode: InodeNumber, now_ns: int, rule: Atime = Atime.RELATIVE) -> None:
         """See MetadataStore."""
-        self._inodes.note_read(inode, now_ns)
+        self._inodes.note_read(inode, now_ns, rule)
 
     async def symlink_target(self, inode: InodeNumber) -> bytes:
         """See MetadataStore."""
@@ -297,6 +341,10 @@ class SqliteMetadataStore:
         self._xattrs.remove(inode, name, now_ns)
 
     # ChunkLedger
+
+    def check_room(self, inode: InodeNumber, offset: int, length: int) -> None:
+        """See ChunkLedger."""
+        self._recording.check_room(inode, offset, length)
 
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""
@@ -437,6 +485,11 @@ class SqliteMetadataStore:
         self._database.commit()
         self._database.rows("PRAGMA synchronous = NORMAL")
 
+    async def _look_for_damage(self) -> None:
+        found = await find_damage(self._path, partial(connect, for_worker=True))
+        if found is not None:
+            self._database.note_damage(found)
+
     async def _commit_regularly(self) -> None:
         while self._database.failure is None:
             await self._database.opened.wait()
@@ -463,8 +516,8 @@ class SqliteMetadataStore:
 
 
 def _known(chunk_bytes: int | None, path: Path) -> int:
-    if chunk_bytes is None:
-        raise UserError(f"the volume's metadata at {path} is damaged: no chunk size", ExitCode.VOLUME_DAMAGED)
+    if chunk_bytes is None or chunk_bytes <= 0:
+        raise damaged(path, "it has no chunk size")
     return chunk_bytes
 
 

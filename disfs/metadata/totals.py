@@ -2,43 +2,71 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from disfs.metadata.base import VolumeUsage
-from disfs.metadata.settings import INODE_COUNT, LOGICAL_BYTES
+from disfs.metadata.settings import ALLOCATED_BYTES, INODE_COUNT, LOGICAL_BYTES
+from disfs.spans import allocated_bytes
 
 if TYPE_CHECKING:
     from disfs.metadata.database import Database
     from disfs.metadata.settings import Settings
 
+_ONLY = "now"
+
+
+class _Sums(NamedTuple):
+    inode_count: int
+    logical_bytes: int
+    allocated_bytes: int
+
 
 class Totals:
-    """How many inodes there are, and the sum of the sizes of all regular files, orphans included."""
+    """How many inodes there are, and the sums over all regular files, orphans included, of sizes and of what they take.
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    `capacity_bytes` is how much all files together may take; what a volume holds beyond that stays.
+    """
+
+    def __init__(self, database: Database, settings: Settings, chunk_bytes: int, capacity_bytes: int) -> None:
+        self._database = database
         self._settings = settings
-        self._changed = False
-        self._read()
+        self._chunk_bytes = chunk_bytes
+        self._capacity_bytes = capacity_bytes
+        self._written = _Sums(
+            settings.get(INODE_COUNT) or 0, settings.get(LOGICAL_BYTES) or 0, settings.get(ALLOCATED_BYTES) or 0
+        )
+        self._now = {_ONLY: self._written}
         database.before_commit.append(self._write)
-        database.after_rollback.append(self._read)
 
-    def add(self, inodes: int, logical_bytes: int) -> None:
-        """Move both totals by what the open transaction changes."""
-        self._inode_count += inodes
-        self._logical_bytes += logical_bytes
-        self._changed = True
+    def add_inodes(self, count: int) -> None:
+        """The open transaction makes `count` inodes, or removes them. Empty ones: sizes go through `resized`."""
+        inode_count, logical_bytes, allocated_bytes = self._now[_ONLY]
+        self._database.alter(self._now, _ONLY, _Sums(inode_count + count, logical_bytes, allocated_bytes))
+
+    def resized(self, old_bytes: int, old_chunks: int, new_bytes: int, new_chunks: int) -> None:
+        """The open transaction changes a file's size or chunk count. Every such change comes through here."""
+        inode_count, logical_bytes, allocated_bytes = self._now[_ONLY]
+        logical_bytes += new_bytes - old_bytes
+        allocated_bytes += self.growth(old_bytes, old_chunks, new_bytes, new_chunks)
+        self._database.alter(self._now, _ONLY, _Sums(inode_count, logical_bytes, allocated_bytes))
+
+    def growth(self, old_bytes: int, old_chunks: int, new_bytes: int, new_chunks: int) -> int:
+        """How much more a file takes after such a change."""
+        before = allocated_bytes(old_bytes, old_chunks, self._chunk_bytes)
+        return allocated_bytes(new_bytes, new_chunks, self._chunk_bytes) - before
+
+    def has_room(self, growth_bytes: int) -> bool:
+        """Whether the files may take that much more."""
+        return self._now[_ONLY].allocated_bytes + growth_bytes <= self._capacity_bytes
 
     def usage(self) -> VolumeUsage:
-        """Both totals, the open transaction included."""
-        return VolumeUsage(self._inode_count, self._logical_bytes)
+        """All totals, the open transaction included."""
+        return VolumeUsage(*self._now[_ONLY])
 
     def _write(self) -> None:
-        if self._changed:
-            self._settings.put(INODE_COUNT, self._inode_count)
-            self._settings.put(LOGICAL_BYTES, self._logical_bytes)
-            self._changed = False
-
-    def _read(self) -> None:
-        self._inode_count = self._settings.get(INODE_COUNT) or 0
-        self._logical_bytes = self._settings.get(LOGICAL_BYTES) or 0
-        self._changed = False
+        now = self._now[_ONLY]
+        if now != self._written:
+            self._settings.put(INODE_COUNT, now.inode_count)
+            self._settings.put(LOGICAL_BYTES, now.logical_bytes)
+            self._settings.put(ALLOCATED_BYTES, now.allocated_bytes)
+            self._written = now

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from support.chunk_worlds import CHUNK, FILE, OTHER, chunk_world
 
+from disfs.chunkstore.transport.faults import Fault
 from disfs.errors import FilesystemError
 
 if TYPE_CHECKING:
@@ -150,3 +152,31 @@ async def test_lost_dirty_data(tmp_path: Path, autojump_clock: MockClock, caplog
         assert b"other" == await world.contents(OTHER)
         await world.write(FILE, 0, pattern(2 * CHUNK, 9))
         assert pattern(2 * CHUNK, 9) == await world.store.read(FILE, 0, 2 * CHUNK)
+
+
+async def test_write_that_waited_is_refused_by_a_volume_that_became_full(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Whether there is room is asked when the write has waited for all it needs; refused, it leaves everything as it
+    was, and the same write over what is there already passes."""
+    data = pattern(2 * CHUNK)
+    async with chunk_world(tmp_path) as (world, _):
+        await world.write(FILE, 0, data)
+        await world.store.drain()
+        world.store.evict_all()
+
+        async def grow_into_a_hole() -> None:
+            with pytest.raises(FilesystemError, match="ENOSPC"):
+                await world.write(FILE, 2 * CHUNK - 5, b"grows into a hole")
+
+        fault = world.transport.plan("fetch", 1, Fault(hold=trio.Event()))
+        assert fault.hold is not None
+        async with trio.open_nursery() as writer:
+            writer.start_soon(grow_into_a_hole)
+            await fault.reached.wait()
+            world.ledger.is_full = True
+            fault.hold.set()
+        assert data == await world.contents(FILE)
+        assert [] == list(world.ledger.dirty_chunks())
+        await world.write(FILE, 2 * CHUNK - 5, b"grows")
+        assert data[:-5] + b"grows" == await world.contents(FILE)

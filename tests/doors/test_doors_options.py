@@ -6,7 +6,8 @@ import pytest
 
 from disfs.config import VolumeSettings
 from disfs.errors import ExitCode, UserError
-from disfs.mount_options import parse_options
+from disfs.metadata.base import Atime
+from disfs.mount_options import Behaviour, parse_options
 from disfs.quantities import Bandwidth, human_count, human_duration, parse_bandwidth, parse_size
 
 
@@ -35,6 +36,54 @@ def test_options_are_sorted_by_whom_they_concern() -> None:
     settings = parsed.apply(VolumeSettings())
     assert (1 << 30, 0.5) == (settings.cache_bytes, settings.writeback_delay_seconds)
     assert 0 == settings.kernel_cache_seconds
+
+
+def test_last_of_opposite_options_counts() -> None:
+    """As for mount(8): an option revokes its opposite before it, and only that."""
+    parsed = parse_options(("ro,noexec,sync,strictatime,nodiratime", "rw,exec,async,noatime,diratime,allow_other"))
+    assert frozenset({"rw", "exec", "async", "noatime", "diratime", "allow_other"}) == parsed.flags
+    assert frozenset({"rw", "exec", "async", "noatime", "allow_other"}) == parsed.kernel_flags
+    assert Behaviour(atime=Atime.NEVER, directory_atime=Atime.NEVER) == parsed.behaviour
+
+
+@pytest.mark.parametrize(
+    ("options", "behaviour"),
+    [
+        ("", Behaviour()),
+        ("ro", Behaviour(read_only=True, atime=Atime.NEVER, directory_atime=Atime.NEVER)),
+        ("ro,strictatime", Behaviour(read_only=True, atime=Atime.NEVER, directory_atime=Atime.NEVER)),
+        ("strictatime", Behaviour(atime=Atime.STRICT, directory_atime=Atime.STRICT)),
+        ("nodiratime", Behaviour(directory_atime=Atime.NEVER)),
+        ("dirsync", Behaviour(syncs_names=True)),
+        ("sync", Behaviour(syncs_names=True, syncs_everything=True)),
+    ],
+)
+def test_flags_say_how_the_daemon_behaves(options: str, behaviour: Behaviour) -> None:
+    """What the kernel leaves to the daemon is asked of the daemon."""
+    assert behaviour == parse_options((options,)).behaviour
+
+
+def test_words_of_fstab_are_taken_and_dropped() -> None:
+    """What mount(8), systemd and desktops put among the options is not ours."""
+    words = "defaults,user=joe,users,nofail,_netdev,comment=x-gvfs-show,x-systemd.idle-timeout=1min,X-mount.mkdir"
+    assert frozenset() == parse_options((words,)).flags
+
+
+def test_everybody_and_root_alone_exclude_one_another() -> None:
+    """allow_other and allow_root together make no sense, and are refused in one line."""
+    with pytest.raises(UserError, match="exclude one another") as caught:
+        parse_options(("allow_other,allow_root",))
+    assert ExitCode.USAGE == caught.value.exit_code
+
+
+def test_size_of_the_volume_is_an_option() -> None:
+    """--size and -o size= say how large the volume may be; less than 1 MiB is refused."""
+    parsed = parse_options(("size=100G",))
+    assert None is VolumeSettings().size_bytes
+    assert 100 << 30 == parsed.apply(VolumeSettings()).size_bytes
+    assert 2 << 50 == parsed.overruled("--size", "2P").apply(VolumeSettings()).size_bytes
+    with pytest.raises(UserError, match="-o size must lie between 1 MiB and 1024 PiB"):
+        parse_options(("size=1023K",)).apply(VolumeSettings())
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,14 @@ import contextlib
 import errno
 import os
 import subprocess
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 from support.product import product
 from support.trouble import told
+
+from disfs.errors import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,3 +100,76 @@ def test_a_disk_that_fills_refuses_writers_and_keeps_what_it_has(small: Product)
     assert (0, 0) == (small.status()["dirty_bytes"], small.status()["lost_chunks"])
     small.cold()
     assert contents == {name: (small.mountpoint / name).read_bytes() for name in contents}
+
+
+@dataclass
+class Load:
+    """Work with names on a volume, each step by its number, and what became of it."""
+
+    root: Path
+    done: set[int] = field(default_factory=set)
+    refused: set[int] = field(default_factory=set)
+
+    def step(self, number: int) -> None:
+        """A directory with a file in it that is written, renamed and given an attribute; ENOSPC may end it anywhere."""
+        directory = self.root / f"directory {number}"
+        try:
+            directory.mkdir()
+            with (directory / "unfinished").open("wb") as file:
+                file.write(b"%d" % number * 1000)
+                os.setxattr(file.fileno(), "user.number", b"%d" % number * 1000)
+                (directory / "unfinished").rename(directory / "finished")
+                os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self.refused.add(number)
+        else:
+            self.done.add(number)
+
+    def missing(self) -> list[str]:
+        """What is not as it was left: steps that were synced are there whole, the others as far as they came."""
+        wrong = []
+        for number in self.done:
+            path = self.root / f"directory {number}" / "finished"
+            if (path.read_bytes(), os.getxattr(path, "user.number")) != (b"%d" % number * 1000,) * 2:
+                wrong.append(f"{number} is not what was synced")
+        for number in self.refused:
+            directory = self.root / f"directory {number}"
+            found = sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+            if found not in ([], ["unfinished"], ["finished"]):
+                wrong.append(f"{number} is halfway: {found}")
+        return wrong
+
+
+def test_a_full_disk_halves_no_operation_and_survives_a_kill(small: Product) -> None:
+    """While the disk is full, names are refused or made whole; after kill -9 there, the volume mounts, or says that
+    there is no room until there is some; then everything that was synced is there, and new work is taken."""
+    load = Load(small.mountpoint)
+    for number in range(50):
+        load.step(number)
+    assert set(range(50)) == load.done
+    with somebody_fills(small, 0):
+        for number in range(50, 70):
+            load.step(number)
+        assert set(range(50, 70)) == load.refused
+        assert [] == load.missing()
+        small.kill()
+        again = small.run("mount", "--emulator", str(small.mountpoint), check=False)
+        if again.returncode == 0:
+            assert [] == load.missing()
+            load.step(70)
+            assert 70 in load.refused
+            small.kill()
+        else:
+            assert (ExitCode.STATE_FULL, 1) == (again.returncode, len(again.stderr.splitlines())), again.stderr
+            assert "full" in again.stderr
+    small.mount()
+    assert [] == load.missing()
+    for number in range(100, 120):
+        load.step(number)
+    assert load.done >= set(range(100, 120))
+    assert [] == load.missing()
+    (small.mountpoint / "refused 1").mkdir()
+    small.run("sync", str(small.mountpoint))
+    assert "problem" not in told(small)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from disfs.errors import FilesystemError
+from disfs.metadata.base import VolumeUsage
 from disfs.values import ROOT_INODE, AttributeChanges, NewInode
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ async def test_space_is_capacity_and_usage(world: World) -> None:
     fh, _ = await world.create()
     await world.filesystem.files.write(fh, 0, bytes(5000))
     space = await world.filesystem.space()
-    assert (1 << 40, 5000, 2) == (space.capacity_bytes, space.usage.logical_bytes, space.usage.inode_count)
+    assert (1 << 40, VolumeUsage(2, 5000, 8192)) == (space.capacity_bytes, space.usage)
 
 
 async def test_chmod_leaves_contents_and_kind(world: World) -> None:

@@ -112,12 +112,12 @@ async def test_usage_counts_inodes_and_file_sizes(store: MetadataStore) -> None:
     await store.make_inode(ROOT_INODE, b"d", a_directory(), 1)
     await store.make_inode(ROOT_INODE, b"l", a_symlink(b"target"), 1)
     await store.note_write(inode, 1000, 1)
-    assert VolumeUsage(4, 1000) == await store.usage()
+    assert VolumeUsage(4, 1000, 0) == await store.usage()
     await store.change_attributes(inode, AttributeChanges(size_bytes=10), 1)
     await store.unlink(ROOT_INODE, b"f", 1)
-    assert VolumeUsage(4, 10) == await store.usage()
+    assert VolumeUsage(4, 10, 0) == await store.usage()
     await store.remove_orphan(inode)
-    assert VolumeUsage(3, 0) == await store.usage()
+    assert VolumeUsage(3, 0, 0) == await store.usage()
 
 
 async def test_usage_passes_what_a_column_holds(store: MetadataStore) -> None:

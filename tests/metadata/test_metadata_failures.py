@@ -209,9 +209,9 @@ def test_change_that_breaks_off_is_undone(store: SqliteMetadataStore, monkeypatc
         patched.setattr(store._dentries, "insert", broken)
         with pytest.raises(RuntimeError):
             make(store, b"a")
-    assert VolumeUsage(1, 0) == answer(store.usage())
+    assert VolumeUsage(1, 0, 0) == answer(store.usage())
     make(store, b"a")
-    assert VolumeUsage(2, 0) == answer(store.usage())
+    assert VolumeUsage(2, 0, 0) == answer(store.usage())
 
 
 def test_change_that_breaks_off_beside_answered_ones(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,17 @@ from support.new_inodes import a_directory, a_file
 
 from disfs.errors import FilesystemError
 from disfs.metadata import dentries, inodes
-from disfs.metadata.base import RenameMode, Unlinked
+from disfs.metadata.base import RenameMode, Unlinked, VolumeUsage
 from disfs.metadata.store import SqliteMetadataStore
-from disfs.values import ROOT_INODE, AttributeChanges, Attributes
+from disfs.spans import DEFAULT_CHUNK_BYTES, allocated_bytes, chunk_count, chunk_range
+from disfs.values import ROOT_INODE, AttributeChanges, Attributes, ChunkIndex
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from disfs.values import InodeNumber
 
+OFFSETS = st.sampled_from([0, 1, DEFAULT_CHUNK_BYTES - 1, DEFAULT_CHUNK_BYTES, 5 * DEFAULT_CHUNK_BYTES + 4097])
 NAMES = st.sampled_from([b"a", b"b", b"c"])
 PLACES = st.integers(0, 5)
 """Which of the inodes made so far; 0 is the root."""
@@ -121,12 +124,48 @@ class NamesMachine(RuleBasedStateMachine):
             outcome(self.real.change_attributes(real, changes, now)),
         )
 
+    @rule(place=PLACES, offset=OFFSETS)
+    def write(self, place: int, offset: int) -> None:
+        """Two bytes come to a file, which may lie in two chunks, as the chunk store and a write tell."""
+        (model, real), now = self.place(place), next(self.clock)
+        if not stat.S_ISREG(answer(self.model.attributes(model)).mode):
+            return
+        chunks = chunk_range(offset, 2, DEFAULT_CHUNK_BYTES)
+        for store, inode in ((self.model, model), (self.real, real)):
+            store.mark_dirty(inode, ChunkIndex(chunks.start), len(chunks))
+            answer(store.note_write(inode, offset + 2, now))
+
+    @rule(place=PLACES, size_bytes=OFFSETS)
+    def truncate(self, place: int, size_bytes: int) -> None:
+        """A file gets shorter or longer, as the chunk store and a truncate tell."""
+        (model, real), now = self.place(place), next(self.clock)
+        if not stat.S_ISREG(answer(self.model.attributes(model)).mode):
+            return
+        for store, inode in ((self.model, model), (self.real, real)):
+            store.cut_chunks(inode, ChunkIndex(chunk_count(size_bytes, DEFAULT_CHUNK_BYTES)))
+            answer(store.change_attributes(inode, AttributeChanges(size_bytes=size_bytes), now))
+
+    @rule(place=PLACES, offset=OFFSETS)
+    def crash_before_commit(self, place: int, offset: int) -> None:
+        """What was not committed never happened, in the totals neither."""
+        answer(self.real.commit())
+        (model, real), now = self.place(place), next(self.clock)
+        if not stat.S_ISREG(answer(self.model.attributes(model)).mode):
+            return
+        self.real.mark_dirty(real, ChunkIndex(offset // DEFAULT_CHUNK_BYTES), 1)
+        answer(self.real.note_write(real, offset + 1, now))
+        self.path = crashed_copy(self.path)
+        self.real.close()
+        self.real = SqliteMetadataStore.open(self.path)
+
     @rule()
     def forget_orphans(self) -> None:
         """Nobody holds the removed ones any more."""
         for model in answer(self.model.orphans()):
+            self.model.cut_chunks(model, ChunkIndex(0))
             answer(self.model.remove_orphan(model))
         for real in answer(self.real.orphans()):
+            self.real.cut_chunks(real, ChunkIndex(0))
             answer(self.real.remove_orphan(real))
         known = self.model._nodes
         self.inodes = [pair for pair in self.inodes if pair[0] in known]
@@ -152,6 +191,7 @@ class NamesMachine(RuleBasedStateMachine):
         """Attributes, names and parents of all inodes are equal, and so are the totals and the orphans."""
         to_real = dict(self.inodes)
         assert answer(self.model.usage()) == answer(self.real.usage())
+        assert recount(self.real) == answer(self.real.usage())
         assert sorted(to_real[inode] for inode in answer(self.model.orphans())) == list(answer(self.real.orphans()))
         for model, real in self.inodes:
             self.same(answer(self.model.attributes(model)), answer(self.real.attributes(real)))
@@ -165,6 +205,15 @@ class NamesMachine(RuleBasedStateMachine):
         """Nothing is left behind."""
         self.real.close()
         self.directory.cleanup()
+
+
+def recount(store: SqliteMetadataStore) -> VolumeUsage:
+    """The totals as the rows themselves have them."""
+    store._database.flush()
+    rows = store._database.rows("SELECT mode, size_bytes, chunk_count FROM inodes")
+    files = [(size_bytes, count) for mode, size_bytes, count in rows if stat.S_ISREG(mode)]
+    allocated = sum(allocated_bytes(size_bytes, count, store.chunk_bytes) for size_bytes, count in files)
+    return VolumeUsage(len(rows), sum(size_bytes for size_bytes, _ in files), allocated)
 
 
 def crashed_copy(path: Path) -> Path:

@@ -161,7 +161,7 @@ def test_database_says_what_it_is(old_connection: sqlite3.Connection) -> None:
     old_connection.close()
 
 
-VERSION_3 = ("DROP TABLE small_contents",)
+VERSION_3 = ("DROP TABLE small_contents", "DELETE FROM settings WHERE name = 'allocated_bytes'")
 VERSION_2 = (
     *VERSION_3,
     "DROP INDEX messages_sparse",
@@ -176,7 +176,7 @@ VERSION_1 = (*VERSION_2, "ALTER TABLE inodes DROP COLUMN chunk_count")
 
 def bring_back(path: Path, version: int) -> None:
     """Make the volume one that an older disfs left."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in {1: VERSION_1, 2: VERSION_2, 3: VERSION_3}[version]:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {version}")

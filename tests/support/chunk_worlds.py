@@ -54,7 +54,7 @@ class ChunkWorld:
     def __init__(self, directory: Path, settings: ChunkStoreSettings = SETTINGS, channels: int = 2) -> None:
         self.directory = directory
         self.settings = settings
-        self.ledger = FakeLedger()
+        self.ledger = FakeLedger(settings.chunk_bytes)
         self.memory = MemoryTransport()
         self.transport = FaultyTransport(self.memory)
         self.channels = [self.memory.add_channel() for _ in range(channels)]

@@ -7,11 +7,14 @@ size agree" against every crash. It passes the same contract suite as the real o
 from __future__ import annotations
 
 import copy
+import errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
 
+from disfs.errors import FilesystemError
+from disfs.spans import chunk_range
 from disfs.values import (
     ChunkIndex,
     ChunkKey,
@@ -50,11 +53,14 @@ class LedgerState:
 class FakeLedger:
     """See `ChunkLedger`."""
 
-    def __init__(self) -> None:
+    def __init__(self, chunk_bytes: int = 4096) -> None:
+        self.chunk_bytes = chunk_bytes
         self.state = LedgerState()
         self.committed = LedgerState()
         self.names: dict[InodeNumber, bytes] = {}
         self.durable_count = 0
+        self.is_full = False
+        """Whether a write into a hole is refused: the volume is as large as it may be. (Tails take nothing here.)"""
 
     def commit(self) -> None:
         """The group commit."""
@@ -67,6 +73,12 @@ class FakeLedger:
     async def size_of(self, inode: InodeNumber) -> int | None:
         """The recorded size, as `ChunkStore.start` asks for it."""
         return self.state.sizes.get(inode)
+
+    def check_room(self, inode: InodeNumber, offset: int, length: int) -> None:
+        """See `ChunkLedger.check_room`."""
+        touched = {ChunkKey(inode, ChunkIndex(index)) for index in chunk_range(offset, length, self.chunk_bytes)}
+        if self.is_full and not touched <= {*self.state.dirty, *self.state.where}:
+            raise FilesystemError(errno.ENOSPC)
 
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See `ChunkLedger.mark_dirty`."""

@@ -19,6 +19,10 @@ PAGE_BYTES = 4096
 class ChunkCounter(Protocol):
     """What of a ChunkLedger shows in an inode's attributes."""
 
+    def check_room(self, inode: InodeNumber, offset: int, length: int) -> None:
+        """See ChunkLedger."""
+        ...
+
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> object:
         """See ChunkLedger."""
         ...
@@ -85,6 +89,8 @@ class MemoryChunks:
 
     async def write(self, inode: InodeNumber, offset: int, data: bytes) -> None:
         await self._wait()
+        if self._ledger is not None:
+            self._ledger.check_room(inode, offset, len(data))
         pages = self._pages.setdefault(inode, {})
         done = 0
         while done < len(data):

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from disfs.errors import FilesystemError
 from disfs.metadata.base import (
+    DEFAULT_CAPACITY_BYTES,
     LINK_MAX,
     NAME_MAX,
     XATTR_NAME_MAX,
     XATTR_VALUE_MAX,
+    Atime,
     RenameMode,
     Unlinked,
     VolumeUsage,
     XattrMode,
 )
+from disfs.spans import DEFAULT_CHUNK_BYTES, allocated_bytes, chunk_range
 from disfs.values import ROOT_INODE, Attributes, DirectoryEntry, InodeNumber
 
 if TYPE_CHECKING:
@@ -44,6 +47,10 @@ class Node:
     def is_directory(self) -> bool:
         return stat.S_ISDIR(self.attributes.mode)
 
+    @property
+    def allocated_bytes(self) -> int:
+        return allocated_bytes(self.attributes.size_bytes, len(self.chunks), DEFAULT_CHUNK_BYTES)
+
     def change(self, **fields: Any) -> None:
         self.attributes = self.attributes._replace(**fields)
 
@@ -55,7 +62,8 @@ def fail(number: int) -> NoReturn:
 class MemoryMetadataStore:
     """Answers `MetadataStore`. Durability is a counter: `durable_count`."""
 
-    def __init__(self, now_ns: int = 0) -> None:
+    def __init__(self, now_ns: int = 0, capacity_bytes: int = DEFAULT_CAPACITY_BYTES) -> None:
+        self.capacity_bytes = capacity_bytes
         root = Attributes(ROOT_INODE, stat.S_IFDIR | 0o755, 2, 0, 0, 0, 0, now_ns, now_ns, now_ns)
         self._nodes = {ROOT_INODE: Node(root)}
         self._numbers = itertools.count(2)
@@ -113,6 +121,15 @@ class MemoryMetadataStore:
         node = self._node(inode)
         node.change(size_bytes=max(node.attributes.size_bytes, end), mtime_ns=now_ns, ctime_ns=now_ns)
 
+    def check_room(self, inode: InodeNumber, offset: int, length: int) -> None:
+        """See ChunkLedger."""
+        node = self._node(inode)
+        chunks = node.chunks | set(chunk_range(offset, length, DEFAULT_CHUNK_BYTES))
+        after = allocated_bytes(max(node.attributes.size_bytes, offset + length), len(chunks), DEFAULT_CHUNK_BYTES)
+        growth = after - node.allocated_bytes
+        if growth > 0 and sum(n.allocated_bytes for n in self._nodes.values()) + growth > self.capacity_bytes:
+            fail(errno.ENOSPC)
+
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> None:
         """See ChunkLedger; what of it shows in the attributes."""
         node = self._node(inode)
@@ -125,10 +142,11 @@ class MemoryMetadataStore:
         node.chunks = {chunk for chunk in node.chunks if chunk < first}
         node.change(chunk_count=len(node.chunks))
 
-    async def note_read(self, inode: InodeNumber, now_ns: int) -> None:
+    async def note_read(self, inode: InodeNumber, now_ns: int, rule: Atime = Atime.RELATIVE) -> None:
         node = self._node(inode)
         old = node.attributes
-        if old.atime_ns <= max(old.mtime_ns, old.ctime_ns) or old.atime_ns <= now_ns - DAY_NS:
+        relative = old.atime_ns <= max(old.mtime_ns, old.ctime_ns) or old.atime_ns <= now_ns - DAY_NS
+        if rule is Atime.STRICT or (rule is Atime.RELATIVE and relative):
             node.change(atime_ns=now_ns)
 
     async def make_inode(self, parent: InodeNumber, name: bytes, new: NewInode, now_ns: int) -> Attributes:
@@ -250,7 +268,7 @@ class MemoryMetadataStore:
 
     async def usage(self) -> VolumeUsage:
         sizes = [n.attributes.size_bytes for n in self._nodes.values() if stat.S_ISREG(n.attributes.mode)]
-        return VolumeUsage(len(self._nodes), sum(sizes))
+        return VolumeUsage(len(self._nodes), sum(sizes), sum(n.allocated_bytes for n in self._nodes.values()))
 
     async def orphans(self) -> Sequence[InodeNumber]:
         return [inode for inode, node in self._nodes.items() if node.attributes.nlink == 0]

@@ -1,6 +1,6 @@
 """A small daemon for tests: one mounted file system in a process of its own, without Discord and command line.
 
-`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--parts memory|sqlite|real] [--option NAME]...`
+`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--parts KIND] [--size BYTES] [--option NAME]...`
 
 It ends when the file system is unmounted, or on SIGTERM. After SIGUSR1 reads and writes fail with an exception that
 nobody expects (parts memory and sqlite), until SIGUSR2. A process that uses a mount that it serves
@@ -14,6 +14,7 @@ import contextlib
 import logging
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,10 @@ from disfs.chunkstore.store import ChunkStore
 from disfs.chunkstore.transport.memory import MemoryTransport
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
+from disfs.fuse_variants import vary_answers
+from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.store import SqliteMetadataStore
+from disfs.mount_options import parse_options
 from disfs.polled_loop import polled_loop
 from support.memory_chunks import MemoryChunks
 from support.memory_metadata import MemoryMetadataStore
@@ -34,26 +38,28 @@ from support.memory_metadata import MemoryMetadataStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from disfs.mount_options import Behaviour
     from disfs.values import InodeNumber
     from support.memory_chunks import ChunkCounter
 
 
 @contextlib.asynccontextmanager
-async def open_filesystem(parts: str, state: Path) -> AsyncIterator[Filesystem]:
-    """The file system over the parts that were asked for."""
+async def open_filesystem(parts: str, state: Path, size: int, behaviour: Behaviour) -> AsyncIterator[Filesystem]:
+    """The file system over the parts that were asked for, `size` bytes large."""
+    make = partial(Filesystem, capacity_bytes=size, atime=behaviour.atime, directory_atime=behaviour.directory_atime)
     async with contextlib.AsyncExitStack() as stack:
         if parts == "memory":
-            memory = MemoryMetadataStore()
-            yield Filesystem(memory, await stack.enter_async_context(failing_chunks(memory)))
+            memory = MemoryMetadataStore(capacity_bytes=size)
+            yield make(memory, await stack.enter_async_context(failing_chunks(memory)))
             return
         path = state / "metadata.db"
-        metadata = SqliteMetadataStore.open(path, create=not path.exists())
+        metadata = SqliteMetadataStore.open(path, create=not path.exists(), capacity_bytes=size)
         stack.callback(metadata.close)
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(metadata.run)
         make_chunks = failing_chunks(metadata) if parts == "sqlite" else real_chunks(metadata, state)
-        yield Filesystem(metadata, await stack.enter_async_context(make_chunks))
+        yield make(metadata, await stack.enter_async_context(make_chunks))
 
 
 @contextlib.asynccontextmanager
@@ -105,17 +111,22 @@ async def terminate_on_signal() -> None:
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    async with open_filesystem(arguments.parts, arguments.state) as filesystem, trio.open_nursery() as nursery:
-        await filesystem.remove_orphans()
-        options = {"fsname=disfs-test", "default_permissions", *arguments.option}
-        pyfuse3.init(FuseOperations(filesystem), str(arguments.mountpoint), options)
+    options = parse_options(tuple(arguments.option))
+    opened = open_filesystem(arguments.parts, arguments.state, arguments.size, options.behaviour)
+    async with opened as filesystem, trio.open_nursery() as nursery:
+        if not options.behaviour.read_only:
+            await filesystem.remove_orphans()
+        operations = FuseOperations(filesystem)
+        vary_answers(operations, options.behaviour, filesystem)
+        flags = {"fsname=disfs-test", "default_permissions", *options.kernel_flags}
+        pyfuse3.init(operations, str(arguments.mountpoint), flags)
         try:
             nursery.start_soon(terminate_on_signal)
             with polled_loop() if arguments.loop == "polled" else contextlib.nullcontext():
                 await pyfuse3.main()
         finally:
             pyfuse3.close(unmount=True)
-        await filesystem.close()
+        await filesystem.close(removes_orphans=not options.behaviour.read_only)
         nursery.cancel_scope.cancel()
 
 
@@ -125,6 +136,7 @@ def main() -> None:
     parser.add_argument("state", type=Path)
     parser.add_argument("--loop", choices=("polled", "stock"), default="polled")
     parser.add_argument("--parts", choices=("memory", "sqlite", "real"), default="sqlite")
+    parser.add_argument("--size", type=int, default=DEFAULT_CAPACITY_BYTES)
     parser.add_argument("--option", action="append", default=[])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     trio.run(serve, parser.parse_args())

@@ -38,6 +38,7 @@ def mounted(
     loop: str = "polled",
     parts: str = "sqlite",
     options: Sequence[str] = (),
+    size_bytes: int | None = None,
     ends_itself: bool = False,
     logs_errors: bool = False,
 ) -> Iterator[Mounted]:
@@ -51,6 +52,7 @@ def mounted(
     state.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "support.mount_daemon", str(root), str(state), "--loop", loop, "--parts", parts]
     command += [word for option in options for word in ("--option", option)]
+    command += [] if size_bytes is None else ["--size", str(size_bytes)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     with log_path.open("ab") as log_file:
         process = subprocess.Popen(command, stdout=log_file, stderr=log_file, env=environment)

@@ -35,6 +35,8 @@ class RealStores:
         self._directory = directory
         self._settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type] # the caller names settings
         self.free_bytes = 1 << 40
+        self.capacity_bytes = 1 << 50
+        """How much the volume may hold; counts from the next start on."""
         self.memory = MemoryTransport()
         self.transport = FaultyTransport(self.memory)
         self.channels = [self.memory.add_channel() for _ in range(channels)]
@@ -48,6 +50,7 @@ class RealStores:
             chunk_bytes=CHUNK,
             reserve_bytes=1 << 20,
             free_bytes=lambda: self.free_bytes,
+            capacity_bytes=self.capacity_bytes,
         )
         self.chunks = ChunkStore(
             ledger=self.metadata,
@@ -57,7 +60,7 @@ class RealStores:
             cache_directory=self._directory / "cache",
             settings=self._settings,
         )
-        self.filesystem = Filesystem(self.metadata, self.chunks)
+        self.filesystem = Filesystem(self.metadata, self.chunks, capacity_bytes=self.capacity_bytes)
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Bring both stores together and run them in a nursery of their own."""

@@ -1,0 +1,72 @@
+"""What mount options change about the answers to the kernel: mounts that only read, and mounts that sync each change.
+
+The kernel refuses writes to a read-only mount by itself, until somebody remounts it; the daemon still refuses then.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+from typing import TYPE_CHECKING, Any
+
+from pyfuse3 import FUSEError
+
+from disfs.fuse_ops import errno_of
+from disfs.values import InodeNumber
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from disfs.filesystem import Filesystem
+    from disfs.fuse_ops import FuseOperations
+    from disfs.mount_options import Behaviour
+
+    Handler = Callable[..., Awaitable[Any]]
+
+_CHANGING_NAMES = ("mknod", "mkdir", "symlink", "link", "unlink", "rmdir", "rename", "create")
+_CHANGING_XATTRS = ("setxattr", "removexattr")
+_WRITING_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+
+
+def vary_answers(operations: FuseOperations, behaviour: Behaviour, filesystem: Filesystem) -> None:
+    """From now on `operations` answers as a mount does that was asked to behave so."""
+    if behaviour.read_only:
+        for name in (*_CHANGING_NAMES, *_CHANGING_XATTRS, "setattr", "write"):
+            setattr(operations, name, _refused)
+        _replace(operations, "open", _opened_to_read)
+        return
+    if behaviour.syncs_names:
+        for name in _CHANGING_NAMES:
+            _replace(operations, name, functools.partial(_synced, lambda *_: filesystem.sync_names()))
+    if behaviour.syncs_everything:
+        for name in _CHANGING_XATTRS:
+            _replace(operations, name, functools.partial(_synced, lambda *_: filesystem.sync_names()))
+        sync_inode = functools.partial(_synced, lambda inode, *_: filesystem.files.sync(InodeNumber(inode)))
+        _replace(operations, "setattr", sync_inode)
+        _replace(operations, "write", functools.partial(_synced, lambda fh, *_: filesystem.files.fsync(fh)))
+
+
+def _replace(operations: FuseOperations, name: str, variant: Callable[..., Awaitable[Any]]) -> None:
+    """Answer a request by `variant(handler, arguments)`."""
+    setattr(operations, name, functools.partial(variant, getattr(operations, name)))
+
+
+async def _refused(*_: Any) -> Any:
+    raise FUSEError(errno.EROFS)
+
+
+async def _opened_to_read(handler: Handler, inode: int, flags: int, *rest: Any) -> Any:
+    if flags & _WRITING_FLAGS:
+        raise FUSEError(errno.EROFS)
+    return await handler(inode, flags, *rest)
+
+
+async def _synced(sync: Handler, handler: Handler, *arguments: Any) -> Any:
+    """Answer only when the change would survive a loss of power; when that fails, the change itself stands."""
+    answer = await handler(*arguments)
+    try:
+        await sync(*arguments)
+    except Exception as error:
+        raise FUSEError(errno_of(error, "sync")) from error
+    return answer

@@ -1,0 +1,110 @@
+"""Mounts that sync each change, as the handlers of the kernel's requests see it."""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING, Any, cast
+
+import pyfuse3
+import pytest
+from support.filesystem_world import World
+from support.memory_metadata import MemoryMetadataStore
+
+from disfs.errors import FilesystemError
+from disfs.fuse_ops import FuseOperations
+from disfs.fuse_variants import vary_answers
+from disfs.mount_options import Behaviour
+from disfs.values import ROOT_INODE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pyfuse3 import RequestContext
+
+
+CONTEXT = cast("RequestContext", type("Context", (), {"uid": 1, "gid": 2, "pid": 3, "umask": 0o022})())
+
+
+class Durability:
+    """One open file and a directory on a mount; counts what is made durable."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.metadata = MemoryMetadataStore()
+        self.world = World(self.metadata)
+        self.operations = FuseOperations(self.world.filesystem)
+        vary_answers(self.operations, behaviour, self.world.filesystem)
+        self.fh = 0
+        self.inode = 0
+
+    async def prepare(self) -> None:
+        """Make what the requests are about."""
+        info, entry = await self.operations.create(ROOT_INODE, b"file", 0o644, 0, CONTEXT)
+        self.fh, self.inode = int(info.fh), int(entry.st_ino)
+
+    async def is_durable(self, request: Callable[[Durability], Awaitable[Any]]) -> bool:
+        """Whether the metadata are made durable before the request is answered."""
+        before = self.metadata.durable_count
+        await request(self)
+        return self.metadata.durable_count > before
+
+
+def setattr_request(world: Durability) -> Awaitable[Any]:
+    """chmod."""
+    fields = cast("Any", type("Fields", (), dict.fromkeys(FIELDS, False) | {"update_mode": True})())
+    entry = pyfuse3.EntryAttributes()
+    entry.st_mode = stat.S_IFREG | 0o600
+    return world.operations.setattr(world.inode, entry, fields, None, CONTEXT)
+
+
+FIELDS = [f"update_{what}" for what in ("mode", "uid", "gid", "size", "atime", "mtime", "ctime")]
+NAMES: dict[str, Callable[[Durability], Awaitable[Any]]] = {
+    "mkdir": lambda w: w.operations.mkdir(ROOT_INODE, b"dir", 0o755, CONTEXT),
+    "mknod": lambda w: w.operations.mknod(ROOT_INODE, b"fifo", stat.S_IFIFO, 0, CONTEXT),
+    "symlink": lambda w: w.operations.symlink(ROOT_INODE, b"symlink", b"x", CONTEXT),
+    "link": lambda w: w.operations.link(w.inode, ROOT_INODE, b"link", CONTEXT),
+    "create": lambda w: w.operations.create(ROOT_INODE, b"other", 0o644, 0, CONTEXT),
+    "rename": lambda w: w.operations.rename(ROOT_INODE, b"link", ROOT_INODE, b"renamed", 0, CONTEXT),
+    "unlink": lambda w: w.operations.unlink(ROOT_INODE, b"renamed", CONTEXT),
+    "rmdir": lambda w: w.operations.rmdir(ROOT_INODE, b"dir", CONTEXT),
+}
+OTHERS: dict[str, Callable[[Durability], Awaitable[Any]]] = {
+    "write": lambda w: w.operations.write(w.fh, 0, b"x"),
+    "setattr": setattr_request,
+    "setxattr": lambda w: w.operations.setxattr(w.inode, b"user.x", b"x", CONTEXT),
+    "removexattr": lambda w: w.operations.removexattr(w.inode, b"user.x", CONTEXT),
+}
+READS: dict[str, Callable[[Durability], Awaitable[Any]]] = {
+    "getattr": lambda w: w.operations.getattr(w.inode, CONTEXT),
+    "read": lambda w: w.operations.read(w.fh, 0, 1),
+    "lookup": lambda w: w.operations.lookup(ROOT_INODE, b"file", CONTEXT),
+}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "durable"),
+    [
+        (Behaviour(), set()),
+        (Behaviour(syncs_names=True), set(NAMES)),
+        (Behaviour(syncs_names=True, syncs_everything=True), {*NAMES, *OTHERS}),
+    ],
+)
+async def test_changes_are_durable_before_they_are_answered(behaviour: Behaviour, durable: set[str]) -> None:
+    """dirsync: those of names; sync: all of them, written contents included; reads never."""
+    world = Durability(behaviour)
+    await world.prepare()
+    found = {name for name, request in (NAMES | OTHERS | READS).items() if await world.is_durable(request)}
+    assert durable == found
+    assert ("write" in durable) == (world.inode in world.world.chunks.synced)
+
+
+async def test_change_that_cannot_be_synced_is_an_errno(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only FUSEError may reach pyfuse3: anything else would end the mount."""
+    world = Durability(Behaviour(syncs_names=True))
+
+    async def broken() -> None:
+        raise FilesystemError(28)
+
+    monkeypatch.setattr(world.metadata, "make_durable", broken)
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await world.prepare()
+    assert 28 == caught.value.errno
