@@ -2,8 +2,8 @@
 
 ext4 does not use the number of a deleted inode again for some minutes, and walks over each such number when it makes
 a file near by: making one takes a millisecond where thousands were deleted just before, and a fiftieth of that
-elsewhere. So that no run pays for what others (or the run before it) have deleted, its directory is marked as the top of
-a hierarchy: what is made in it goes to another part of the disk.
+elsewhere. So that no run pays for what others, or the run before it, have deleted, its directory is marked as the top
+of a hierarchy: what is made in it goes to another part of the disk.
 """
 
 from __future__ import annotations
