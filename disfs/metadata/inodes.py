@@ -38,7 +38,7 @@ _KNOWN = 16_384
 keep those that change: parents of new names, files that are written."""
 
 _SELECT = f"SELECT {COLUMNS} FROM inodes WHERE inode = ?"  # noqa: S608 - constants of this module
-_UPDATE = f"UPDATE inodes SET {' = ?, '.join(COLUMNS.split(', ')[1:])} = ? WHERE inode = ?"  # noqa: S608 - as above
+_UPDATE = f"UPDATE inodes SET {' = ?, '.join(COLUMNS.split(', ')[1:])} = ? WHERE inode = ?"  # noqa: S608 - names of columns
 _INSERT = f"INSERT INTO inodes ({COLUMNS}, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants of this module
 
 
