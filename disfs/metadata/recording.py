@@ -77,7 +77,7 @@ class Recording:
     def write_small(self, inode: InodeNumber, content: bytes) -> Revision:
         """See ChunkLedger."""
         with self._database.growing:
-            self._small.put(inode, content)
+            self._small.put(inode, content, is_new=self._inodes.chunk_count(inode) == 0)
             return self._mark(inode, 0, 1)
 
     def _mark(self, inode: InodeNumber, first: int, end: int) -> Revision:
@@ -85,7 +85,10 @@ class Recording:
         revision = self._dirty.new_revision()
         if self._inodes.chunk_count(inode) == 0:
             # All are holes: nothing is dirty or recorded that would have to be looked for.
-            self._dirty.mark(inode, first, end, revision)
+            if end == 1:
+                self._dirty.mark_first(inode, revision)
+            else:
+                self._dirty.mark(inode, first, end, revision)
             self._inodes.add_chunks(inode, end - first)
         elif self._dirty.renew(inode, first, end, revision) < end - first:
             present = {*self._dirty.among(inode, first, end), *self._extents.among(inode, first, end)}
@@ -159,6 +162,8 @@ class Recording:
             return
         with self._database.changing:
             self._inodes.add_chunks(inode, -gone)
+            if first == 0 and gone == 1 and self._dirty.forget_first(inode):
+                return  # it had no chunk before that one
             self._dirty.cut(inode, first)
             self._extents.cut(inode, first)
 
