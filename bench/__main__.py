@@ -14,6 +14,7 @@ import click
 from bench import ceiling, meters
 from bench.contents import Contents
 from bench.lab import Lab
+from bench.placing import mark_top
 from bench.report import RowReport, markdown
 from bench.rows import ROWS
 from bench.shape import Shape
@@ -101,7 +102,9 @@ class Runner:
         return made
 
     def _temporary(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix="disfs-bench-", dir=self._directory)
+        made = tempfile.TemporaryDirectory(prefix="disfs-bench-", dir=self._directory)
+        mark_top(Path(made.name))
+        return made
 
     def _noise(self) -> Noise:
         noise = meters.noise()

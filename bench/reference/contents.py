@@ -80,7 +80,8 @@ class ContentsReference(pyfuse3.Operations):
         return os.pwrite(self._descriptor, buf, off)
 
     async def flush(self, fh: int) -> None:
-        pass
+        # As in disfs: the kernel does not ask again, and closing a file is one request less.
+        raise FUSEError(errno.ENOSYS)
 
     async def release(self, fh: int) -> None:
         pass

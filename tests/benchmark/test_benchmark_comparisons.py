@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pyfuse3
@@ -15,6 +16,7 @@ from bench import filler, peers
 from bench.contents import Contents
 from bench.duel import Data, Names, take_turns
 from bench.pairs import Comparison
+from bench.placing import mark_top
 from bench.reference.contents import NAME, ContentsReference
 from bench.reference.names import NamesReference
 from bench.rows.listing import kinds
@@ -25,7 +27,6 @@ from disfs.values import ROOT_INODE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-    from pathlib import Path
 
 
 class Context:
@@ -167,3 +168,10 @@ def test_settling_ends_when_the_processor_time_stands_still(monkeypatch: pytest.
     spent = iter([1.0, 2.0, 2.5, 2.51])
     peers.settle(lambda: next(spent))
     assert [] == list(spent)
+
+
+def test_marking_the_top_of_a_hierarchy_says_whether_it_was_taken(tmp_path: Path) -> None:
+    """A file system that keeps no flags, such as the one of processes, is no reason not to measure."""
+    assert not mark_top(Path("/proc"))
+    marked = mark_top(tmp_path)
+    assert marked == mark_top(tmp_path)
