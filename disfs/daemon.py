@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ from disfs.errors import (
 )
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
+from disfs.kernel_listings import KernelListings
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
 from disfs.polled_loop import polled_loop
 from disfs.values import ROOT_INODE
@@ -173,6 +174,7 @@ class Daemon:
         )
         self._controls = Controls(self, metadata, connection, chunks, self._filesystem, self._watch)
         self._controls.limit_bandwidth(plan.settings.bandwidth)
+        self._listings = KernelListings()
         self._kernel_gone = trio.Event()
         self._stopping = trio.Event()
         self._drained = trio.Event()
@@ -235,8 +237,11 @@ class Daemon:
             "default_permissions",
         }
         try:
-            operations = FuseOperations(self._filesystem, chunk_bytes=self._metadata.chunk_bytes)
-            pyfuse3.init(operations, str(self._plan.mountpoint), options)
+            operations = FuseOperations(
+                self._filesystem, chunk_bytes=self._metadata.chunk_bytes, listings=self._listings
+            )
+            with self._listings.offered() if self._plan.settings.kernel_listings else nullcontext():
+                pyfuse3.init(operations, str(self._plan.mountpoint), options)
         except RuntimeError as error:
             raise UserError(
                 f"the kernel refused to mount at {self._plan.mountpoint}; are FUSE mounts allowed here (container, "

@@ -18,6 +18,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
 from disfs.errors import FilesystemError, StorageError
+from disfs.kernel_listings import KernelListings
 from disfs.metadata.base import NAME_MAX
 from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.values import AttributeChanges, InodeNumber, NewInode
@@ -38,6 +39,9 @@ _BLOCK_BYTES = 4096
 _STAT_BLOCKS = _BLOCK_BYTES // 512
 _INODES = 1 << 40
 """How many inodes statfs claims there is room for."""
+_LABEL = b"security.selinux"
+"""`ls -l` asks for it once for every file, unless the answer is that labels are not supported. A kernel with SELinux
+answers by itself, and never asks us."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,7 +109,9 @@ def _statvfs(space: Space) -> StatvfsData:
     return data
 
 
-def _present(value: bytes | None) -> bytes:
+def _present(name: bytes, value: bytes | None) -> bytes:
+    if value is None and name == _LABEL:
+        raise FUSEError(errno.EOPNOTSUPP)
     if value is None:
         # Not a FilesystemError: the kernel asks for an attribute that is not there at every write.
         raise FUSEError(errno.ENODATA)
@@ -125,8 +131,10 @@ class FuseOperations(pyfuse3.Operations):
         entry_timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         attribute_timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        listings: KernelListings | None = None,
     ) -> None:
         super().__init__()
+        self._listings = listings or KernelListings()
         self._chunk_bytes = chunk_bytes
         self._filesystem = filesystem
         self._files = filesystem.files
@@ -242,7 +250,7 @@ class FuseOperations(pyfuse3.Operations):
 
     @_answered
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        return _present(await self._filesystem.get_xattr(InodeNumber(inode), name))
+        return _present(name, await self._filesystem.get_xattr(InodeNumber(inode), name))
 
     @_answered
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
@@ -296,19 +304,23 @@ class FuseOperations(pyfuse3.Operations):
 
     @_answered
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        return await self._filesystem.open_directory(InodeNumber(inode))
+        if self._listings.are_kept:
+            # Not an error: from now on the kernel opens directories by itself and keeps their listings.
+            raise FUSEError(errno.ENOSYS)
+        return inode
 
     @_answered
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         def add(name: bytes, attributes: Attributes, cookie: int) -> bool:
             return pyfuse3.readdir_reply(token, name, self._entry(attributes), cookie)
 
-        await self._filesystem.read_directory(fh, start_id, add)
+        # The handle of a directory is its inode, whether opendir gave it or the kernel does without.
+        await self._filesystem.read_directory(InodeNumber(fh), start_id, add)
 
     @_answered
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await self._filesystem.sync_directory(fh)
+        await self._filesystem.sync_names()
 
     @_answered
     async def releasedir(self, fh: int) -> None:
-        await self._filesystem.release_directory(fh)
+        """Nothing to do: the kernel holds a lookup count of what it has open."""

@@ -70,6 +70,7 @@ def mount(
         stray_grace=SECONDS     how long a message is kept that a failed send left behind
         readahead=SIZE          how far a sequential reader is fetched ahead at most; 0: not at all
         bwlimit=UP:DOWN         as --bwlimit
+        kernel_listings=off     ask the daemon for every listing of a directory, slower
         allow_other, ro, noexec, nosuid, nodev, noatime ... as for mount(8)
 
     \b

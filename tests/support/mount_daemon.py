@@ -1,6 +1,7 @@
 """A small daemon for tests: one mounted file system in a process of its own, without Discord and command line.
 
-`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--parts memory|sqlite|real] [--option NAME]...`
+`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--listings stock] [--parts memory|sqlite|real]
+[--option NAME]...`
 
 It ends when the file system is unmounted, or on SIGTERM. After SIGUSR1 reads and writes fail with an exception that
 nobody expects (parts memory and sqlite), until SIGUSR2. A process that uses a mount that it serves
@@ -26,6 +27,7 @@ from disfs.chunkstore.store import ChunkStore
 from disfs.chunkstore.transport.memory import MemoryTransport
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
+from disfs.kernel_listings import KernelListings
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.polled_loop import polled_loop
 from support.memory_chunks import MemoryChunks
@@ -108,7 +110,10 @@ async def serve(arguments: argparse.Namespace) -> None:
     async with open_filesystem(arguments.parts, arguments.state) as filesystem, trio.open_nursery() as nursery:
         await filesystem.remove_orphans()
         options = {"fsname=disfs-test", "default_permissions", *arguments.option}
-        pyfuse3.init(FuseOperations(filesystem), str(arguments.mountpoint), options)
+        listings = KernelListings()
+        operations = FuseOperations(filesystem, listings=listings)
+        with listings.offered() if arguments.listings == "kernel" else contextlib.nullcontext():
+            pyfuse3.init(operations, str(arguments.mountpoint), options)
         try:
             nursery.start_soon(terminate_on_signal)
             with polled_loop() if arguments.loop == "polled" else contextlib.nullcontext():
@@ -124,6 +129,7 @@ def main() -> None:
     parser.add_argument("mountpoint", type=Path)
     parser.add_argument("state", type=Path)
     parser.add_argument("--loop", choices=("polled", "stock"), default="polled")
+    parser.add_argument("--listings", choices=("kernel", "stock"), default="kernel")
     parser.add_argument("--parts", choices=("memory", "sqlite", "real"), default="sqlite")
     parser.add_argument("--option", action="append", default=[])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)

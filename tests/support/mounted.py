@@ -36,6 +36,7 @@ def mounted(
     directory: Path,
     *,
     loop: str = "polled",
+    listings: str = "kernel",
     parts: str = "sqlite",
     options: Sequence[str] = (),
     ends_itself: bool = False,
@@ -49,7 +50,8 @@ def mounted(
     root, state, log_path = directory / "mnt", directory / "state", directory / "daemon.log"
     root.mkdir(exist_ok=True, parents=True)
     state.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "support.mount_daemon", str(root), str(state), "--loop", loop, "--parts", parts]
+    command = [sys.executable, "-m", "support.mount_daemon", str(root), str(state)]
+    command += ["--loop", loop, "--listings", listings, "--parts", parts]
     command += [word for option in options for word in ("--option", option)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     with log_path.open("ab") as log_file:
