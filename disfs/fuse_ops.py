@@ -304,18 +304,15 @@ class FuseOperations(pyfuse3.Operations):
 
     @_answered
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        if self._listings.are_kept:
-            # Not an error: from now on the kernel opens directories by itself and keeps their listings.
-            raise FUSEError(errno.ENOSYS)
-        return inode
+        return self._listings.open_directory(inode)
 
     @_answered
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         def add(name: bytes, attributes: Attributes, cookie: int) -> bool:
             return pyfuse3.readdir_reply(token, name, self._entry(attributes), cookie)
 
-        # The handle of a directory is its inode, whether opendir gave it or the kernel does without.
-        await self._filesystem.read_directory(InodeNumber(fh), start_id, add)
+        directory = InodeNumber(self._listings.directory_of(fh))
+        await self._filesystem.read_directory(directory, start_id, add)
 
     @_answered
     async def fsyncdir(self, fh: int, datasync: bool) -> None:

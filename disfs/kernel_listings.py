@@ -14,8 +14,13 @@ How the call is got hold of: during `pyfuse3.init` the import of `fuse_session_n
 replaced (see `elf_imports`). All that is touched are public interfaces: ELF, `fuse_session_new`, and three structs of
 libfuse's headers, whose parts used here have been the same in all of libfuse 3. And all is checked first: the
 version of pyfuse3; that the slot of the import holds the function's address; that the table has an entry, which leads
-into pyfuse3's own code, wherever pyfuse3 sets one, and none elsewhere. If anything differs, a line is logged and
-the mount works as pyfuse3 made it, with more requests.
+into pyfuse3's own code, wherever pyfuse3 sets one, and none elsewhere. Last, the first opendir is answered as ever,
+with a handle that no inode can be: if a readdir then comes with an inode, the hook works, and only from then on ENOSYS
+is said. If anything differs, a line is logged and the mount works as pyfuse3 made it, with more requests.
+
+Whether a kept listing is still right is the kernel's affair, and exact: each change of names through it raises a
+counter of the directory, which is compared whenever a listing begins. A change that does not come through the kernel
+has to be followed by `pyfuse3.invalidate_inode` for the directory, which drops its listing.
 
 Rejected: searching memory for libfuse's session or pyfuse3's objects (private layouts, recognised by luck);
 `fuse_session_custom_io` (a Python call for each request); a patched pyfuse3 (a fork to maintain). The right thing is
@@ -26,12 +31,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 import pyfuse3
+from pyfuse3 import FUSEError
 
 from disfs.elf_imports import ImportSlot, UnknownLayoutError, mappings_of
 
@@ -64,8 +71,10 @@ _UNUSED: Final = frozenset(
 _INIT: Final = _OPERATIONS.index("init")
 _READDIRPLUS: Final = _OPERATIONS.index("readdirplus")
 _POINTER_BYTES: Final = 8
-_CAN_DO_WITHOUT_OPENDIR: Final = 1 << 24
-"""FUSE_CAP_NO_OPENDIR_SUPPORT."""
+_NO_OPENDIR_SUPPORT: Final = 1 << 24
+"""libfuse's FUSE_CAP_NO_OPENDIR_SUPPORT."""
+_GIVEN_BY_OPENDIR: Final = 1 << 63
+"""Marks a handle; no inode is so large. Where the hook works, no marked handle comes back."""
 
 
 class _ConnectionInfo(ctypes.Structure):
@@ -108,14 +117,27 @@ class KernelListings:
     """What one mount knows of it. To be kept until `pyfuse3.close`: libfuse calls what it holds."""
 
     def __init__(self) -> None:
-        self.are_kept = False
-        """The kernel keeps listings: opendir is to be answered with ENOSYS."""
+        self._can_do_without_opendir = False
+        self._works = False
         self._held: list[object] = []
         """What libfuse has pointers to."""
 
+    def open_directory(self, inode: int) -> int:
+        """What opendir answers. `FUSEError` with ENOSYS, which is no error, once it is proven that it is not needed."""
+        if self._works:
+            raise FUSEError(errno.ENOSYS)
+        return inode | _GIVEN_BY_OPENDIR
+
+    def directory_of(self, handle: int) -> int:
+        """The inode of the directory that a readdir is about. The first that comes by way of the hook is the proof."""
+        if handle & _GIVEN_BY_OPENDIR:
+            return handle ^ _GIVEN_BY_OPENDIR
+        self._works = self._can_do_without_opendir
+        return handle
+
     @contextlib.contextmanager
     def offered(self) -> Iterator[None]:
-        """To be put around `pyfuse3.init`. Never fails; `are_kept` becomes true when the kernel connects."""
+        """To be put around `pyfuse3.init`. Never fails: if it cannot be, the mount works without."""
         with contextlib.ExitStack() as stack:
             try:
                 if not pyfuse3.__version__.startswith(KNOWN_VERSIONS):
@@ -155,7 +177,7 @@ class KernelListings:
 
         def init(userdata: int | None, connection: Any) -> None:
             pyfuse3_init(userdata, connection)
-            self.are_kept = bool(connection.contents.capable & _CAN_DO_WITHOUT_OPENDIR)
+            self._can_do_without_opendir = bool(connection.contents.capable & _NO_OPENDIR_SUPPORT)
 
         return _Init(init)
 

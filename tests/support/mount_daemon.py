@@ -1,10 +1,11 @@
 """A small daemon for tests: one mounted file system in a process of its own, without Discord and command line.
 
 `python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--listings stock] [--parts memory|sqlite|real]
-[--option NAME]...`
+[--option NAME]... [--log-requests]`
 
 It ends when the file system is unmounted, or on SIGTERM. After SIGUSR1 reads and writes fail with an exception that
-nobody expects (parts memory and sqlite), until SIGUSR2. A process that uses a mount that it serves
+nobody expects (parts memory and sqlite), until SIGUSR2. On SIGHUP it makes a file in the root that the kernel did not
+ask for, tells the kernel, and then logs that. A process that uses a mount that it serves
 itself waits for itself, hence the second process.
 """
 
@@ -14,6 +15,7 @@ import argparse
 import contextlib
 import logging
 import signal
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +32,7 @@ from disfs.fuse_ops import FuseOperations
 from disfs.kernel_listings import KernelListings
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.polled_loop import polled_loop
+from disfs.values import ROOT_INODE, NewInode
 from support.memory_chunks import MemoryChunks
 from support.memory_metadata import MemoryMetadataStore
 
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 
     from disfs.values import InodeNumber
     from support.memory_chunks import ChunkCounter
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -100,6 +105,16 @@ async def real_chunks(metadata: SqliteMetadataStore, state: Path) -> AsyncIterat
     await chunks.stop()
 
 
+async def change_on_signal(filesystem: Filesystem) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            new = NewInode(mode=stat.S_IFREG | 0o600, uid=0, gid=0)
+            made = await filesystem.make_inode(ROOT_INODE, b"behind the kernel", new)
+            await filesystem.forget([(made.inode, 1)])
+            await trio.to_thread.run_sync(pyfuse3.invalidate_inode, ROOT_INODE)
+            log.info("changed behind the kernel")
+
+
 async def terminate_on_signal() -> None:
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async for _ in signals:
@@ -116,6 +131,7 @@ async def serve(arguments: argparse.Namespace) -> None:
             pyfuse3.init(operations, str(arguments.mountpoint), options)
         try:
             nursery.start_soon(terminate_on_signal)
+            nursery.start_soon(change_on_signal, filesystem)
             with polled_loop() if arguments.loop == "polled" else contextlib.nullcontext():
                 await pyfuse3.main()
         finally:
@@ -132,8 +148,12 @@ def main() -> None:
     parser.add_argument("--listings", choices=("kernel", "stock"), default="kernel")
     parser.add_argument("--parts", choices=("memory", "sqlite", "real"), default="sqlite")
     parser.add_argument("--option", action="append", default=[])
+    parser.add_argument("--log-requests", action="store_true")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    trio.run(serve, parser.parse_args())
+    arguments = parser.parse_args()
+    if arguments.log_requests:
+        logging.getLogger("disfs.fuse_ops").setLevel(logging.DEBUG)
+    trio.run(serve, arguments)
 
 
 if __name__ == "__main__":
