@@ -55,7 +55,7 @@ KNOWN_VERSIONS: Final = ("3.5.",)
 """Beginnings of the versions of pyfuse3 whose use of libfuse is known to be as described here."""
 
 # fmt: off
-_OPERATIONS: Final = (
+OPERATIONS: Final = (
     "init", "destroy", "lookup", "forget", "getattr", "setattr", "readlink", "mknod", "mkdir", "unlink", "rmdir",
     "symlink", "rename", "link", "open", "read", "write", "flush", "release", "fsync", "opendir", "readdir",
     "releasedir", "fsyncdir", "statfs", "setxattr", "getxattr", "listxattr", "removexattr", "access", "create",
@@ -64,12 +64,12 @@ _OPERATIONS: Final = (
 )
 # fmt: on
 """The beginning of libfuse's `struct fuse_lowlevel_ops`, in order; each a pointer."""
-_UNUSED: Final = frozenset(
+UNUSED: Final = frozenset(
     {"destroy", "readdir", "getlk", "setlk", "bmap", "ioctl", "retrieve_reply", "flock", "fallocate"}
 )
 """What pyfuse3 leaves NULL of them."""
-_INIT: Final = _OPERATIONS.index("init")
-_READDIRPLUS: Final = _OPERATIONS.index("readdirplus")
+_INIT: Final = OPERATIONS.index("init")
+_READDIRPLUS: Final = OPERATIONS.index("readdirplus")
 _POINTER_BYTES: Final = 8
 _NO_OPENDIR_SUPPORT: Final = 1 << 24
 """libfuse's FUSE_CAP_NO_OPENDIR_SUPPORT."""
@@ -165,7 +165,7 @@ class KernelListings:
 
     def _changed(self, table: int, size: int, code: list[Mapping]) -> int:
         """The address of a copy of pyfuse3's table in which `init` and `readdirplus` are ours."""
-        operations = _checked(ctypes.string_at(table, size), code)
+        operations = checked_operations(ctypes.string_at(table, size), code)
         copy = (ctypes.c_uint64 * len(operations))(*operations)
         copy[_INIT] = self._hold(self._init_hook(operations[_INIT]))
         copy[_READDIRPLUS] = self._hold(_readdirplus_hook(operations[_READDIRPLUS]))
@@ -198,17 +198,17 @@ def _session_new_of(path: Path) -> tuple[str, ImportSlot]:
     raise problem
 
 
-def _checked(table: bytes, code: list[Mapping]) -> tuple[int, ...]:
+def checked_operations(table: bytes, code: list[Mapping]) -> tuple[int, ...]:
     """The table's pointers. `UnknownLayoutError` unless what pyfuse3 sets leads into `code`, and all else is NULL."""
     if len(table) % _POINTER_BYTES:
         raise UnknownLayoutError("the table of operations is cut short")
     found = struct.unpack(f"={len(table) // _POINTER_BYTES}Q", table)
-    names = [*_OPERATIONS, *[None] * (len(found) - len(_OPERATIONS))]
-    if len(found) < len(_OPERATIONS):
+    names = [*OPERATIONS, *[None] * (len(found) - len(OPERATIONS))]
+    if len(found) < len(OPERATIONS):
         raise UnknownLayoutError("libfuse is too old")
     for name, pointer in zip(names, found, strict=True):
         is_ours = any(mapping.start <= pointer < mapping.end for mapping in code)
-        is_right = pointer == 0 if name is None or name in _UNUSED else is_ours
+        is_right = pointer == 0 if name is None or name in UNUSED else is_ours
         if not is_right:
             raise UnknownLayoutError(f"the table of operations is unlike pyfuse3's at {name}")
     return found
