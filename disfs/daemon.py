@@ -33,6 +33,7 @@ from disfs import mountpoint as mounting
 from disfs.allocator import return_freed_memory
 from disfs.background import Ready
 from disfs.chunkstore.transport.stack import open_connection
+from disfs.collector import collect_when_quiet, keep_collections_short
 from disfs.control.server import serve as serve_control
 from disfs.controls import Controls
 from disfs.discord_watch import DiscordWatch
@@ -100,6 +101,7 @@ def run(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
         ready(report)
 
     return_freed_memory()
+    keep_collections_short()
     try:
         code = trio.run(_serve, plan, tell)
     except BaseExceptionGroup as group:
@@ -165,6 +167,14 @@ class Daemon:
         self._metadata = metadata
         self._chunks = chunks
         self._filesystem = Filesystem(metadata, chunks)
+        self._listings = KernelListings()
+        self._operations = FuseOperations(
+            self._filesystem,
+            entry_timeout_seconds=plan.settings.kernel_cache_seconds,
+            attribute_timeout_seconds=plan.settings.kernel_cache_seconds,
+            chunk_bytes=metadata.chunk_bytes,
+            listings=self._listings,
+        )
         self._watch = DiscordWatch(
             connection.admin,
             plan.volume,
@@ -174,7 +184,6 @@ class Daemon:
         )
         self._controls = Controls(self, metadata, connection, chunks, self._filesystem, self._watch)
         self._controls.limit_bandwidth(plan.settings.bandwidth)
-        self._listings = KernelListings()
         self._kernel_gone = trio.Event()
         self._stopping = trio.Event()
         self._drained = trio.Event()
@@ -210,6 +219,7 @@ class Daemon:
                     nursery.start_soon(self._run_fuse)
                     nursery.start_soon(self._sync_regularly)
                     nursery.start_soon(self._watch.run)
+                    nursery.start_soon(collect_when_quiet, self._operations.request_count)
                     await nursery.start(self._watch_signals)
                     await self._wait_until_answering()
                     ready(Ready(tuple(self._warnings())))
@@ -237,11 +247,9 @@ class Daemon:
             "default_permissions",
         }
         try:
-            operations = FuseOperations(
-                self._filesystem, chunk_bytes=self._metadata.chunk_bytes, listings=self._listings
-            )
-            with self._listings.offered() if self._plan.settings.kernel_listings else nullcontext():
-                pyfuse3.init(operations, str(self._plan.mountpoint), options)
+            keeps_listings = self._plan.settings.kernel_listings and self._plan.settings.kernel_cache_seconds > 0
+            with self._listings.offered() if keeps_listings else nullcontext():
+                pyfuse3.init(self._operations, str(self._plan.mountpoint), options)
         except RuntimeError as error:
             raise UserError(
                 f"the kernel refused to mount at {self._plan.mountpoint}; are FUSE mounts allowed here (container, "
@@ -333,6 +341,7 @@ class Daemon:
             "volume": self._plan.volume.name,
             "mountpoint": str(self._plan.mountpoint),
             "state": "unmounting" if self._stopping.is_set() else "mounted",
+            "kernel_requests": self._operations.statistics(),
         }
 
     async def sync(self) -> None:

@@ -35,6 +35,8 @@ CAPABILITY_XATTR: Final = b"security.capability"
 _RENAME_MODES: Final = {0: RenameMode.REPLACE, 1: RenameMode.NOREPLACE, 2: RenameMode.EXCHANGE}
 """By the flags of renameat2(2)."""
 _XATTR_NAMESPACES: Final = (b"user.", b"trusted.", b"security.")
+_SELINUX_XATTR: Final = b"security.selinux"
+"""Not kept, as the kernel has it on FUSE where SELinux rules. `ls -l` asks each file for it unless it is told so."""
 _FIRST_PAGE_COUNT: Final = 24
 """About what fits into 4 KiB, the smallest buffer that the kernel reads a directory with."""
 _DOT_COOKIE: Final = 1
@@ -125,7 +127,7 @@ class Filesystem:
         # Same step: nobody can unlink the file before its handle exists.
         self._chunks.inherit_pin(parent, made.inode)
         self._references.add_lookup(made.inode)
-        return self.files.open_known(made, flags), made
+        return self.files.open_new(made, flags), made
 
     async def link(self, inode: InodeNumber, parent: InodeNumber, name: bytes) -> Attributes:
         """A further name, counted as looked up. Errors as in the metadata store."""
@@ -298,7 +300,7 @@ class Filesystem:
 
 
 def _check_xattr_name(name: bytes) -> None:
-    if not name.startswith(_XATTR_NAMESPACES):
+    if not name.startswith(_XATTR_NAMESPACES) or name == _SELINUX_XATTR:
         raise FilesystemError(errno.EOPNOTSUPP)
     if name.endswith(b".") and name in _XATTR_NAMESPACES:
         raise FilesystemError(errno.EINVAL)

@@ -91,4 +91,5 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "sweep_grace": ("sweep_grace_seconds", float),
     "stray_grace": ("stray_grace_seconds", float),
     "kernel_listings": ("kernel_listings", _read_switch),
+    "kernel_cache": ("kernel_cache_seconds", float),
 }

@@ -20,6 +20,7 @@ LAYERS = [
         "disfs.private_files",
         "disfs.mountpoint",
         "disfs.allocator",
+        "disfs.collector",
         "disfs.background",
         "disfs.quantities",
         "disfs.elf_imports",

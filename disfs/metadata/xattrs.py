@@ -25,9 +25,9 @@ class Xattrs:
 
     def get(self, inode: InodeNumber, name: bytes) -> bytes:
         """See MetadataStore.get_xattr."""
+        self._inodes.attributes(inode)  # rows of an inode that is gone may still be there
         value = self._find(inode, name)
         if value is None:
-            self._inodes.attributes(inode)
             raise FilesystemError(errno.ENODATA)
         return value
 
@@ -49,9 +49,8 @@ class Xattrs:
 
     def list(self, inode: InodeNumber) -> Sequence[bytes]:
         """See MetadataStore.list_xattrs."""
+        self._inodes.attributes(inode)
         rows = self._database.rows("SELECT name FROM xattrs WHERE inode = ? ORDER BY name", (inode,))
-        if not rows:
-            self._inodes.attributes(inode)
         return [row[0] for row in rows]
 
     def remove(self, inode: InodeNumber, name: bytes, now_ns: int) -> None:
