@@ -40,9 +40,6 @@ _BLOCK_BYTES = 4096
 _STAT_BLOCKS = _BLOCK_BYTES // 512
 _INODES = 1 << 40
 """How many inodes statfs claims there is room for."""
-_LABEL = b"security.selinux"
-"""`ls -l` asks for it once for every file, unless the answer is that labels are not supported. A kernel with SELinux
-answers by itself, and never asks us."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -111,9 +108,7 @@ def _statvfs(space: Space) -> StatvfsData:
     return data
 
 
-def _present(name: bytes, value: bytes | None) -> bytes:
-    if value is None and name == _LABEL:
-        raise FUSEError(errno.EOPNOTSUPP)
+def _present(value: bytes | None) -> bytes:
     if value is None:
         # Not a FilesystemError: the kernel asks for an attribute that is not there at every write.
         raise FUSEError(errno.ENODATA)
@@ -263,7 +258,7 @@ class FuseOperations(pyfuse3.Operations):
 
     @_answered
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        return _present(name, await self._filesystem.get_xattr(InodeNumber(inode), name))
+        return _present(await self._filesystem.get_xattr(InodeNumber(inode), name))
 
     @_answered
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:

@@ -22,6 +22,10 @@ Whether a kept listing is still right is the kernel's affair, and exact: each ch
 counter of the directory, which is compared whenever a listing begins. A change that does not come through the kernel
 has to be followed by `pyfuse3.invalidate_inode` for the directory, which drops its listing.
 
+What the kernel still asks: the attributes of a directory once after each listing that it did not have, as that may have
+moved the atime. And it gives up keeping a listing, until it forgets the directory, if a program stopped reading it half
+way and just the last name that was read goes: then that directory costs two requests each time, as without all this.
+
 Rejected: searching memory for libfuse's session or pyfuse3's objects (private layouts, recognised by luck);
 `fuse_session_custom_io` (a Python call for each request); a patched pyfuse3 (a fork to maintain). The right thing is
 an inode argument in pyfuse3; then this module can go.
