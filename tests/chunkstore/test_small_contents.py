@@ -319,7 +319,7 @@ async def test_a_spilled_file_is_synced_before_its_row_is_gone(
         if how == "fsync":
             await world.filesystem.files.fsync(other)
         elif how == "fsyncdir":
-            await world.filesystem.sync_directory(await world.filesystem.open_directory(ROOT_INODE))
+            await world.filesystem.sync_names()
         else:
             await world.truncate(other_inode, 0)
             await trio.sleep(2)
