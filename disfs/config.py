@@ -52,6 +52,7 @@ _SETTING_TYPES = {
     "sweep_grace_seconds": float,
     "stray_grace_seconds": float,
     "readahead_bytes": int,
+    "kernel_listings": bool,
     "kernel_cache_seconds": float,
 }
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -135,6 +136,8 @@ class VolumeSettings:
     """How long a message of the volume that no record refers to is left alone before it is deleted."""
     readahead_bytes: int | None = None
     """How far a sequential reader is fetched ahead at most; 0: not at all, None: as the chunk store thinks best."""
+    kernel_listings: bool = True
+    """Whether the kernel may keep the listings of directories, where that is possible and it may remember at all."""
     bandwidth: Bandwidth = NO_LIMIT
     """How fast contents may be sent and fetched, until `disfs bwlimit` changes it."""
     kernel_cache_seconds: float = 3600.0

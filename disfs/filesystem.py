@@ -86,6 +86,8 @@ class Filesystem:
         self._handles = HandleTable()
         self._references = References(self._handles)
         self._leaving = 0
+        self._page_count = _FIRST_PAGE_COUNT
+        """How many entries the next full reply of a listing is guessed to have room for: as many as the last one."""
         self.files = FileIo(metadata, chunks, self._handles, self._clock, has_orphans=self._has_orphans, atime=atime)
 
     # Names
@@ -222,32 +224,25 @@ class Filesystem:
 
     # Directories
 
-    async def open_directory(self, inode: InodeNumber) -> int:
-        """A handle for reading a directory. ENOTDIR, ESTALE."""
-        if not stat.S_ISDIR((await self._metadata.attributes(inode)).mode):
-            raise FilesystemError(errno.ENOTDIR)
-        return self._handles.open_directory(inode, _FIRST_PAGE_COUNT)
-
-    async def read_directory(self, fh: int, after_cookie: int, add: AddEntry) -> None:
+    async def read_directory(self, directory: InodeNumber, after_cookie: int, add: AddEntry) -> None:
         """Pass entries after `after_cookie` to `add(name, attributes, cookie)` until it refuses or there are no more.
 
         `.` and `..` come first. Every entry that `add` takes counts as looked up, but for those two: the kernel
         does not count them. Entries are read afresh for each reply, never kept from one to the next: the
-        kernel believes what it is told for a long time. EBADF, ESTALE.
+        kernel believes what it is told for a long time. ENOTDIR, ESTALE.
         """
-        handle = self._handles.directory(fh)
         if after_cookie == 0:
-            await self._metadata.note_read(handle.inode, self._clock.now_ns(), self._directory_atime)
-        if not await self._add_dots(handle.inode, after_cookie, add):
+            await self._metadata.note_read(directory, self._clock.now_ns(), self._directory_atime)
+        if not await self._add_dots(directory, after_cookie, add):
             return
         taken = 0
         while True:
-            limit = max(handle.page_count - taken, _FIRST_PAGE_COUNT)
-            entries = await self._metadata.list_directory(handle.inode, max(after_cookie, _DOT_DOT_COOKIE), limit)
+            limit = max(self._page_count - taken, _FIRST_PAGE_COUNT)
+            entries = await self._metadata.list_directory(directory, max(after_cookie, _DOT_DOT_COOKIE), limit)
             for entry in entries:
                 # Same step as the listing: what the kernel is told is what is there.
                 if not add(entry.name, entry.attributes, entry.cookie):
-                    handle.page_count = taken + 1
+                    self._page_count = taken + 1
                     return
                 self._references.add_lookup(entry.attributes.inode)
                 after_cookie = entry.cookie
@@ -262,17 +257,6 @@ class Filesystem:
                 if not add(name, await self._metadata.attributes(meant), cookie):
                     return False
         return True
-
-    async def release_directory(self, fh: int) -> None:
-        """Close a directory handle. EBADF."""
-        inode = self._handles.close_directory(fh)
-        if self._references.released(inode):
-            await self._remove(inode)
-
-    async def sync_directory(self, fh: int) -> None:
-        """Return when all names would survive a loss of power. EBADF."""
-        self._handles.directory(fh)
-        await self.sync_names()
 
     async def sync_names(self) -> None:
         """Return when all names and attributes would survive a loss of power."""

@@ -19,6 +19,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
 from disfs.errors import FilesystemError, StorageError
+from disfs.kernel_listings import KernelListings
 from disfs.metadata.base import NAME_MAX
 from disfs.spans import BLOCK_BYTES, DEFAULT_CHUNK_BYTES, allocated_bytes
 from disfs.values import AttributeChanges, InodeNumber, NewInode
@@ -126,8 +127,10 @@ class FuseOperations(pyfuse3.Operations):
         entry_timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         attribute_timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        listings: KernelListings | None = None,
     ) -> None:
         super().__init__()
+        self._listings = listings or KernelListings()
         self._chunk_bytes = chunk_bytes
         self._filesystem = filesystem
         self._files = filesystem.files
@@ -310,19 +313,20 @@ class FuseOperations(pyfuse3.Operations):
 
     @_answered
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        return await self._filesystem.open_directory(InodeNumber(inode))
+        return self._listings.open_directory(inode)
 
     @_answered
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         def add(name: bytes, attributes: Attributes, cookie: int) -> bool:
             return pyfuse3.readdir_reply(token, name, self._entry(attributes), cookie)
 
-        await self._filesystem.read_directory(fh, start_id, add)
+        directory = InodeNumber(self._listings.directory_of(fh))
+        await self._filesystem.read_directory(directory, start_id, add)
 
     @_answered
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await self._filesystem.sync_directory(fh)
+        await self._filesystem.sync_names()
 
     @_answered
     async def releasedir(self, fh: int) -> None:
-        await self._filesystem.release_directory(fh)
+        """Nothing to do: the kernel holds a lookup count of what it has open."""

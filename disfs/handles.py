@@ -56,29 +56,16 @@ class FileHandle:
         self.keeps_atime = bool(flags & os.O_NOATIME)
 
 
-class DirectoryHandle:
-    """One opendir(3)."""
-
-    __slots__ = ("inode", "page_count")
-
-    def __init__(self, inode: InodeNumber, page_count: int) -> None:
-        self.inode = inode
-        self.page_count = page_count
-        """How many entries the next reply is guessed to have room for."""
-
-
 class HandleTable:
-    """All open handles, by number and by inode."""
+    """All open files, by number and by inode. Directories need none: what the kernel has open it has looked up."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._files: dict[int, FileHandle] = {}
-        self._directories: dict[int, DirectoryHandle] = {}
         self._open_inodes: dict[InodeNumber, OpenInode] = {}
-        self._open_directories: dict[InodeNumber, int] = {}
 
     def __len__(self) -> int:
-        return len(self._files) + len(self._directories)
+        return len(self._files)
 
     def open_file(self, attributes: Attributes, flags: int, readahead: Readahead, *, is_new: bool = False) -> int:
         """A new handle of a file whose attributes were read, or which was made, in this very step."""
@@ -107,45 +94,20 @@ class HandleTable:
             del self._open_inodes[opened.inode]
         return opened.inode
 
-    def open_directory(self, inode: InodeNumber, page_count: int) -> int:
-        """A new handle of a directory."""
-        self._open_directories[inode] = self._open_directories.get(inode, 0) + 1
-        number = next(self._numbers)
-        self._directories[number] = DirectoryHandle(inode, page_count)
-        return number
-
-    def directory(self, number: int) -> DirectoryHandle:
-        """The directory handle with this number. EBADF."""
-        try:
-            return self._directories[number]
-        except KeyError:
-            raise FilesystemError(errno.EBADF) from None
-
-    def close_directory(self, number: int) -> InodeNumber:
-        """Close a directory handle and say whose it was. EBADF."""
-        inode = self.directory(number).inode
-        del self._directories[number]
-        self._open_directories[inode] -= 1
-        if self._open_directories[inode] == 0:
-            del self._open_directories[inode]
-        return inode
-
     def opened(self, inode: InodeNumber) -> OpenInode | None:
         """What the handles of a file share, None when it is not open."""
         return self._open_inodes.get(inode)
 
     def is_open(self, inode: InodeNumber) -> bool:
-        """Whether any handle, of a file or of a directory, is open on the inode."""
-        return inode in self._open_inodes or inode in self._open_directories
+        """Whether any handle is open on the inode."""
+        return inode in self._open_inodes
 
     def clear(self) -> None:
         """Close everything; for after the last request."""
         for handle in self._files.values():
             handle.readahead.close()
         self._files.clear()
-        self._directories.clear()
         self._open_inodes.clear()
-        self._open_directories.clear()
 
 
 class References:

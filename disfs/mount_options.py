@@ -140,6 +140,13 @@ def _read_value(word: str, value: str, read: Callable[[str], Any]) -> Any:
         raise UserError(f"{word}: {error}; see 'disfs mount --help'", ExitCode.USAGE) from error
 
 
+def _read_switch(text: str) -> bool:
+    if text not in _SWITCH:
+        raise ValueError("say on or off")
+    return _SWITCH[text]
+
+
+_SWITCH = {"on": True, "off": False}
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "size": ("size_bytes", parse_size),
     "cache_size": ("cache_bytes", parse_size),
@@ -150,5 +157,6 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "writeback_delay": ("writeback_delay_seconds", float),
     "sweep_grace": ("sweep_grace_seconds", float),
     "stray_grace": ("stray_grace_seconds", float),
+    "kernel_listings": ("kernel_listings", _read_switch),
     "kernel_cache": ("kernel_cache_seconds", float),
 }

@@ -23,6 +23,7 @@ LAYERS = [
         "disfs.collector",
         "disfs.background",
         "disfs.quantities",
+        "disfs.elf_imports",
     },
     {"disfs.config", "disfs.logs", "disfs.volume_state", "disfs.local_emulator"},
     {"disfs.metadata", "disfs.chunkstore"},
@@ -30,7 +31,15 @@ LAYERS = [
     {"disfs.handles", "disfs.kernel_clock"},
     {"disfs.file_io"},
     {"disfs.filesystem"},
-    {"disfs.control", "disfs.recovery", "disfs.volume", "disfs.local_volume", "disfs.polled_loop", "disfs.tree_walk"},
+    {
+        "disfs.control",
+        "disfs.recovery",
+        "disfs.volume",
+        "disfs.local_volume",
+        "disfs.polled_loop",
+        "disfs.tree_walk",
+        "disfs.kernel_listings",
+    },
     {"disfs.fuse_ops", "disfs.warmups", "disfs.discord_watch"},
     {"disfs.controls", "disfs.fuse_variants"},
     {"disfs.daemon"},
@@ -93,7 +102,13 @@ def test_imports_point_downward(path: Path) -> None:
 def test_fuse_stays_in_the_doors() -> None:
     """Only the doors know pyfuse3; only the discord transport knows discord.py; SQL stays in the metadata store."""
     allowed = {
-        "pyfuse3": ("disfs.fuse_ops", "disfs.fuse_variants", "disfs.polled_loop", "disfs.daemon"),
+        "pyfuse3": (
+            "disfs.fuse_ops",
+            "disfs.fuse_variants",
+            "disfs.polled_loop",
+            "disfs.kernel_listings",
+            "disfs.daemon",
+        ),
         "discord": ("disfs.chunkstore.transport",),
         "sqlite3": ("disfs.metadata",),
         "aiosqlite": ("disfs.emulator", "disfs.recovery"),

@@ -73,6 +73,7 @@ def mount(
         stray_grace=SECONDS     how long a message is kept that a failed send left behind
         readahead=SIZE          how far a sequential reader is fetched ahead at most; 0: not at all
         bwlimit=UP:DOWN         as --bwlimit
+        kernel_listings=off     ask the daemon for every listing of a directory, slower
         kernel_cache=SECONDS    how long the kernel remembers names; 0: not at all, for measuring
         ro                      nothing of the volume is changed
         allow_other, allow_root who but you may use the mount

@@ -14,7 +14,7 @@ from support.chunk_worlds import CHUNK, FILE, OTHER, chunk_world
 from support.real_stores import real_stores
 
 from disfs.errors import FilesystemError
-from disfs.values import ROOT_INODE, InodeNumber
+from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -319,7 +319,7 @@ async def test_a_spilled_file_is_synced_before_its_row_is_gone(
         if how == "fsync":
             await world.filesystem.files.fsync(other)
         elif how == "fsyncdir":
-            await world.filesystem.sync_directory(await world.filesystem.open_directory(ROOT_INODE))
+            await world.filesystem.sync_names()
         else:
             await world.truncate(other_inode, 0)
             await trio.sleep(2)

@@ -86,10 +86,18 @@ def test_size_of_the_volume_is_an_option() -> None:
         parse_options(("size=1023K",)).apply(VolumeSettings())
 
 
+@pytest.mark.parametrize(("word", "keeps"), [("on", True), ("off", False)])
+def test_kernel_listings_are_a_switch(word: str, keeps: bool) -> None:
+    """The kernel keeps listings unless it is told not to; anything but on and off is refused."""
+    assert VolumeSettings().kernel_listings
+    assert keeps == parse_options((f"kernel_listings={word}",)).apply(VolumeSettings()).kernel_listings
+
+
 @pytest.mark.parametrize(
     "option",
     [
         "frobnicate",
+        "kernel_listings=maybe",
         "cache_size",
         "cache_size=",
         "cache_size=big",

@@ -38,10 +38,9 @@ async def fill(world: World, count: int) -> list[bytes]:
 async def test_pages_hold_every_name_once(world: World, room: int) -> None:
     """However small the replies are, together they list the dots and each name exactly once."""
     names = await fill(world, 90)
-    fh = await world.filesystem.open_directory(ROOT_INODE)
     found: list[bytes] = []
     after = 0
-    while page := await world.listing(fh, room, after):
+    while page := await world.listing(ROOT_INODE, room, after):
         assert len(page) <= room
         found += [name for name, _ in page]
         after = page[-1][1]
@@ -51,10 +50,9 @@ async def test_pages_hold_every_name_once(world: World, room: int) -> None:
 async def test_listing_survives_changes_between_pages(world: World) -> None:
     """Names that stay are listed once although others come and go, the last listed one included."""
     names = await fill(world, 60)
-    fh = await world.filesystem.open_directory(ROOT_INODE)
     found: list[bytes] = []
     after = 0
-    while page := await world.listing(fh, 5, after):
+    while page := await world.listing(ROOT_INODE, 5, after):
         found += [name for name, _ in page]
         after = page[-1][1]
         if page[-1][0] in names:
@@ -68,10 +66,9 @@ async def test_listing_survives_changes_between_pages(world: World) -> None:
 async def test_listed_names_count_as_looked_up_but_for_the_dots(world: World) -> None:
     """As the kernel counts them: each entry that a reply had room for, never `.` and `..`."""
     await fill(world, 10)
-    fh = await world.filesystem.open_directory(ROOT_INODE)
-    assert 6 == len(await world.listing(fh, 6))
+    assert 6 == len(await world.listing(ROOT_INODE, 6))
     assert 4 == world.filesystem.statistics().known_inodes
-    await world.listing(fh, 100)
+    await world.listing(ROOT_INODE, 100)
     assert 10 == world.filesystem.statistics().known_inodes
 
 
@@ -81,20 +78,19 @@ async def test_dots_lead_to_directory_and_parent(world: World) -> None:
     for inode, parent in ((made.inode, ROOT_INODE), (ROOT_INODE, ROOT_INODE)):
         found: list[tuple[bytes, int]] = []
         add = partial(note, found)
-        await world.filesystem.read_directory(await world.filesystem.open_directory(inode), 0, add)
+        await world.filesystem.read_directory(inode, 0, add)
         assert [(b".", inode), (b"..", parent)] == found[:2]
 
 
-async def test_only_directories_are_opened_for_listing(world: World) -> None:
+async def test_only_directories_are_listed(world: World) -> None:
     """A file is ENOTDIR."""
     _, inode = await world.create()
     with pytest.raises(FilesystemError) as caught:
-        await world.filesystem.open_directory(inode)
+        await world.listing(inode, after=2)
     assert errno.ENOTDIR == caught.value.errno
 
 
 async def test_fsyncdir_makes_names_durable(world: World) -> None:
-    """It succeeds on an open directory and touches no contents."""
-    fh = await world.filesystem.open_directory(ROOT_INODE)
-    await world.filesystem.sync_directory(fh)
+    """It touches no contents."""
+    await world.filesystem.sync_names()
     assert [] == world.chunks.synced

@@ -67,14 +67,12 @@ async def test_replaced_file_goes_like_an_unlinked_one(world: World) -> None:
     assert not await exists(world, old)
 
 
-async def test_removed_directory_lives_while_it_is_open(world: World) -> None:
-    """A directory handle keeps a removed directory, and its listing is empty but for the dots."""
+async def test_removed_directory_lives_while_the_kernel_knows_it(world: World) -> None:
+    """The lookup count of an open directory keeps it, and its listing is empty but for the dots."""
     made = await world.filesystem.make_inode(ROOT_INODE, b"dir", DIRECTORY)
-    fh = await world.filesystem.open_directory(made.inode)
-    await world.filesystem.forget([(made.inode, 1)])
     await world.filesystem.rmdir(ROOT_INODE, b"dir")
-    assert [b".", b".."] == [name for name, _ in await world.listing(fh)]
-    await world.filesystem.release_directory(fh)
+    assert [b".", b".."] == [name for name, _ in await world.listing(made.inode)]
+    await world.filesystem.forget([(made.inode, 1)])
     assert not await exists(world, made.inode)
 
 
@@ -145,20 +143,17 @@ async def test_close_drops_what_was_held(world: World) -> None:
 
 
 async def test_handle_numbers_are_never_used_twice(world: World) -> None:
-    """A released handle is EBADF for ever, for files and for directories, and for each other's calls."""
+    """A released handle is EBADF for ever."""
     fh, inode = await world.create()
-    directory = await world.filesystem.open_directory(ROOT_INODE)
     await world.filesystem.release(fh)
     again = await world.filesystem.files.open(inode, 0)
-    assert again not in (fh, directory)
+    assert again != fh
     files = world.filesystem.files
     for call in (
         lambda: files.read(fh, 0, 1),
-        lambda: files.write(directory, 0, b"x"),
+        lambda: files.write(fh, 0, b"x"),
         lambda: files.fsync(fh),
         lambda: world.filesystem.release(fh),
-        lambda: world.filesystem.sync_directory(again),
-        lambda: world.filesystem.release_directory(again),
     ):
         with pytest.raises(FilesystemError, match="EBADF"):
             await call()

@@ -52,7 +52,7 @@ class World:
     async def size(self, inode: InodeNumber) -> int:
         return (await self.metadata.attributes(inode)).size_bytes
 
-    async def listing(self, fh: int, room: int = 1000, after: int = 0) -> list[tuple[bytes, int]]:
+    async def listing(self, directory: InodeNumber, room: int = 1000, after: int = 0) -> list[tuple[bytes, int]]:
         """Names and cookies that one reply with so much room holds."""
         taken: list[tuple[bytes, int]] = []
 
@@ -62,5 +62,5 @@ class World:
             taken.append((name, cookie))
             return True
 
-        await self.filesystem.read_directory(fh, after, add)
+        await self.filesystem.read_directory(directory, after, add)
         return taken

@@ -1,9 +1,11 @@
 """A small daemon for tests: one mounted file system in a process of its own, without Discord and command line.
 
-`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--parts KIND] [--size BYTES] [--option NAME]...`
+`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--listings stock] [--parts memory|sqlite|real]
+[--size BYTES] [--option NAME]... [--log-requests]`
 
 It ends when the file system is unmounted, or on SIGTERM. After SIGUSR1 reads and writes fail with an exception that
-nobody expects (parts memory and sqlite), until SIGUSR2. A process that uses a mount that it serves
+nobody expects (parts memory and sqlite), until SIGUSR2. On SIGHUP it makes a file in the root that the kernel did not
+ask for, tells the kernel, and then logs that. A process that uses a mount that it serves
 itself waits for itself, hence the second process.
 """
 
@@ -13,6 +15,7 @@ import argparse
 import contextlib
 import logging
 import signal
+import stat
 import sys
 from functools import partial
 from pathlib import Path
@@ -28,10 +31,12 @@ from disfs.chunkstore.transport.memory import MemoryTransport
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
 from disfs.fuse_variants import vary_answers
+from disfs.kernel_listings import KernelListings
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.mount_options import parse_options
 from disfs.polled_loop import polled_loop
+from disfs.values import ROOT_INODE, NewInode
 from support.memory_chunks import MemoryChunks
 from support.memory_metadata import MemoryMetadataStore
 
@@ -41,6 +46,8 @@ if TYPE_CHECKING:
     from disfs.mount_options import Behaviour
     from disfs.values import InodeNumber
     from support.memory_chunks import ChunkCounter
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -104,6 +111,16 @@ async def real_chunks(metadata: SqliteMetadataStore, state: Path) -> AsyncIterat
     await chunks.stop()
 
 
+async def change_on_signal(filesystem: Filesystem) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            new = NewInode(mode=stat.S_IFREG | 0o600, uid=0, gid=0)
+            made = await filesystem.make_inode(ROOT_INODE, b"behind the kernel", new)
+            await filesystem.forget([(made.inode, 1)])
+            await trio.to_thread.run_sync(pyfuse3.invalidate_inode, ROOT_INODE)
+            log.info("changed behind the kernel")
+
+
 async def terminate_on_signal() -> None:
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async for _ in signals:
@@ -116,12 +133,15 @@ async def serve(arguments: argparse.Namespace) -> None:
     async with opened as filesystem, trio.open_nursery() as nursery:
         if not options.behaviour.read_only:
             await filesystem.remove_orphans()
-        operations = FuseOperations(filesystem)
+        listings = KernelListings()
+        operations = FuseOperations(filesystem, listings=listings)
         vary_answers(operations, options.behaviour, filesystem)
         flags = {"fsname=disfs-test", "default_permissions", *options.kernel_flags}
-        pyfuse3.init(operations, str(arguments.mountpoint), flags)
+        with listings.offered() if arguments.listings == "kernel" else contextlib.nullcontext():
+            pyfuse3.init(operations, str(arguments.mountpoint), flags)
         try:
             nursery.start_soon(terminate_on_signal)
+            nursery.start_soon(change_on_signal, filesystem)
             with polled_loop() if arguments.loop == "polled" else contextlib.nullcontext():
                 await pyfuse3.main()
         finally:
@@ -135,11 +155,16 @@ def main() -> None:
     parser.add_argument("mountpoint", type=Path)
     parser.add_argument("state", type=Path)
     parser.add_argument("--loop", choices=("polled", "stock"), default="polled")
+    parser.add_argument("--listings", choices=("kernel", "stock"), default="kernel")
     parser.add_argument("--parts", choices=("memory", "sqlite", "real"), default="sqlite")
     parser.add_argument("--size", type=int, default=DEFAULT_CAPACITY_BYTES)
     parser.add_argument("--option", action="append", default=[])
+    parser.add_argument("--log-requests", action="store_true")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    trio.run(serve, parser.parse_args())
+    arguments = parser.parse_args()
+    if arguments.log_requests:
+        logging.getLogger("disfs.fuse_ops").setLevel(logging.DEBUG)
+    trio.run(serve, arguments)
 
 
 if __name__ == "__main__":

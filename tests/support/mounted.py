@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,15 +32,21 @@ class Mounted:
         """What the daemon has logged so far."""
         return self.log_path.read_text()
 
+    def requests(self) -> Counter[str]:
+        """How often the kernel has asked what since the mount; only with `logs_requests`."""
+        return Counter(re.findall(r"^DEBUG:disfs\.fuse_ops:(\w+)\(", self.log(), re.MULTILINE))
+
 
 @contextlib.contextmanager
 def mounted(
     directory: Path,
     *,
     loop: str = "polled",
+    listings: str = "kernel",
     parts: str = "sqlite",
     options: Sequence[str] = (),
     size_bytes: int | None = None,
+    logs_requests: bool = False,
     ends_itself: bool = False,
     logs_errors: bool = False,
 ) -> Iterator[Mounted]:
@@ -50,7 +58,9 @@ def mounted(
     root, state, log_path = directory / "mnt", directory / "state", directory / "daemon.log"
     root.mkdir(exist_ok=True, parents=True)
     state.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "support.mount_daemon", str(root), str(state), "--loop", loop, "--parts", parts]
+    command = [sys.executable, "-m", "support.mount_daemon", str(root), str(state)]
+    command += ["--loop", loop, "--listings", listings, "--parts", parts]
+    command += ["--log-requests"] if logs_requests else []
     command += [word for option in options for word in ("--option", option)]
     command += [] if size_bytes is None else ["--size", str(size_bytes)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
