@@ -12,13 +12,14 @@ from __future__ import annotations
 import errno
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from disfs.errors import FilesystemError
 from disfs.file_io import FileIo
 from disfs.handles import HandleTable, References
 from disfs.kernel_clock import KernelClock
 from disfs.metadata.base import SYMLINK_MAX, RenameMode, XattrMode
+from disfs.posix_acl import AclKind, parse_acl
 from disfs.values import NewInode
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from disfs.file_io import FileChunks
     from disfs.metadata.base import MetadataStore, Unlinked, VolumeUsage
+    from disfs.posix_acl import Acl
     from disfs.values import AttributeChanges, Attributes, InodeNumber
 
 DEFAULT_CAPACITY_BYTES = 1 << 50
@@ -35,6 +37,7 @@ CAPABILITY_XATTR: Final = b"security.capability"
 _RENAME_MODES: Final = {0: RenameMode.REPLACE, 1: RenameMode.NOREPLACE, 2: RenameMode.EXCHANGE}
 """By the flags of renameat2(2)."""
 _XATTR_NAMESPACES: Final = (b"user.", b"trusted.", b"security.")
+_ACL_KINDS: Final = {kind.value: kind for kind in AclKind}
 _FIRST_PAGE_COUNT: Final = 24
 """About what fits into 4 KiB, the smallest buffer that the kernel reads a directory with."""
 _DOT_COOKIE: Final = 1
@@ -42,6 +45,14 @@ _DOT_DOT_COOKIE: Final = 2
 
 AddEntry: TypeAlias = "Callable[[bytes, Attributes, int], bool]"
 """Takes a name, what it stands for and its cookie into a reply; False when there is no room for it."""
+
+
+class Caller(Protocol):
+    """Who makes a system call."""
+
+    def is_member(self, gid: int) -> bool:
+        """Whether the caller is in the group, or privileged as if."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +196,8 @@ class Filesystem:
         opened = self._handles.opened(inode) if name == CAPABILITY_XATTR else None
         if opened is not None and opened.lacks_capability:
             return None
-        _check_xattr_name(name)
+        if name not in _ACL_KINDS:
+            _check_xattr_name(name)
         try:
             return await self._metadata.get_xattr(inode, name)
         except FilesystemError as error:
@@ -195,20 +207,34 @@ class Filesystem:
             opened.lacks_capability = True
         return None
 
-    async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None:
-        """Set an attribute, whether it exists or not. EOPNOTSUPP, EINVAL, ERANGE, E2BIG."""
+    async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes, caller: Caller) -> None:
+        """Set an attribute, whether it exists or not. EOPNOTSUPP, EINVAL, ERANGE, E2BIG; for an ACL EACCES too."""
+        kind = _ACL_KINDS.get(name)
+        if kind is not None:
+            await self._set_acl(inode, kind, parse_acl(value), caller)
+            return
         _check_xattr_name(name)
         await self._metadata.set_xattr(inode, name, value, XattrMode.EITHER, self._clock.now_ns())
         opened = self._handles.opened(inode)
         if opened is not None and name == CAPABILITY_XATTR:
             opened.lacks_capability = False
 
+    async def _set_acl(self, inode: InodeNumber, kind: AclKind, acl: Acl, caller: Caller) -> None:
+        """As the kernel's chmod: who neither is in the file's group nor root cannot leave it setgid."""
+        attributes = await self._metadata.attributes(inode)
+        clears_setgid = bool(attributes.mode & stat.S_ISGID) and not caller.is_member(attributes.gid)
+        await self._metadata.set_acl(inode, kind, acl, self._clock.now_ns(), clears_setgid=clears_setgid)
+
     async def list_xattrs(self, inode: InodeNumber) -> Sequence[bytes]:
         """The names of all attributes."""
         return await self._metadata.list_xattrs(inode)
 
     async def remove_xattr(self, inode: InodeNumber, name: bytes) -> None:
-        """Remove an attribute. ENODATA, EOPNOTSUPP."""
+        """Remove an attribute. EOPNOTSUPP; ENODATA, but for an ACL, as local file systems have it."""
+        kind = _ACL_KINDS.get(name)
+        if kind is not None:
+            await self._metadata.set_acl(inode, kind, (), self._clock.now_ns())
+            return
         _check_xattr_name(name)
         await self._metadata.remove_xattr(inode, name, self._clock.now_ns())
 

@@ -77,7 +77,7 @@ def _answered(
 
 
 def _new_inode(mode: int, context: RequestContext, rdev: int = 0) -> NewInode:
-    return NewInode(mode=mode & ~context.umask, uid=context.uid, gid=context.gid, rdev=rdev)
+    return NewInode(mode=mode, uid=context.uid, gid=context.gid, rdev=rdev, umask=context.umask)
 
 
 def _changes(attr: EntryAttributes, fields: SetattrFields) -> AttributeChanges:
@@ -112,11 +112,28 @@ def _present(value: bytes | None) -> bytes:
     return value
 
 
+class RequestCaller:
+    """Who makes the system call behind a request."""
+
+    def __init__(self, context: RequestContext) -> None:
+        self._context = context
+
+    def is_member(self, gid: int) -> bool:
+        """See `Caller`. Root stands for CAP_FSETID. Asks /proc, which costs: not for what happens often."""
+        if self._context.uid == 0 or self._context.gid == gid:
+            return True
+        try:
+            return gid in pyfuse3.get_sup_groups(self._context.pid)
+        except (OSError, RuntimeError):
+            return False  # it is gone, or in a place that we cannot see
+
+
 class FuseOperations(pyfuse3.Operations):
     """What pyfuse3 calls. pyfuse3 documents the methods; `Filesystem` and `FileIo` say what they do."""
 
     supports_dot_lookup = True
     enable_writeback_cache = False
+    enable_acl = True
 
     def __init__(
         self,
@@ -247,7 +264,7 @@ class FuseOperations(pyfuse3.Operations):
     @_answered
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         # XATTR_CREATE and XATTR_REPLACE: pyfuse3 asks getxattr first, and the kernel lets nothing come between.
-        await self._filesystem.set_xattr(InodeNumber(inode), name, value)
+        await self._filesystem.set_xattr(InodeNumber(inode), name, value, RequestCaller(ctx))
 
     @_answered
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:

@@ -16,6 +16,7 @@ LAYERS = [
     {"disfs", "disfs.values", "disfs.errors"},
     {
         "disfs.spans",
+        "disfs.posix_acl",
         "disfs.superblock",
         "disfs.private_files",
         "disfs.mountpoint",
@@ -26,7 +27,7 @@ LAYERS = [
     {"disfs.config", "disfs.logs", "disfs.volume_state", "disfs.local_emulator"},
     {"disfs.mount_options"},
     {"disfs.metadata", "disfs.chunkstore"},
-    {"disfs.handles", "disfs.kernel_clock"},
+    {"disfs.handles", "disfs.kernel_clock", "disfs.init_exchange"},
     {"disfs.file_io"},
     {"disfs.filesystem"},
     {"disfs.control", "disfs.recovery", "disfs.volume", "disfs.local_volume", "disfs.polled_loop", "disfs.tree_walk"},

@@ -13,6 +13,7 @@ from disfs.values import Attributes, InodeNumber
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from disfs.metadata.acls import Acls
     from disfs.metadata.counters import Counter
     from disfs.metadata.database import Database
     from disfs.metadata.totals import Totals
@@ -39,10 +40,11 @@ def stale(inode: InodeNumber) -> FilesystemError:
 class Inodes:
     """What the store does to one inode, whatever its names are."""
 
-    def __init__(self, database: Database, numbers: Counter, totals: Totals) -> None:
+    def __init__(self, database: Database, numbers: Counter, totals: Totals, acls: Acls) -> None:
         self._database = database
         self._numbers = numbers
         self._totals = totals
+        self._acls = acls
 
     def find(self, inode: InodeNumber) -> Attributes | None:
         """Its attributes; None when there is no such inode."""
@@ -70,6 +72,8 @@ class Inodes:
             )
             if new.size_bytes != old.size_bytes:
                 self._totals.add(0, new.size_bytes - old.size_bytes)
+            if changes.mode is not None:
+                self._acls.follow_mode(inode, new.mode)
         return new
 
     def note_write(self, inode: InodeNumber, end: int, now_ns: int) -> None:
@@ -112,7 +116,8 @@ class Inodes:
     def create(self, new: NewInode, directory: Attributes, now_ns: int) -> Attributes:
         """A new row for a name in `directory`, inside a change."""
         is_directory = stat.S_ISDIR(new.mode)
-        mode, gid = new.mode, new.gid
+        inherited = self._acls.inherited(directory.inode, new)
+        mode, gid = inherited.mode, new.gid
         if directory.mode & stat.S_ISGID:
             gid = directory.gid
             mode |= stat.S_ISGID if is_directory else 0
@@ -130,6 +135,7 @@ class Inodes:
             now_ns,
         )
         self._database.write(_INSERT, (*made, new.target))
+        self._acls.give(made.inode, inherited)
         self._totals.add(1, 0)
         return made
 
@@ -156,6 +162,10 @@ class Inodes:
         """`count` holes of a file have become chunks; negative: the other way round. Inside a change."""
         if count:
             self._database.write("UPDATE inodes SET chunk_count = chunk_count + ? WHERE inode = ?", (count, inode))
+
+    def set_mode(self, inode: InodeNumber, mode: int, now_ns: int) -> None:
+        """Its mode is another one, as is its ctime. Inside a change."""
+        self._database.write("UPDATE inodes SET mode = ?, ctime_ns = ? WHERE inode = ?", (mode, now_ns, inode))
 
     def set_ctime(self, inode: InodeNumber, now_ns: int) -> None:
         """Something about it changed that no other column shows. Inside a change."""

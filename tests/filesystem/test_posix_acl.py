@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.acls import acls, an_acl
 from support.new_inodes import fails
 from support.syscalls import failing
 
 from disfs.errors import FilesystemError
 from disfs.posix_acl import (
-    AclEntry,
     AclKind,
     Tag,
     acl_with_mode,
@@ -37,22 +37,7 @@ if TYPE_CHECKING:
     from disfs.posix_acl import Acl
 
 ACCESS, DEFAULT = (os.fsdecode(kind.value) for kind in AclKind)
-PERMISSIONS = st.integers(0, 7)
 MODES = st.integers(0, 0o777)
-NAMED = st.lists(st.tuples(PERMISSIONS, st.integers(0, 2**32 - 2)), max_size=3)
-
-
-@st.composite
-def acls(draw: st.DrawFn) -> Acl:
-    """Valid ones: with names and a mask, with a mask alone, minimal."""
-    users = [AclEntry(Tag.USER, *each) for each in draw(NAMED)]
-    groups = [AclEntry(Tag.GROUP, *each) for each in draw(NAMED)]
-    has_mask: bool = bool(users or groups) or draw(st.booleans())
-    masks = [AclEntry(Tag.MASK, draw(PERMISSIONS))] if has_mask else []
-    owner, group, other = (AclEntry(tag, draw(PERMISSIONS)) for tag in (Tag.USER_OBJ, Tag.GROUP_OBJ, Tag.OTHER))
-    return (owner, *users, group, *groups, *masks, other)
-
-
 ENTRIES = st.tuples(
     st.sampled_from([1, 2, 4, 8, 16, 32, 0, 3, 64]), st.integers(0, 8), st.sampled_from([0, 5, 2**32 - 1])
 )
@@ -109,13 +94,7 @@ def test_acl_survives_being_stored(acl: Acl) -> None:
 
 def test_stored_form() -> None:
     """The bytes are those that the kernel passes."""
-    acl = (
-        AclEntry(Tag.USER_OBJ, 7),
-        AclEntry(Tag.USER, 6, 1000),
-        AclEntry(Tag.GROUP_OBJ, 5),
-        AclEntry(Tag.MASK, 4),
-        AclEntry(Tag.OTHER, 0),
-    )
+    acl = an_acl(7, 5, 0, mask=4, users={1000: 6})
     value = "02000000 01000700ffffffff 02000600e8030000 04000500ffffffff 10000400ffffffff 20000000ffffffff"
     assert bytes.fromhex(value) == build_acl(acl)
 
@@ -129,7 +108,7 @@ def test_no_entries_are_no_acl(value: bytes) -> None:
 def test_entries_that_name_nobody_have_no_id() -> None:
     """What stands in the id of the owner's entry is not kept."""
     value = b"\2\0\0\0" + struct.pack("<HHI", 1, 6, 77) + struct.pack("<HHIHHI", 4, 4, 5, 32, 4, 6)
-    assert (AclEntry(Tag.USER_OBJ, 6), AclEntry(Tag.GROUP_OBJ, 4), AclEntry(Tag.OTHER, 4)) == parse_acl(value)
+    assert an_acl(6, 4, 4) == parse_acl(value)
 
 
 def test_unknown_version() -> None:
