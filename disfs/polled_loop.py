@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING
 import pyfuse3
 import trio
 
+from disfs.init_exchange import InitExchange
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -62,13 +64,20 @@ class BargingLock:
 class PolledReadiness:
     """Waits until the FUSE descriptor is readable, through the scheduler only when it is not or when a turn is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, exchange: InitExchange | None = None) -> None:
         self._fd = -1
         self._poll = select.poll()
         self._turn_ends = 0.0
+        self._exchange = exchange
 
     async def wait_readable(self, fd: int) -> None:
         """Return when `fd` is readable, as `trio.lowlevel.wait_readable`; not always a checkpoint."""
+        if self._exchange is not None:
+            await self._exchange.step(fd)
+            if self._exchange.is_over:
+                self._exchange = None
+            else:
+                return
         if fd != self._fd:
             self._poll = select.poll()
             self._poll.register(fd, select.POLLIN)
@@ -83,10 +92,10 @@ class PolledReadiness:
         self._turn_ends = time.monotonic() + TURN_SECONDS
 
 
-def _polled_trio() -> types.SimpleNamespace:
+def _polled_trio(exchange: InitExchange) -> types.SimpleNamespace:
     """What pyfuse3 uses of trio, with the two replacements."""
     lowlevel = types.SimpleNamespace(
-        wait_readable=PolledReadiness().wait_readable,
+        wait_readable=PolledReadiness(exchange).wait_readable,
         notify_closing=trio.lowlevel.notify_closing,
         current_task=trio.lowlevel.current_task,
         current_trio_token=trio.lowlevel.current_trio_token,
@@ -107,14 +116,16 @@ def is_supported(version: str = pyfuse3.__version__) -> bool:
 
 @contextlib.contextmanager
 def polled_loop() -> Iterator[bool]:
-    """Use the polled loop for `pyfuse3.main` inside the block; gives whether it is used, or the stock one."""
+    """Use the polled loop, once, for `pyfuse3.main` inside the block; gives whether it is used, or the stock one."""
     if not is_supported():
         log.info("pyfuse3 %s is not known to the polled request loop; using the stock loop", pyfuse3.__version__)
         yield False
         return
     stock = vars(pyfuse3)["trio"]
-    vars(pyfuse3)["trio"] = _polled_trio()
+    exchange = InitExchange()
+    vars(pyfuse3)["trio"] = _polled_trio(exchange)
     try:
         yield True
     finally:
         vars(pyfuse3)["trio"] = stock
+        exchange.close()
