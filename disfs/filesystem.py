@@ -36,7 +36,8 @@ CAPABILITY_XATTR: Final = b"security.capability"
 
 _RENAME_MODES: Final = {0: RenameMode.REPLACE, 1: RenameMode.NOREPLACE, 2: RenameMode.EXCHANGE}
 """By the flags of renameat2(2)."""
-_XATTR_NAMESPACES: Final = (b"user.", b"trusted.", b"security.")
+_TRUSTED: Final = b"trusted."
+_XATTR_NAMESPACES: Final = (b"user.", _TRUSTED, b"security.")
 _ACL_KINDS: Final = {kind.value: kind for kind in AclKind}
 _FIRST_PAGE_COUNT: Final = 24
 """About what fits into 4 KiB, the smallest buffer that the kernel reads a directory with."""
@@ -49,6 +50,11 @@ AddEntry: TypeAlias = "Callable[[bytes, Attributes, int], bool]"
 
 class Caller(Protocol):
     """Who makes a system call."""
+
+    @property
+    def is_privileged(self) -> bool:
+        """Whether nothing is hidden from the caller."""
+        ...
 
     def is_member(self, gid: int) -> bool:
         """Whether the caller is in the group, or privileged as if."""
@@ -225,9 +231,10 @@ class Filesystem:
         clears_setgid = bool(attributes.mode & stat.S_ISGID) and not caller.is_member(attributes.gid)
         await self._metadata.set_acl(inode, kind, acl, self._clock.now_ns(), clears_setgid=clears_setgid)
 
-    async def list_xattrs(self, inode: InodeNumber) -> Sequence[bytes]:
-        """The names of all attributes."""
-        return await self._metadata.list_xattrs(inode)
+    async def list_xattrs(self, inode: InodeNumber, caller: Caller) -> Sequence[bytes]:
+        """The names of all attributes that the caller may know of. Of `trusted` the kernel hides the values only."""
+        names = await self._metadata.list_xattrs(inode)
+        return names if caller.is_privileged else [name for name in names if not name.startswith(_TRUSTED)]
 
     async def remove_xattr(self, inode: InodeNumber, name: bytes) -> None:
         """Remove an attribute. EOPNOTSUPP; ENODATA, but for an ACL, as local file systems have it."""

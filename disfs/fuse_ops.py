@@ -113,14 +113,19 @@ def _present(value: bytes | None) -> bytes:
 
 
 class RequestCaller:
-    """Who makes the system call behind a request."""
+    """Who makes the system call behind a request. Root stands for whoever has capabilities."""
 
     def __init__(self, context: RequestContext) -> None:
         self._context = context
 
+    @property
+    def is_privileged(self) -> bool:
+        """See `Caller`."""
+        return self._context.uid == 0
+
     def is_member(self, gid: int) -> bool:
-        """See `Caller`. Root stands for CAP_FSETID. Asks /proc, which costs: not for what happens often."""
-        if self._context.uid == 0 or self._context.gid == gid:
+        """See `Caller`. Asks /proc, which costs: not for what happens often."""
+        if self.is_privileged or self._context.gid == gid:
             return True
         try:
             return gid in pyfuse3.get_sup_groups(self._context.pid)
@@ -268,7 +273,7 @@ class FuseOperations(pyfuse3.Operations):
 
     @_answered
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        return await self._filesystem.list_xattrs(InodeNumber(inode))
+        return await self._filesystem.list_xattrs(InodeNumber(inode), RequestCaller(ctx))
 
     @_answered
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:

@@ -98,7 +98,7 @@ async def test_xattrs_are_listed(world: World) -> None:
     _, inode = await world.create()
     await world.filesystem.set_xattr(inode, b"user.b", b"", Member())
     await world.filesystem.set_xattr(inode, b"user.a", b"1", Member())
-    assert {b"user.a", b"user.b"} == set(await world.filesystem.list_xattrs(inode))
+    assert {b"user.a", b"user.b"} == set(await world.filesystem.list_xattrs(inode, Member()))
     with pytest.raises(FilesystemError, match="ENODATA"):
         await world.filesystem.remove_xattr(inode, b"user.c")
 
@@ -135,7 +135,7 @@ async def test_acl_is_an_attribute(world: World) -> None:
     assert await world.filesystem.get_xattr(inode, name) is None
     await world.filesystem.set_xattr(inode, name, value, Member())
     assert value == await world.filesystem.get_xattr(inode, name)
-    assert [name] == list(await world.filesystem.list_xattrs(inode))
+    assert [name] == list(await world.filesystem.list_xattrs(inode, Member()))
     assert 0o100660 == (await world.filesystem.attributes(inode)).mode
     for _ in range(2):
         await world.filesystem.remove_xattr(inode, name)
@@ -149,3 +149,13 @@ async def test_acl_from_outside_the_group_takes_setgid_away(world: World, gids: 
     value = build_acl(an_acl(6, 4, 0, mask=6))
     await world.filesystem.set_xattr(made.inode, AclKind.ACCESS.value, value, Member(frozenset(gids)))
     assert 0o100000 | mode == (await world.filesystem.attributes(made.inode)).mode
+
+
+async def test_regression_trusted_names_are_for_the_privileged(world: World) -> None:
+    """The kernel checks who reads a `trusted` attribute, and leaves it to the file system not to list it."""
+    _, inode = await world.create()
+    for name in (b"user.a", b"trusted.b"):
+        await world.filesystem.set_xattr(inode, name, b"", Member())
+    assert [b"user.a"] == list(await world.filesystem.list_xattrs(inode, Member()))
+    privileged = Member(is_privileged=True)
+    assert [b"trusted.b", b"user.a"] == list(await world.filesystem.list_xattrs(inode, privileged))

@@ -24,6 +24,7 @@ class Member:
     """A caller in certain groups."""
 
     gids: frozenset[int] = frozenset({2})
+    is_privileged: bool = False
 
     def is_member(self, gid: int) -> bool:
         return gid in self.gids
