@@ -12,10 +12,10 @@ from __future__ import annotations
 import errno
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from disfs.errors import FilesystemError
-from disfs.file_io import FileIo
+from disfs.file_io import CAPABILITY_XATTR, FileIo
 from disfs.handles import HandleTable, References
 from disfs.kernel_clock import KernelClock
 from disfs.metadata.base import SYMLINK_MAX, RenameMode, XattrMode
@@ -25,6 +25,7 @@ from disfs.values import NewInode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from disfs.callers import Caller
     from disfs.file_io import FileChunks
     from disfs.metadata.base import MetadataStore, Unlinked, VolumeUsage
     from disfs.posix_acl import Acl
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CAPACITY_BYTES = 1 << 50
 """What statfs reports when nothing else is set: Discord names no limit."""
-CAPABILITY_XATTR: Final = b"security.capability"
 
 _RENAME_MODES: Final = {0: RenameMode.REPLACE, 1: RenameMode.NOREPLACE, 2: RenameMode.EXCHANGE}
 """By the flags of renameat2(2)."""
@@ -46,19 +46,6 @@ _DOT_DOT_COOKIE: Final = 2
 
 AddEntry: TypeAlias = "Callable[[bytes, Attributes, int], bool]"
 """Takes a name, what it stands for and its cookie into a reply; False when there is no room for it."""
-
-
-class Caller(Protocol):
-    """Who makes a system call."""
-
-    @property
-    def is_privileged(self) -> bool:
-        """Whether nothing is hidden from the caller."""
-        ...
-
-    def is_member(self, gid: int) -> bool:
-        """Whether the caller is in the group, or privileged as if."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

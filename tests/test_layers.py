@@ -17,6 +17,7 @@ LAYERS = [
     {
         "disfs.spans",
         "disfs.posix_acl",
+        "disfs.callers",
         "disfs.superblock",
         "disfs.private_files",
         "disfs.mountpoint",

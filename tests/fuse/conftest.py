@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def both(here: Path, tmp_path: Path) -> Both:
     local = tmp_path / "local"
     local.mkdir()
     for name in ("user.test", "system.posix_acl_access"):
-        if failing(lambda name=name: os.getxattr(local, name)) == errno.EOPNOTSUPP:  # type: ignore[misc]  # a loop variable, bound
+        if failing(partial(os.getxattr, local, name)) == errno.EOPNOTSUPP:
             pytest.skip(f"the local disk has no {name} to compare with")
     for directory in (here, local):
         directory.chmod(0o755)

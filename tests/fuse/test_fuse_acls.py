@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
     from disfs.posix_acl import Acl
 
+pytestmark = [pytest.mark.usefixtures("mount"), pytest.mark.parametrize("mount", ["sqlite"], indirect=True)]
+"""What lies in the files does not matter here."""
+
 ACCESS, DEFAULT = (os.fsdecode(kind.value) for kind in AclKind)
 SHARED = build_acl(an_acl(7, 5, 0, mask=7, users={STRANGER.uid: 7}))
-STEPS = 400
+PARTS, STEPS = 4, 100
 
 
 def make(path: str, mode: int = 0o666) -> None:
@@ -35,6 +38,11 @@ def make(path: str, mode: int = 0o666) -> None:
 
 def acls_of(path: str) -> list[tuple[str, str]]:
     return [(name, os.getxattr(path, name).hex()) for name in sorted(os.listxattr(path))]
+
+
+def run_shell(both: Both, command: str, user: User = ROOT) -> None:
+    """In both places, with the same output and status."""
+    both.run(lambda record: record(shell, command), user)
 
 
 def see(record: Record, *paths: str) -> None:
@@ -257,7 +265,7 @@ def test_named_user_is_let_in(both: Both) -> None:
     """And kept out as soon as the mask, or the entry, is gone: the kernel keeps no old ACL."""
 
     def change(command: str) -> None:
-        both.run(lambda record: record(shell, command))
+        run_shell(both, command)
 
     def may_read(user: User) -> bool:
         return both.run(lambda record: record(os.access, "f", os.R_OK), user)["access('f', 4)"] is True
@@ -304,7 +312,7 @@ def test_programs_see_what_they_see_on_the_local_disk(both: Both, program: str, 
     """setfacl, getfacl, chmod, cp, rsync, tar, mv and install do and print the same."""
     for directory in (both.mounted, both.local):
         os.chown(directory, user.uid, user.gid)
-    both.run(lambda record: record(shell, PROGRAMS[program]), user)
+    run_shell(both, PROGRAMS[program], user)
 
 
 def test_rsync_sees_what_it_sees_on_the_local_disk(both: Both) -> None:
@@ -312,7 +320,7 @@ def test_rsync_sees_what_it_sees_on_the_local_disk(both: Both) -> None:
     command = """
         mkdir d; setfacl -d -m u:1203:rwx d; touch d/f; mkdir d/s; setfacl -m u:1204:r d/f; chmod 751 d/s
         rsync -aAX d/ synced/; tree synced; rsync -aAXni d/ synced/"""
-    both.run(lambda record: record(shell, command))
+    run_shell(both, command)
 
 
 def test_acls_go_from_one_disk_to_the_other_and_back(both: Both) -> None:
@@ -320,7 +328,7 @@ def test_acls_go_from_one_disk_to_the_other_and_back(both: Both) -> None:
     tree = """
         mkdir -p d/e; touch d/f d/e/g; setfacl -m u:1203:rw,m::r d/f; setfacl -d -m g:1302:rx d d/e; chmod 2750 d/e
         tree d"""
-    both.run(lambda record: record(shell, tree))
+    run_shell(both, tree)
     local, mounted_ = both.local, both.mounted
     there_and_back = f"""
         set -e
@@ -363,10 +371,9 @@ def a_step(rng: random.Random) -> str:
 def test_random_changes_leave_the_same_tree(both: Both, seed: int) -> None:
     """Modes, owners and ACLs of all that is left are equal after hundreds of changes, and every complaint was."""
     rng = random.Random(seed)
-    steps = "\n".join(a_step(rng) for _ in range(STEPS))
-    for part in range(4):
-        chosen = "\n".join(steps.splitlines()[part * STEPS // 4 : (part + 1) * STEPS // 4])
-        both.run(lambda record, chosen=chosen: record(shell, f"exec 2>&1; {chosen}\ntree ."))  # type: ignore[misc]  # bound
+    for _ in range(PARTS):
+        steps = "\n".join(a_step(rng) for _ in range(STEPS))
+        run_shell(both, f"exec 2>&1; {steps}\ntree .")
 
 
 def test_acls_are_there_after_a_remount(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from support.same_as_local import Both, Record
 
+pytestmark = pytest.mark.parametrize("mount", ["sqlite"], indirect=True)
+"""What lies in the files does not matter here."""
+
 VALUE_MAX = 65536
 NAMES = {
     "namespace alone": ("user.", "trusted.", "security."),
