@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -161,6 +162,10 @@ class Lab:
     def status(self) -> dict[str, Any]:
         """What `disfs status --json` prints."""
         return cast("dict[str, Any]", json.loads(self.run("status", str(self.files), "--json")))
+
+    def kernel_requests(self) -> Counter[str]:
+        """How many requests the kernel has made of the daemon since it was mounted, by kind."""
+        return Counter(self.status()["kernel_requests"])
 
     @property
     def daemon_pid(self) -> int:

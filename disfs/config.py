@@ -51,6 +51,7 @@ _SETTING_TYPES = {
     "sweep_grace_seconds": float,
     "stray_grace_seconds": float,
     "readahead_bytes": int,
+    "kernel_cache_seconds": float,
 }
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -133,6 +134,9 @@ class VolumeSettings:
     """How far a sequential reader is fetched ahead at most; 0: not at all, None: as the chunk store thinks best."""
     bandwidth: Bandwidth = NO_LIMIT
     """How fast contents may be sent and fetched, until `disfs bwlimit` changes it."""
+    kernel_cache_seconds: float = 3600.0
+    """How long the kernel believes names, absent names and attributes. Any time is right: all changes pass through it.
+    0: it asks each time, and for contents at each open."""
 
     def __post_init__(self) -> None:
         if self.cache_bytes < 16 * MIB:
@@ -149,6 +153,8 @@ class VolumeSettings:
             raise ValueError("stray_grace_seconds must lie between 10 seconds and a day")
         if self.readahead_bytes is not None and not 0 <= self.readahead_bytes <= GIB:
             raise ValueError("readahead_bytes must lie between 0 and 1 GiB")
+        if not 0 <= self.kernel_cache_seconds <= 24 * 3600:
+            raise ValueError("kernel_cache_seconds must lie between 0 and a day")
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class Served(Protocol):
     """A mount, as far as its coming and going."""
 
     def facts(self) -> Mapping[str, object]:
-        """Which volume is mounted where, and whether it is going."""
+        """Which volume is mounted where, whether it is going, and what the kernel has asked."""
         ...
 
     async def sync(self) -> None:

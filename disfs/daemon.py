@@ -33,6 +33,7 @@ from disfs import mountpoint as mounting
 from disfs.allocator import return_freed_memory
 from disfs.background import Ready
 from disfs.chunkstore.transport.stack import open_connection
+from disfs.collector import collect_when_quiet, keep_collections_short
 from disfs.control.server import serve as serve_control
 from disfs.controls import Controls
 from disfs.discord_watch import DiscordWatch
@@ -99,6 +100,7 @@ def run(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
         ready(report)
 
     return_freed_memory()
+    keep_collections_short()
     try:
         code = trio.run(_serve, plan, tell)
     except BaseExceptionGroup as group:
@@ -164,6 +166,12 @@ class Daemon:
         self._metadata = metadata
         self._chunks = chunks
         self._filesystem = Filesystem(metadata, chunks)
+        self._operations = FuseOperations(
+            self._filesystem,
+            entry_timeout_seconds=plan.settings.kernel_cache_seconds,
+            attribute_timeout_seconds=plan.settings.kernel_cache_seconds,
+            chunk_bytes=metadata.chunk_bytes,
+        )
         self._watch = DiscordWatch(
             connection.admin,
             plan.volume,
@@ -208,6 +216,7 @@ class Daemon:
                     nursery.start_soon(self._run_fuse)
                     nursery.start_soon(self._sync_regularly)
                     nursery.start_soon(self._watch.run)
+                    nursery.start_soon(collect_when_quiet, self._operations.request_count)
                     await nursery.start(self._watch_signals)
                     await self._wait_until_answering()
                     ready(Ready(tuple(self._warnings())))
@@ -235,8 +244,7 @@ class Daemon:
             "default_permissions",
         }
         try:
-            operations = FuseOperations(self._filesystem, chunk_bytes=self._metadata.chunk_bytes)
-            pyfuse3.init(operations, str(self._plan.mountpoint), options)
+            pyfuse3.init(self._operations, str(self._plan.mountpoint), options)
         except RuntimeError as error:
             raise UserError(
                 f"the kernel refused to mount at {self._plan.mountpoint}; are FUSE mounts allowed here (container, "
@@ -328,6 +336,7 @@ class Daemon:
             "volume": self._plan.volume.name,
             "mountpoint": str(self._plan.mountpoint),
             "state": "unmounting" if self._stopping.is_set() else "mounted",
+            "kernel_requests": self._operations.statistics(),
         }
 
     async def sync(self) -> None:

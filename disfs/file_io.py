@@ -126,16 +126,17 @@ class FileIo:
             emptied = await self.truncate(inode, AttributeChanges(size_bytes=0))
             # The same step as the end of truncate.
             await self._take_privileges(emptied, caller)
-        fh = self.open_known(await self._metadata.attributes(inode), flags)
+        attributes = await self._metadata.attributes(inode)
+        if not stat.S_ISREG(attributes.mode):
+            raise FilesystemError(errno.EISDIR if stat.S_ISDIR(attributes.mode) else errno.EINVAL)
+        fh = self._handles.open_file(attributes, flags, self._chunks.new_readahead())
         if empties:
             self._handles.file(fh).opened.lacks_capability = True
         return fh
 
-    def open_known(self, attributes: Attributes, flags: int) -> int:
-        """As `open`, for a file whose attributes were read or made in this very step."""
-        if not stat.S_ISREG(attributes.mode):
-            raise FilesystemError(errno.EISDIR if stat.S_ISDIR(attributes.mode) else errno.EINVAL)
-        return self._handles.open_file(attributes, flags, self._chunks.new_readahead())
+    def open_new(self, made: Attributes, flags: int) -> int:
+        """As `open`, for a regular file that was made in this very step."""
+        return self._handles.open_file(made, flags, self._chunks.new_readahead(), is_new=True)
 
     def keeps_page_cache(self, fh: int) -> bool:
         """Whether what the kernel has cached of the file is what the file holds.
@@ -157,7 +158,7 @@ class FileIo:
             return b""
         data = await self._chunks.read(opened.inode, offset, length, handle.readahead)
         assert len(data) == length
-        if not handle.keeps_atime:
+        if not handle.keeps_atime and self._clock.now_ns() - opened.atime_noted_ns >= ATIME_INTERVAL_NS:
             await self._note_read(opened)
         if offset + length > opened.size_bytes:
             return data[: max(0, opened.size_bytes - offset)]
@@ -247,6 +248,5 @@ class FileIo:
 
     async def _note_read(self, opened: OpenInode) -> None:
         now_ns = self._clock.now_ns()
-        if now_ns - opened.atime_noted_ns >= ATIME_INTERVAL_NS:
-            await self._metadata.note_read(opened.inode, now_ns)
-            opened.atime_noted_ns = now_ns
+        await self._metadata.note_read(opened.inode, now_ns)
+        opened.atime_noted_ns = now_ns

@@ -38,6 +38,8 @@ _RENAME_MODES: Final = {0: RenameMode.REPLACE, 1: RenameMode.NOREPLACE, 2: Renam
 """By the flags of renameat2(2)."""
 _TRUSTED: Final = b"trusted."
 _XATTR_NAMESPACES: Final = (b"user.", _TRUSTED, b"security.")
+_SELINUX_XATTR: Final = b"security.selinux"
+"""Not kept, as the kernel has it on FUSE where SELinux rules. `ls -l` asks each file for it unless it is told so."""
 _ACL_KINDS: Final = {kind.value: kind for kind in AclKind}
 _FIRST_PAGE_COUNT: Final = 24
 """About what fits into 4 KiB, the smallest buffer that the kernel reads a directory with."""
@@ -127,7 +129,7 @@ class Filesystem:
         # Same step: nobody can unlink the file before its handle exists.
         self._chunks.inherit_pin(parent, made.inode)
         self._references.add_lookup(made.inode)
-        return self.files.open_known(made, flags), made
+        return self.files.open_new(made, flags), made
 
     async def link(self, inode: InodeNumber, parent: InodeNumber, name: bytes) -> Attributes:
         """A further name, counted as looked up. Errors as in the metadata store."""
@@ -330,7 +332,7 @@ class Filesystem:
 
 
 def _check_xattr_name(name: bytes) -> None:
-    if not name.startswith(_XATTR_NAMESPACES):
+    if not name.startswith(_XATTR_NAMESPACES) or name == _SELINUX_XATTR:
         raise FilesystemError(errno.EOPNOTSUPP)
     if name.endswith(b".") and name in _XATTR_NAMESPACES:
         raise FilesystemError(errno.EINVAL)

@@ -12,6 +12,7 @@ import errno
 import functools
 import logging
 import stat
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
@@ -23,7 +24,7 @@ from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.values import AttributeChanges, InodeNumber, NewInode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from pyfuse3 import ReaddirToken, RequestContext, SetattrFields, StatvfsData
 
@@ -64,6 +65,7 @@ def _answered(
 
     @functools.wraps(method)
     async def answer(self: FuseOperations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._requests[operation] += 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s%s", operation, tuple(a for a in args if isinstance(a, int)))
         try:
@@ -154,6 +156,15 @@ class FuseOperations(pyfuse3.Operations):
         self._files = filesystem.files
         self._entry_timeout_seconds = entry_timeout_seconds
         self._attribute_timeout_seconds = attribute_timeout_seconds
+        self._requests = Counter[str]()
+
+    def statistics(self) -> Mapping[str, int]:
+        """How many requests the kernel has made, by handler, FORGET left out. What its caches answer does not count."""
+        return dict(self._requests)
+
+    def request_count(self) -> int:
+        """How many requests the kernel has made, as `statistics`."""
+        return self._requests.total()
 
     def _entry(self, attributes: Attributes | None) -> EntryAttributes:
         entry = EntryAttributes()
@@ -179,7 +190,9 @@ class FuseOperations(pyfuse3.Operations):
         return entry
 
     def _file_info(self, fh: int) -> FileInfo:
-        return FileInfo(fh=fh, keep_cache=self._files.keeps_page_cache(fh))
+        # Who does not let the kernel remember attributes wants to be asked for contents too.
+        keeps = self._files.keeps_page_cache(fh) and self._attribute_timeout_seconds > 0
+        return FileInfo(fh=fh, keep_cache=keeps)
 
     # Names
 
@@ -293,13 +306,15 @@ class FuseOperations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         return self._file_info(await self._files.open(InodeNumber(inode), flags, RequestCaller(ctx)))
 
-    @_answered
-    async def read(self, fh: int, off: int, size: int) -> bytes:
-        return await self._files.read(fh, off, size)
+    # Not `async` themselves: what they would await is awaited by `_answered` all the same, a layer earlier.
 
     @_answered
-    async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self._files.write(fh, off, buf)
+    def read(self, fh: int, off: int, size: int) -> Coroutine[Any, Any, bytes]:
+        return self._files.read(fh, off, size)
+
+    @_answered
+    def write(self, fh: int, off: int, buf: bytes) -> Coroutine[Any, Any, int]:
+        return self._files.write(fh, off, buf)
 
     @_answered
     async def flush(self, fh: int) -> None:

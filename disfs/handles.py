@@ -33,13 +33,13 @@ class OpenInode:
 
     __slots__ = ("atime_noted_ns", "handle_count", "inode", "lacks_capability", "size_bytes")
 
-    def __init__(self, attributes: Attributes) -> None:
+    def __init__(self, attributes: Attributes, *, lacks_capability: bool = False) -> None:
         self.inode = attributes.inode
         self.size_bytes = attributes.size_bytes
         self.handle_count = 0
         self.atime_noted_ns = 0
         """When a read last moved the atime, 0 when the contents or times have changed since."""
-        self.lacks_capability = False
+        self.lacks_capability = lacks_capability
         """Known to have no `security.capability`: the kernel asks for it at every write."""
 
 
@@ -80,11 +80,11 @@ class HandleTable:
     def __len__(self) -> int:
         return len(self._files) + len(self._directories)
 
-    def open_file(self, attributes: Attributes, flags: int, readahead: Readahead) -> int:
-        """A new handle of a file whose attributes were read in this very step."""
+    def open_file(self, attributes: Attributes, flags: int, readahead: Readahead, *, is_new: bool = False) -> int:
+        """A new handle of a file whose attributes were read, or which was made, in this very step."""
         opened = self._open_inodes.get(attributes.inode)
         if opened is None:
-            opened = self._open_inodes[attributes.inode] = OpenInode(attributes)
+            opened = self._open_inodes[attributes.inode] = OpenInode(attributes, lacks_capability=is_new)
         assert opened.size_bytes == attributes.size_bytes
         opened.handle_count += 1
         number = next(self._numbers)

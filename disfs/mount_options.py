@@ -83,4 +83,5 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "writeback_delay": ("writeback_delay_seconds", float),
     "sweep_grace": ("sweep_grace_seconds", float),
     "stray_grace": ("stray_grace_seconds", float),
+    "kernel_cache": ("kernel_cache_seconds", float),
 }

@@ -22,6 +22,7 @@ LAYERS = [
         "disfs.private_files",
         "disfs.mountpoint",
         "disfs.allocator",
+        "disfs.collector",
         "disfs.background",
         "disfs.quantities",
     },

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.rows import files_10k, memory, random_read, read_1g, read_16, scattered, seeks, stat_p99, write_1g
+from bench.rows import (
+    cp_small,
+    files_10k,
+    listing,
+    memory,
+    names_uncached,
+    random_read,
+    read_1g,
+    read_16,
+    scale,
+    scattered,
+    seeks,
+    sequential,
+    stat_p99,
+    write_1g,
+)
 
 if TYPE_CHECKING:
     from bench.rows.base import Row
@@ -19,4 +34,9 @@ ROWS: tuple[Row, ...] = (
     read_16.ROW,
     stat_p99.ROW,
     memory.ROW,
+    names_uncached.ROW,
+    sequential.ROW,
+    listing.ROW,
+    cp_small.ROW,
+    scale.ROW,
 )

@@ -85,7 +85,11 @@ class InodeChunks:
 
     def has_all(self, chunks: range) -> bool:
         """Whether all of `chunks` are present."""
-        return all(map(self.has, chunks))
+        group, bit = divmod(chunks.start, GROUP_CHUNKS)
+        if chunks.stop - chunks.start + bit > GROUP_CHUNKS:
+            return all(map(self.has, chunks))
+        bits = ((1 << chunks.stop - chunks.start) - 1) << bit
+        return self.present.get(group, 0) & bits == bits
 
     def indices(self, first: int = 0) -> Iterator[ChunkIndex]:
         """The present chunks from `first` on (and a few before it), in order."""

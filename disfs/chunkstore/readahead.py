@@ -82,12 +82,17 @@ class ReadaheadPolicy:
 
     def on_read(self, offset: int, length: int, *, hit: bool, max_bytes: int) -> Advice:
         """Take note of a read, and of whether all of it was in the cache."""
-        position = self._find(offset)
+        positions = self._positions
+        position = positions[0] if positions and positions[0].expected == offset else self._find(offset)
         if position is None:
             return self._begin(offset, length, max_bytes)
-        position.expected = max(position.expected, offset + length)
-        position.waited = position.waited or not hit
-        return Advice(ahead=self._advance(position, max_bytes), passed=self._passed(position))
+        end = offset + length
+        if end > position.expected:
+            position.expected = end
+        if not hit:
+            position.waited = True
+        ahead, passed = self._advance(position, max_bytes), self._passed(position)
+        return _NOTHING if ahead is passed is None else Advice(ahead=ahead, passed=passed)
 
     def _find(self, offset: int) -> _Position | None:
         for number, position in enumerate(self._positions):
@@ -143,8 +148,8 @@ class ReadaheadBudget:
 
     def share(self, readahead: Readahead) -> int:
         """The largest window of this handle now."""
-        active = len(self._active) + (readahead not in self._active)
-        return min(self._max_bytes, self._total_bytes // active)
+        share = self._total_bytes // (len(self._active) + (readahead not in self._active))
+        return min(self._max_bytes, share)
 
     def note(self, readahead: Readahead, *, active: bool) -> None:
         """Whether the handle has a window."""
@@ -164,6 +169,7 @@ class Readahead:
         self._policy = ReadaheadPolicy(chunk_bytes)
         self._chunk_bytes = chunk_bytes
         self._budget = budget
+        self._window_bytes = 0
         self._closed = False
 
     def on_read(self, offset: int, length: int, *, hit: bool) -> Advice:
@@ -173,11 +179,12 @@ class Readahead:
         advice = self._policy.on_read(offset, length, hit=hit, max_bytes=self._budget.share(self))
         if advice.seek:
             self._fetcher.cancel(self.stream)
-        window_bytes = self._policy.window_bytes
-        self._budget.note(self, active=window_bytes > 0)
-        # In sealed chunks, each a little longer than a chunk.
-        run_chunks = -(-window_bytes // (_RUNS * self._chunk_bytes))
-        self.stream.run_bytes = run_chunks * (self._chunk_bytes + TAG_BYTES)
+        if (window_bytes := self._policy.window_bytes) != self._window_bytes:
+            self._window_bytes = window_bytes
+            self._budget.note(self, active=window_bytes > 0)
+            # In sealed chunks, each a little longer than a chunk.
+            run_chunks = -(-window_bytes // (_RUNS * self._chunk_bytes))
+            self.stream.run_bytes = run_chunks * (self._chunk_bytes + TAG_BYTES)
         return advice
 
     @property

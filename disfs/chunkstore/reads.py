@@ -72,8 +72,8 @@ class Reads:
         if hit:
             self._cached_chunks += len(chunks)
             found = self._cache.read(inode, offset, length)
-        if readahead is not None:
-            await self._read_ahead(inode, offset, length, readahead, hit=hit)
+        if readahead is not None and (absent := self._wanted_ahead(inode, offset, length, readahead, hit=hit)):
+            await self._fetch_ahead(inode, absent, readahead)
         if hit:
             return found
         data = bytearray(length)
@@ -110,19 +110,25 @@ class Reads:
                 _copy(plain, data, span.index * self._chunk_bytes + span.start - offset)
         return [span for span in away if span.index not in plains]
 
-    async def _read_ahead(
+    def _wanted_ahead(
         self, inode: InodeNumber, offset: int, length: int, readahead: Readahead, *, hit: bool
-    ) -> None:
-        """Do what the handle's readahead advises. The queue of fetches puts a reader that waits before it."""
+    ) -> list[ChunkIndex]:
+        """What the handle's readahead advises to fetch now and is not here yet: nothing, for most reads."""
         advice = readahead.on_read(offset, length, hit=hit)
         if advice.passed is not None:
             start, end = advice.passed
             self._map.recency.passed(inode, range(start // self._chunk_bytes, end // self._chunk_bytes))
         if advice.ahead is None:
-            return
+            return []
         start, end = advice.ahead
         chunks = chunk_range(start, end - start, self._chunk_bytes)
-        absent = [index for index in chunks if self._map.state(ChunkKey(inode, ChunkIndex(index))) is ChunkState.ABSENT]
+        if self._cache.has_all(inode, chunks):
+            return []
+        indices = map(ChunkIndex, chunks)
+        return [index for index in indices if self._map.state(ChunkKey(inode, index)) is ChunkState.ABSENT]
+
+    async def _fetch_ahead(self, inode: InodeNumber, absent: list[ChunkIndex], readahead: Readahead) -> None:
+        """Begin it. The queue of fetches puts a reader that waits before it."""
         try:
             targets = await self._fetcher.locate(inode, absent)
             if targets and not readahead.closed:

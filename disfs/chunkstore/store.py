@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -34,7 +34,7 @@ from disfs.chunkstore.writes import Writes
 from disfs.errors import DisfsError, FilesystemError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
     from pathlib import Path
 
     from disfs.chunkstore.compaction import CompactionStatistics
@@ -200,12 +200,14 @@ class ChunkStore:
         """Sequential detection for one handle; close it with the handle."""
         return Readahead(self._fetcher, self._chunk_bytes, self._readahead_budget)
 
-    async def read(self, inode: InodeNumber, offset: int, length: int, readahead: Readahead | None = None) -> bytes:
+    def read(
+        self, inode: InodeNumber, offset: int, length: int, readahead: Readahead | None = None
+    ) -> Coroutine[Any, Any, bytes]:
         """Exactly `length` bytes; holes are zeros, and so is what lies past the end: the caller clips.
 
         No checkpoint if all of it is cached. FilesystemError(EIO) if any of it cannot be had; the log names the file.
         """
-        return await self._reads.read(inode, offset, length, readahead)
+        return self._reads.read(inode, offset, length, readahead)
 
     async def warm(self, inode: InodeNumber, size_bytes: int, on_bytes: Callable[[int], None]) -> None:
         """Bring what is absent of the first `size_bytes` of a file; `on_bytes` hears how much more is there now.
@@ -243,13 +245,13 @@ class ChunkStore:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    async def write(self, inode: InodeNumber, offset: int, data: Buffer) -> None:
+    def write(self, inode: InodeNumber, offset: int, data: Buffer) -> Coroutine[Any, Any, None]:
         """Take `data` into the cache as dirty content: durable after `sync`, in Discord after writeback.
 
         Waits while too much is dirty; FilesystemError(ENOSPC), with nothing written, when waiting is pointless. No
         checkpoint follows its last change, so what the caller does next belongs to the same step.
         """
-        await self._writes.write(inode, offset, data)
+        return self._writes.write(inode, offset, data)
 
     async def cut(self, inode: InodeNumber, size_bytes: int) -> None:
         """The file is now `size_bytes` long, shorter or longer: nothing past that offset ever comes back.

@@ -70,6 +70,7 @@ def mount(
         stray_grace=SECONDS     how long a message is kept that a failed send left behind
         readahead=SIZE          how far a sequential reader is fetched ahead at most; 0: not at all
         bwlimit=UP:DOWN         as --bwlimit
+        kernel_cache=SECONDS    how long the kernel may remember names and attributes; 0: for measuring disfs without it
         allow_other, ro, noexec, nosuid, nodev, noatime ... as for mount(8)
 
     \b

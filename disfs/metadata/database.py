@@ -12,6 +12,11 @@ Rules:
 - SQLite also drops the transaction when COMMIT meets a full disk. So the room is looked at before: without
   it the commit is put off, and changes that need space are refused with ENOSPC until there is some.
 - The cache never spills, so nothing reaches the disk before COMMIT.
+- Rows of inodes and names are held back: a change alters them in memory (`alter`, `erase`), and they are written by
+  set before COMMIT, or before a query that has to see them (`flush`). Most rows of a group commit are changed several
+  times, and writing a row by set costs a third; the parents of new files, above all, are written once and not
+  with every name. What is altered in memory is undone with the change as its rows are. A component that
+  caches rows answers from memory alone, so it forgets them when the store stops (`after_failure`).
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from __future__ import annotations
 import errno
 import logging
 import sqlite3
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -33,9 +38,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]
+K = TypeVar("K")
+V = TypeVar("V")
 
 _PAGES_PER_CHANGE = 4
 """A changed row touches its table and up to three indexes."""
+_HELD_BACK = 256
+"""Entries that are altered in memory before they are written in any case: about a millisecond of writing."""
+_ABSENT: Any = object()
 
 
 class _Change:
@@ -74,6 +84,12 @@ class Database:
         """Called after the transaction was undone; must forget what it took from it."""
         self.after_refusal: list[Callable[[], None]] = []
         """Called after a change broke off before its first write; must forget what that change was about to write."""
+        self.after_failure: list[Callable[[], None]] = []
+        """Called when the store stops; must forget whatever would answer without a query."""
+        self.held_back: list[Callable[[], None]] = []
+        """Called by `flush`, in order; each writes the rows that its component has altered in memory."""
+        self._altered: list[tuple[dict[Any, Any], Any, Any]] = []  # by the change under way: where, key, old value
+        self._held_back_count = 0
         self.commit_count = 0
         self.committed_changes = 0
         """Changed rows in all commits so far: how far the write-ahead log may have grown."""
@@ -136,6 +152,30 @@ class Database:
         except sqlite3.Error as error:
             raise translated(error) from error
 
+    def alter(self, entries: dict[K, V], key: K, value: V) -> None:
+        """Give a key of `entries` a value, inside `changing` or `growing`; undone if the change breaks off."""
+        self._altered.append((entries, key, entries.get(key, _ABSENT)))
+        entries[key] = value
+
+    def erase(self, entries: dict[K, V], key: K) -> None:
+        """As `alter`: the key is there no more, if it was."""
+        self._altered.append((entries, key, entries.pop(key, _ABSENT)))
+
+    def flush(self) -> None:
+        """Write the rows that are held back, so that queries see them. Not between the alterations of a change."""
+        if not self._held_back_count:
+            return
+        assert not self._altered, "a change that has begun would be written by halves"
+        try:
+            for write in self.held_back:
+                write()
+        except BaseException as error:
+            self.fail(f"rows that were answered cannot be written: {error!r}")
+            raise
+        self._held_back_count = 0
+        # A change that is refused after this has written nothing of its own.
+        self._changes_before = self._connection.total_changes
+
     def begin_change(self, grows: bool) -> None:
         """Enter one operation; ENOSPC when it needs space and there is too little, EIO when the store has stopped."""
         if self._failure is not None:
@@ -152,7 +192,18 @@ class Database:
         """Leave an operation: it joins the open transaction, or leaves no trace."""
         if error is None:
             self._answered = True
+            if self._altered:
+                self._held_back_count += len(self._altered)
+                self._altered.clear()
+                if self._held_back_count >= _HELD_BACK:
+                    self.flush()
             return
+        while self._altered:
+            entries, key, old = self._altered.pop()
+            if old is _ABSENT:
+                entries.pop(key, None)
+            else:
+                entries[key] = old
         connection = self._connection
         if connection.in_transaction and connection.total_changes == self._changes_before:
             for forget in self.after_refusal:
@@ -174,6 +225,7 @@ class Database:
         if not self._open:
             return
         connection = self._connection
+        self.flush()
         try:
             for prepare in self.before_commit:
                 prepare()
@@ -207,6 +259,9 @@ class Database:
         self._failure = reason
         log.critical("The metadata store has stopped; changes of the last moments may be lost: %s", reason)
         self._undo()
+        self._held_back_count = 0
+        for forget in self.after_failure:
+            forget()
 
     def close(self) -> None:
         """Close the connection. Whatever is not committed is gone."""

@@ -3,13 +3,18 @@
 An entry keeps its cookie while it is renamed within its directory, and a name that is renamed over keeps its own.
 So a program that renames every entry that it is shown comes to an end, and a name that is replaced in
 place (as editors save files) is never missing from a listing.
+
+What was looked up last is known in memory, absent names too, and names are changed there; the rows follow when the
+database flushes what is held back. Whatever asks for names by a query flushes first. Of a directory that was made a
+short while ago all names are known, so that filling it asks for none.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from disfs.errors import FilesystemError
 from disfs.metadata.base import NAME_MAX
@@ -23,9 +28,18 @@ if TYPE_CHECKING:
     from disfs.metadata.database import Database
     from disfs.metadata.inodes import Inodes
 
+_Key: TypeAlias = tuple[InodeNumber, bytes]
+_Entry: TypeAlias = tuple[InodeNumber, int]
+"""What a name stands for, and the name's cookie."""
+
 _INODE_COLUMNS = ", ".join(f"inodes.{column}" for column in COLUMNS.split(", "))
+_KNOWN = 32_768
+"""Names that are kept in memory, about 250 bytes each."""
+_COMPLETE = 4096
+"""Directories of which all names are known at most."""
+_UNKNOWN: Any = object()
 _LOOKUP = (
-    f"SELECT {_INODE_COLUMNS} FROM dentries JOIN inodes ON inodes.inode = dentries.inode"  # noqa: S608 - constants of this module
+    f"SELECT {_INODE_COLUMNS}, dentries.cookie FROM dentries JOIN inodes ON inodes.inode = dentries.inode"  # noqa: S608 - constants of this module
     " WHERE dentries.parent = ? AND dentries.name = ?"
 )
 _LIST = (
@@ -50,12 +64,20 @@ class Dentries:
         self._database = database
         self._inodes = inodes
         self._cookies = cookies
+        self._known: dict[_Key, _Entry | None] = {}
+        """What names stand for; None for one that is not there."""
+        self._changed: dict[_Key, bool] = {}
+        """Names whose row is not as known, and whether there may be a row at all."""
+        self._complete: dict[InodeNumber, int] = {}
+        """Directories whose names are all known, and how many they are."""
+        database.held_back.append(self._write_rows)
+        database.after_failure += (self._known.clear, self._complete.clear)
 
     def lookup(self, parent: InodeNumber, name: bytes) -> Attributes:
-        """See MetadataStore. The common case, a name that is there, takes one statement."""
-        row = self._database.row(_LOOKUP, (parent, name))
-        if row is not None:
-            return Attributes._make(row)
+        """See MetadataStore. The common case, a name that is there, takes one statement, or none."""
+        found = self.find(parent, name)
+        if found is not None:
+            return found
         directory = self.directory(parent)
         check_name(name)
         if name == b".":
@@ -66,8 +88,19 @@ class Dentries:
 
     def find(self, parent: InodeNumber, name: bytes) -> Attributes | None:
         """The inode that an ordinary name stands for, None when there is no such name."""
+        entry = self._known.get((parent, name), _UNKNOWN)
+        if entry is _UNKNOWN:
+            self._make_room()
+            return None if parent in self._complete else self._query(parent, name)
+        return None if entry is None else self._inodes.attributes(entry[0])
+
+    def _query(self, parent: InodeNumber, name: bytes) -> Attributes | None:
         row = self._database.row(_LOOKUP, (parent, name))
-        return None if row is None else Attributes._make(row)
+        if row is None:
+            self._known[parent, name] = None
+            return None
+        self._known[parent, name] = (row[0], row[-1])
+        return self._inodes.learn(row[:-1])
 
     def directory(self, inode: InodeNumber) -> Attributes:
         """The attributes of a directory in which a name is looked for: ENOENT when it is gone, ENOTDIR."""
@@ -87,10 +120,15 @@ class Dentries:
 
     def is_empty(self, directory: InodeNumber) -> bool:
         """Whether there is no name in it."""
+        count = self._complete.get(directory)
+        if count is not None:
+            return not count
+        self._database.flush()
         return self._database.row("SELECT 1 FROM dentries WHERE parent = ? LIMIT 1", (directory,)) is None
 
     def list_directory(self, inode: InodeNumber, after_cookie: int, limit: int) -> Sequence[DirectoryEntry]:
         """See MetadataStore."""
+        self._database.flush()
         rows = self._database.rows(_LIST, (inode, after_cookie, limit))
         if not rows:
             attributes = self._inodes.attributes(inode)
@@ -100,6 +138,7 @@ class Dentries:
 
     def parent_of(self, directory: InodeNumber) -> InodeNumber:
         """See MetadataStore."""
+        self._database.flush()
         row = self._database.row("SELECT parent FROM dentries WHERE inode = ?", (directory,))
         if row is not None:
             return InodeNumber(row[0])
@@ -122,27 +161,88 @@ class Dentries:
         """Every path from the root that leads to the inode, in order; empty for an orphan or an unknown one."""
         if inode == ROOT_INODE:
             return [b"/"]
+        self._database.flush()
         rows = self._database.rows("SELECT parent, name FROM dentries WHERE inode = ?", (inode,))
         return sorted(self._path_of_directory(parent) + name for parent, name in rows)
 
+    def made_directory(self, inode: InodeNumber) -> None:
+        """There is a new directory, with no name in it. Inside a change."""
+        self._database.alter(self._complete, inode, 0)
+
+    def removed_directory(self, inode: InodeNumber) -> None:
+        """An empty directory has lost its name. Inside a change."""
+        self._database.erase(self._complete, inode)
+
     def insert(self, parent: InodeNumber, name: bytes, inode: InodeNumber) -> None:
         """A new name."""
-        self._database.write(
-            "INSERT INTO dentries (parent, name, inode, cookie) VALUES (?, ?, ?, ?)",
-            (parent, name, inode, self._cookies.take()),
-        )
+        self._put((parent, name), (inode, self._cookies.take()), has_row=False)
+        self._count(parent, 1)
 
     def point(self, parent: InodeNumber, name: bytes, inode: InodeNumber) -> None:
         """An existing name stands for another inode."""
-        self._database.write("UPDATE dentries SET inode = ? WHERE parent = ? AND name = ?", (inode, parent, name))
+        _, cookie = self._entry((parent, name))
+        self._put((parent, name), (inode, cookie), has_row=True)
 
     def rename_within(self, parent: InodeNumber, name: bytes, new_name: bytes) -> None:
         """An existing name reads otherwise, in the same directory."""
-        self._database.write("UPDATE dentries SET name = ? WHERE parent = ? AND name = ?", (new_name, parent, name))
+        entry = self._entry((parent, name))
+        self._remove((parent, name))
+        self._put((parent, new_name), entry, has_row=False)
 
     def remove(self, parent: InodeNumber, name: bytes) -> None:
         """A name is no more."""
-        self._database.write("DELETE FROM dentries WHERE parent = ? AND name = ?", (parent, name))
+        self._remove((parent, name))
+        self._count(parent, -1)
+
+    def _remove(self, key: _Key) -> None:
+        if self._changed.get(key, True):
+            self._put(key, None, has_row=True)
+        else:
+            # Made since the last flush: there is nothing to delete.
+            self._database.alter(self._known, key, None)
+            self._database.erase(self._changed, key)
+
+    def _count(self, parent: InodeNumber, more: int) -> None:
+        count = self._complete.get(parent)
+        if count is not None:
+            self._database.alter(self._complete, parent, count + more)
+
+    def _entry(self, key: _Key) -> _Entry:
+        """Of a name that the caller has found; it may have been forgotten since."""
+        if key not in self._known:
+            self._query(*key)
+        entry = self._known[key]
+        assert entry is not None, "an existing name"
+        return entry
+
+    def _put(self, key: _Key, entry: _Entry | None, *, has_row: bool) -> None:
+        self._database.alter(self._known, key, entry)
+        if key not in self._changed:
+            self._database.alter(self._changed, key, has_row)
+
+    def _write_rows(self) -> None:
+        """Bring the table up to date with what is known; deletes first, since a cookie may move to another name."""
+        if not self._changed:
+            return
+        self._database.write_all(
+            "DELETE FROM dentries WHERE parent = ? AND name = ?",
+            [key for key, has_row in self._changed.items() if has_row],
+        )
+        self._database.write_all(
+            "INSERT INTO dentries (parent, name, inode, cookie) VALUES (?, ?, ?, ?)",
+            [(*key, *entry) for key in self._changed if (entry := self._known[key]) is not None],
+        )
+        self._changed.clear()
+
+    def _make_room(self) -> None:
+        """If much is known, forget a quarter of it, what was learnt first. Not between the alterations of a change."""
+        if len(self._complete) > _COMPLETE:
+            self._complete.clear()
+        if len(self._known) < _KNOWN:
+            return
+        for key in list(itertools.islice(self._known, _KNOWN // 4)):
+            if key not in self._changed and self._known.pop(key) is not None:
+                self._complete.pop(key[0], None)
 
     def _path_of_directory(self, directory: InodeNumber) -> bytes:
         """Its path with a slash at the end."""

@@ -1,8 +1,14 @@
-"""Rows of the inodes table: attributes, sizes, times, link counts, orphans."""
+"""Rows of the inodes table: attributes, sizes, times, link counts, orphans.
+
+The attributes of the inodes that were used last are known in memory, and what changes is changed there; the rows
+follow when the database flushes what is held back. So `_known` is what is true, and a row may only be read for an
+inode that is neither known nor gone.
+"""
 
 from __future__ import annotations
 
 import errno
+import itertools
 import stat
 from typing import TYPE_CHECKING
 
@@ -15,7 +21,7 @@ if TYPE_CHECKING:
 
     from disfs.metadata.acls import Acls
     from disfs.metadata.counters import Counter
-    from disfs.metadata.database import Database
+    from disfs.metadata.database import Database, Row
     from disfs.metadata.totals import Totals
     from disfs.values import AttributeChanges, NewInode
 
@@ -28,7 +34,12 @@ MAX_INTEGER = (1 << 63) - 1
 _DAY_NS = 24 * 60 * 60 * 1_000_000_000
 _PERMISSION_BITS = 0o7777
 
+_KNOWN = 16_384
+"""Inodes whose attributes are kept in memory, about 400 bytes each. The kernel's own cache is far larger; it does not
+keep those that change: parents of new names, files that are written."""
+
 _SELECT = f"SELECT {COLUMNS} FROM inodes WHERE inode = ?"  # noqa: S608 - constants of this module
+_UPDATE = f"UPDATE inodes SET {' = ?, '.join(COLUMNS.split(', ')[1:])} = ? WHERE inode = ?"  # noqa: S608 - names of columns
 _INSERT = f"INSERT INTO inodes ({COLUMNS}, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants of this module
 
 
@@ -45,18 +56,44 @@ class Inodes:
         self._numbers = numbers
         self._totals = totals
         self._acls = acls
+        self._known: dict[InodeNumber, Attributes] = {}
+        self._new: dict[InodeNumber, bytes | None] = {}
+        """Known inodes without a row yet, and where they point if they are symbolic links."""
+        self._changed: dict[InodeNumber, None] = {}
+        """Known inodes whose row is older than what is known."""
+        self._gone: dict[InodeNumber, None] = {}
+        """Inodes that were removed, and may still have rows."""
+        self._orphaned: dict[InodeNumber, None] = {}
+        """Orphans without a row yet that says so."""
+        database.held_back.append(self._write_rows)
+        database.after_failure.append(self._known.clear)
 
     def find(self, inode: InodeNumber) -> Attributes | None:
         """Its attributes; None when there is no such inode."""
+        known = self._known.get(inode)
+        if known is not None:
+            return known
+        if inode in self._gone:
+            return None
         row = self._database.row(_SELECT, (inode,))
-        return None if row is None else Attributes._make(row)
+        return None if row is None else self.learn(row)
+
+    def learn(self, row: Row) -> Attributes:
+        """Keep what a query has found of an inode, in the order of COLUMNS; what is known already is newer."""
+        inode: InodeNumber = row[0]
+        known = self._known.get(inode)
+        if known is None:
+            if len(self._known) >= _KNOWN:
+                self._forget_some()
+            known = self._known[inode] = Attributes._make(row)
+        return known
 
     def attributes(self, inode: InodeNumber) -> Attributes:
         """See MetadataStore."""
-        row = self._database.row(_SELECT, (inode,))
-        if row is None:
+        attributes = self._known.get(inode) or self.find(inode)
+        if attributes is None:
             raise stale(inode)
-        return Attributes._make(row)
+        return attributes
 
     def change_attributes(self, inode: InodeNumber, changes: AttributeChanges, now_ns: int) -> Attributes:
         """See MetadataStore. Works on a full disk too, as it changes a row in place."""
@@ -65,11 +102,7 @@ class Inodes:
             if changes.size_bytes is not None:
                 _check_size(old.mode, changes.size_bytes)
             new = _with_changes(old, changes, now_ns)
-            self._database.write(
-                "UPDATE inodes SET mode = ?, uid = ?, gid = ?, size_bytes = ?, atime_ns = ?, mtime_ns = ?, ctime_ns = ?"
-                " WHERE inode = ?",
-                (new.mode, new.uid, new.gid, new.size_bytes, new.atime_ns, new.mtime_ns, new.ctime_ns, inode),
-            )
+            self._put(new)
             if new.size_bytes != old.size_bytes:
                 self._totals.add(0, new.size_bytes - old.size_bytes)
             if changes.mode is not None:
@@ -79,38 +112,31 @@ class Inodes:
     def note_write(self, inode: InodeNumber, end: int, now_ns: int) -> None:
         """See MetadataStore."""
         with self._database.changing:
-            row = self._database.row("SELECT size_bytes FROM inodes WHERE inode = ?", (inode,))
-            if row is None:
-                raise stale(inode)
-            if end > row[0]:
-                self._database.write(
-                    "UPDATE inodes SET size_bytes = ?, mtime_ns = ?, ctime_ns = ? WHERE inode = ?",
-                    (end, now_ns, now_ns, inode),
-                )
-                self._totals.add(0, end - row[0])
-            else:
-                self._database.write(
-                    "UPDATE inodes SET mtime_ns = ?, ctime_ns = ? WHERE inode = ?", (now_ns, now_ns, inode)
-                )
+            number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, _, _, chunk_count = self.attributes(inode)
+            if end > size_bytes:
+                self._totals.add(0, end - size_bytes)
+                size_bytes = end
+            self._put(
+                Attributes(number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, now_ns, now_ns, chunk_count)
+            )
 
     def note_read(self, inode: InodeNumber, now_ns: int) -> None:
         """See MetadataStore. Asks first: most reads move nothing and should open no transaction."""
-        row = self._database.row("SELECT atime_ns, mtime_ns, ctime_ns FROM inodes WHERE inode = ?", (inode,))
-        if row is None:
-            raise stale(inode)
-        atime_ns, mtime_ns, ctime_ns = row
-        if atime_ns <= mtime_ns or atime_ns <= ctime_ns or now_ns - atime_ns >= _DAY_NS:
+        old = self.attributes(inode)
+        if old.atime_ns <= old.mtime_ns or old.atime_ns <= old.ctime_ns or now_ns - old.atime_ns >= _DAY_NS:
             with self._database.changing:
-                self._database.write("UPDATE inodes SET atime_ns = ? WHERE inode = ?", (now_ns, inode))
+                self._put(old._replace(atime_ns=now_ns))
 
     def symlink_target(self, inode: InodeNumber) -> bytes:
         """See MetadataStore."""
-        row = self._database.row("SELECT target FROM inodes WHERE inode = ?", (inode,))
-        if row is None:
-            raise stale(inode)
-        target: bytes | None = row[0]
-        if target is None:
+        if not stat.S_ISLNK(self.attributes(inode).mode):
             raise FilesystemError(errno.EINVAL, "not a symbolic link")
+        target = self._new.get(inode)
+        if target is None:
+            row = self._database.row("SELECT target FROM inodes WHERE inode = ?", (inode,))
+            assert row is not None
+            target = row[0]
+        assert target is not None, "a symbolic link is made with its target"
         return target
 
     def create(self, new: NewInode, directory: Attributes, now_ns: int) -> Attributes:
@@ -134,60 +160,98 @@ class Inodes:
             now_ns,
             now_ns,
         )
-        self._database.write(_INSERT, (*made, new.target))
+        self._database.alter(self._known, made.inode, made)
+        self._database.alter(self._new, made.inode, new.target)
         self._acls.give(made.inode, inherited)
         self._totals.add(1, 0)
         return made
 
     def touch_directory(self, directory: InodeNumber, nlink_delta: int, now_ns: int) -> None:
         """A name in it came, went or changed: mtime, ctime, and its link count by `nlink_delta`. Inside a change."""
-        self._database.write(
-            "UPDATE inodes SET nlink = nlink + ?, mtime_ns = ?, ctime_ns = ? WHERE inode = ?",
-            (nlink_delta, now_ns, now_ns, directory),
-        )
+        number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, _, _, chunks = self.attributes(directory)
+        nlink += nlink_delta
+        self._put(Attributes(number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, now_ns, now_ns, chunks))
 
     def set_nlink(self, inode: InodeNumber, nlink: int, now_ns: int) -> Unlinked:
         """Its link count is `nlink` from now on; at 0 it is an orphan. Inside a change."""
-        self._database.write("UPDATE inodes SET nlink = ?, ctime_ns = ? WHERE inode = ?", (nlink, now_ns, inode))
+        number, mode, _, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, _, chunks = self.attributes(inode)
+        self._put(Attributes(number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, now_ns, chunks))
         if nlink == 0:
-            self._database.write("INSERT INTO orphans (inode) VALUES (?)", (inode,))
+            self._database.alter(self._orphaned, inode, None)
         return Unlinked(inode, nlink)
 
     def chunk_count(self, inode: InodeNumber) -> int:
         """See Attributes; 0 for an inode that does not exist."""
-        row = self._database.row("SELECT chunk_count FROM inodes WHERE inode = ?", (inode,))
-        return 0 if row is None else int(row[0])
+        found = self.find(inode)
+        return 0 if found is None else found.chunk_count
 
     def add_chunks(self, inode: InodeNumber, count: int) -> None:
         """`count` holes of a file have become chunks; negative: the other way round. Inside a change."""
-        if count:
-            self._database.write("UPDATE inodes SET chunk_count = chunk_count + ? WHERE inode = ?", (count, inode))
+        if count and (old := self.find(inode)) is not None:
+            self._put(old._replace(chunk_count=old.chunk_count + count))
 
     def set_mode(self, inode: InodeNumber, mode: int, now_ns: int) -> None:
         """Its mode is another one, as is its ctime. Inside a change."""
-        self._database.write("UPDATE inodes SET mode = ?, ctime_ns = ? WHERE inode = ?", (mode, now_ns, inode))
+        self._put(self.attributes(inode)._replace(mode=mode, ctime_ns=now_ns))
 
     def set_ctime(self, inode: InodeNumber, now_ns: int) -> None:
         """Something about it changed that no other column shows. Inside a change."""
-        self._database.write("UPDATE inodes SET ctime_ns = ? WHERE inode = ?", (now_ns, inode))
+        self._put(self.attributes(inode)._replace(ctime_ns=now_ns))
 
     def orphans(self) -> Sequence[InodeNumber]:
         """See MetadataStore."""
+        self._database.flush()
         return [InodeNumber(row[0]) for row in self._database.rows("SELECT inode FROM orphans ORDER BY inode")]
 
     def remove_orphan(self, inode: InodeNumber) -> None:
         """See MetadataStore."""
         with self._database.changing:
-            row = self._database.row(
-                "SELECT mode, size_bytes FROM orphans JOIN inodes USING (inode) WHERE inode = ?", (inode,)
-            )
-            if row is None:
+            old = self.find(inode)
+            if old is None or not self._is_orphan(inode):
                 return
-            self._database.write("DELETE FROM xattrs WHERE inode = ?", (inode,))
-            self._database.write("DELETE FROM inodes WHERE inode = ?", (inode,))
-            self._database.write("DELETE FROM orphans WHERE inode = ?", (inode,))
-            self._database.write("DELETE FROM pins WHERE inode = ?", (inode,))
-            self._totals.add(-1, -row[1] if stat.S_ISREG(row[0]) else 0)
+            self._database.erase(self._known, inode)
+            self._database.erase(self._new, inode)
+            self._database.erase(self._changed, inode)
+            self._database.erase(self._orphaned, inode)
+            self._database.alter(self._gone, inode, None)
+            self._totals.add(-1, -old.size_bytes if stat.S_ISREG(old.mode) else 0)
+
+    def _is_orphan(self, inode: InodeNumber) -> bool:
+        if inode in self._orphaned:
+            return True
+        return self._database.row("SELECT 1 FROM orphans WHERE inode = ?", (inode,)) is not None
+
+    def _put(self, new: Attributes) -> None:
+        """From now on an inode is like this. Inside a change."""
+        inode = new.inode
+        self._database.alter(self._known, inode, new)
+        if inode not in self._changed and inode not in self._new:
+            self._database.alter(self._changed, inode, None)
+
+    def _write_rows(self) -> None:
+        """Bring the tables up to date with what is known."""
+        write_all = self._database.write_all
+        if self._new:
+            write_all(_INSERT, [(*self._known[inode], target) for inode, target in self._new.items()])
+            self._new.clear()
+        if self._changed:
+            write_all(_UPDATE, [(*self._known[inode][1:], inode) for inode in self._changed])
+            self._changed.clear()
+        if self._orphaned:
+            write_all("INSERT INTO orphans (inode) VALUES (?)", [(inode,) for inode in self._orphaned])
+            self._orphaned.clear()
+        if self._gone:
+            gone = [(inode,) for inode in self._gone]
+            for table in ("xattrs", "inodes", "orphans", "pins"):
+                write_all(f"DELETE FROM {table} WHERE inode = ?", gone)  # noqa: S608 - constants of this function
+            self._gone.clear()
+
+    def _forget_some(self) -> None:
+        """Make room: a quarter of the known inodes goes, those that were learnt first."""
+        oldest = list(itertools.islice(self._known, _KNOWN // 4))
+        for inode in oldest:
+            if inode not in self._changed and inode not in self._new:
+                del self._known[inode]
 
 
 def check_new(new: NewInode) -> None:

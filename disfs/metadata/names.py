@@ -40,6 +40,8 @@ class Names:
                 raise FilesystemError(errno.EMLINK)
             made = self._inodes.create(new, directory, now_ns)
             self._dentries.insert(parent, name, made.inode)
+            if is_directory:
+                self._dentries.made_directory(made.inode)
             self._inodes.touch_directory(parent, int(is_directory), now_ns)
         return made
 
@@ -80,6 +82,7 @@ class Names:
             if not self._dentries.is_empty(attributes.inode):
                 raise FilesystemError(errno.ENOTEMPTY)
             self._dentries.remove(parent, name)
+            self._dentries.removed_directory(attributes.inode)
             self._inodes.touch_directory(parent, -1, now_ns)
             return self._inodes.set_nlink(attributes.inode, 0, now_ns)
 

@@ -26,11 +26,13 @@ class Pins:
 
     def all(self) -> frozenset[InodeNumber]:
         """See ChunkLedger.pinned_inodes."""
+        self._database.flush()
         return frozenset(InodeNumber(row[0]) for row in self._database.rows("SELECT inode FROM pins"))
 
     def set(self, inodes: Iterable[InodeNumber], pinned: bool) -> None:
         """See ChunkLedger.set_pinned."""
         rows = [(inode,) for inode in inodes]
+        self._database.flush()  # an inode that is being pinned may be new
         if pinned:
             with self._database.growing:
                 self._database.write_all(

@@ -138,6 +138,7 @@ class Renames:
             self._dentries.remove(move.parent, move.name)
             self._dentries.point(move.new_parent, move.new_name, move.source.inode)
             new_parent_gain -= int(stat.S_ISDIR(move.target.mode))
+            self._dentries.removed_directory(move.target.inode)
             nlink = 0 if stat.S_ISDIR(move.target.mode) else move.target.nlink - 1
             unlinked = self._inodes.set_nlink(move.target.inode, nlink, move.now_ns)
         elif move.changes_parent:
@@ -146,7 +147,8 @@ class Renames:
         else:
             self._dentries.rename_within(move.parent, move.name, move.new_name)
         self._inodes.set_ctime(move.source.inode, move.now_ns)
-        self._inodes.touch_directory(move.parent, -int(moves_directory and move.changes_parent), move.now_ns)
+        if move.changes_parent:
+            self._inodes.touch_directory(move.parent, -int(moves_directory), move.now_ns)
         self._inodes.touch_directory(move.new_parent, new_parent_gain, move.now_ns)
         return unlinked
 

@@ -30,14 +30,12 @@ class Xattrs:
         self._acls = acls
 
     def get(self, inode: InodeNumber, name: bytes) -> bytes:
-        """See MetadataStore.get_xattr. The kernel asks for the ACLs of whatever it checks, hence the short answers."""
-        is_acl = name in ACL_NAMES
-        if is_acl and not self._acls.may_exist:
+        """See MetadataStore.get_xattr. The kernel asks for the ACLs of whatever it checks; mostly there are none."""
+        if name in ACL_NAMES and not self._acls.may_exist:
             raise FilesystemError(errno.ENODATA)
+        self._inodes.attributes(inode)  # rows of an inode that is gone may still be there
         value = self._find(inode, name)
         if value is None:
-            if not is_acl:
-                self._inodes.attributes(inode)
             raise FilesystemError(errno.ENODATA)
         return value
 
@@ -73,9 +71,8 @@ class Xattrs:
 
     def list(self, inode: InodeNumber) -> Sequence[bytes]:
         """See MetadataStore.list_xattrs."""
+        self._inodes.attributes(inode)
         rows = self._database.rows("SELECT name FROM xattrs WHERE inode = ? ORDER BY name", (inode,))
-        if not rows:
-            self._inodes.attributes(inode)
         return [row[0] for row in rows]
 
     def remove(self, inode: InodeNumber, name: bytes, now_ns: int) -> None:

@@ -77,6 +77,7 @@ def test_volume_survives_saving_and_loading(paths: Paths) -> None:
             dirty_limit_bytes=1 << 20,
             writeback_delay_seconds=0.5,
             readahead_bytes=0,
+            kernel_cache_seconds=1.5,
             bandwidth=Bandwidth(1 << 20, None),
         ),
     )
@@ -178,6 +179,7 @@ def test_broken_volume_file_is_one_line(paths: Paths, old: str, new: str, proble
         ("cache_bytes = 1.5", "cache_bytes must be of type int"),
         ("cache_bites = 1", "cache_bites means nothing"),
         ("writeback_delay_seconds = -1", "writeback_delay_seconds must lie"),
+        ("kernel_cache_seconds = -1", "kernel_cache_seconds must lie"),
         ("readahead_bytes = -1", "readahead_bytes must lie"),
         ('bandwidth = "fast"', "'fast' is not a bandwidth limit"),
         ("bandwidth = 5", "bandwidth must be of type str"),

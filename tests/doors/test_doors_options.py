@@ -29,11 +29,12 @@ def test_size_that_is_none_is_refused(text: str) -> None:
 def test_options_are_sorted_by_whom_they_concern() -> None:
     """Our settings, the kernel's flags and fstab's words go to their places, from several -o alike."""
     parsed = parse_options(
-        ("ro,cache_size=1G,defaults", "allow_other,x-systemd.automount,writeback_delay=0.5,,_netdev")
+        ("ro,cache_size=1G,defaults,kernel_cache=0", "allow_other,x-systemd.automount,writeback_delay=0.5,,_netdev")
     )
     assert frozenset({"ro", "allow_other"}) == parsed.flags
     settings = parsed.apply(VolumeSettings())
     assert (1 << 30, 0.5) == (settings.cache_bytes, settings.writeback_delay_seconds)
+    assert 0 == settings.kernel_cache_seconds
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,7 @@ def test_options_are_sorted_by_whom_they_concern() -> None:
         "bwlimit=fast",
         "bwlimit=0",
         "readahead=far",
+        "kernel_cache=off",
     ],
 )
 def test_unknown_option_is_a_usage_error(option: str) -> None:

@@ -63,6 +63,23 @@ async def test_absent_name_is_an_answer_to_remember(world: World) -> None:
     assert (0, 9) == (found.st_ino, found.entry_timeout)
 
 
+async def test_kernel_without_caches_asks_for_contents_too(world: World) -> None:
+    """Without attribute timeouts a file that is opened again is not read from the kernel's page cache."""
+    operations = FuseOperations(world.filesystem, entry_timeout_seconds=0, attribute_timeout_seconds=0)
+    made, entry = await operations.create(ROOT_INODE, b"file", 0o666, 0, CONTEXT)
+    again = await operations.open(entry.st_ino, 0, CONTEXT)
+    assert (False, False) == (made.keep_cache, again.keep_cache)
+
+
+async def test_requests_are_counted_by_kind(world: World) -> None:
+    """What the kernel asks is counted, whether it got an answer or an error."""
+    operations = FuseOperations(world.filesystem)
+    await operations.lookup(ROOT_INODE, b"absent", CONTEXT)
+    await operations.getattr(ROOT_INODE, CONTEXT)
+    await errno_of(operations.getattr(4711, CONTEXT))
+    assert {"lookup": 1, "getattr": 2} == operations.statistics()
+
+
 async def test_filesystem_errors_keep_their_errno(world: World) -> None:
     """The kernel gets the errno that POSIX names."""
     operations = FuseOperations(world.filesystem)
@@ -70,6 +87,14 @@ async def test_filesystem_errors_keep_their_errno(world: World) -> None:
     assert errno.EBADF == await errno_of(operations.read(99, 0, 1))
     assert errno.ENAMETOOLONG == await errno_of(operations.mkdir(ROOT_INODE, b"x" * 256, 0o755, CONTEXT))
     assert errno.ENODATA == await errno_of(operations.getxattr(ROOT_INODE, b"user.absent", CONTEXT))
+
+
+async def test_regression_labels_of_selinux_are_not_asked_for_each_file(world: World) -> None:
+    """`security.selinux` is not supported rather than absent: then `ls -l` asks one file for it, and not each."""
+    operations = FuseOperations(world.filesystem)
+    assert errno.EOPNOTSUPP == await errno_of(operations.getxattr(ROOT_INODE, b"security.selinux", CONTEXT))
+    assert errno.EOPNOTSUPP == await errno_of(operations.setxattr(ROOT_INODE, b"security.selinux", b"x", CONTEXT))
+    assert errno.ENODATA == await errno_of(operations.getxattr(ROOT_INODE, b"security.capability", CONTEXT))
 
 
 async def test_storage_errors_are_eio_and_one_line(world: World, caplog: pytest.LogCaptureFixture) -> None:

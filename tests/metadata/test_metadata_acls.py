@@ -169,6 +169,7 @@ async def test_acl_goes_with_its_inode(sqlite_store: SqliteMetadataStore) -> Non
     await sqlite_store.set_acl(inode, ACCESS, SHARED, 2)
     await sqlite_store.unlink(ROOT_INODE, b"f", 3)
     await sqlite_store.remove_orphan(inode)
+    await sqlite_store.commit()
     assert [] == sqlite_store._database.rows("SELECT * FROM xattrs")
 
 

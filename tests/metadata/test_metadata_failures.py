@@ -223,12 +223,48 @@ def test_change_that_breaks_off_beside_answered_ones(
         raise RuntimeError("a bug")
 
     make(store, b"answered")
-    monkeypatch.setattr(store._dentries, "insert", broken)
+    monkeypatch.setattr(store._inodes, "set_ctime", broken)
     with pytest.raises(RuntimeError):
-        make(store, b"a")
+        answer(store.set_xattr(ROOT_INODE, b"user.a", b"", XattrMode.EITHER, 1))
     with fails(errno.EIO):
         answer(store.attributes(ROOT_INODE))
     assert ["CRITICAL"] == [record.levelname for record in caplog.records]
+
+
+def test_change_in_memory_that_breaks_off_beside_answered_ones(
+    store: SqliteMetadataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that had altered nothing but what is held back leaves no trace, and what was answered before stays."""
+
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("a bug")
+
+    make(store, b"answered")
+    with monkeypatch.context() as patched:
+        patched.setattr(store._inodes, "touch_directory", broken)
+        with pytest.raises(RuntimeError):
+            answer(store.unlink(ROOT_INODE, b"answered", 2))
+        with pytest.raises(RuntimeError):
+            make(store, b"a")
+    answer(store.commit())
+    assert [b"answered"] == [entry.name for entry in answer(store.list_directory(ROOT_INODE, 0, 9))]
+    assert 1 == answer(store.lookup(ROOT_INODE, b"answered")).nlink
+
+
+def test_regression_renamed_name_was_forgotten_meanwhile(
+    store: SqliteMetadataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename whose source falls out of memory while its target is looked for goes on all the same."""
+    monkeypatch.setattr("disfs.metadata.dentries._KNOWN", 4)
+    monkeypatch.setattr("disfs.metadata.inodes._KNOWN", 2)
+    for number in range(8):
+        make(store, b"%d" % number)
+    answer(store.commit())
+    for number in range(8):
+        answer(store.rename(ROOT_INODE, b"%d" % number, ROOT_INODE, b"new %d" % number, RenameMode.REPLACE, 2))
+        answer(store.rename(ROOT_INODE, b"new 0", ROOT_INODE, b"new %d" % number, RenameMode.REPLACE, 2))
+        answer(store.rename(ROOT_INODE, b"new %d" % number, ROOT_INODE, b"new 0", RenameMode.REPLACE, 2))
+    assert [b"new 0"] == [entry.name for entry in answer(store.list_directory(ROOT_INODE, 0, 9))]
 
 
 def test_refusals_leave_no_trace(store: SqliteMetadataStore) -> None:
