@@ -52,6 +52,7 @@ _SETTING_TYPES = {
     "stray_grace_seconds": float,
     "readahead_bytes": int,
     "kernel_cache_seconds": float,
+    "has_acls": bool,
 }
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -137,6 +138,8 @@ class VolumeSettings:
     kernel_cache_seconds: float = 3600.0
     """How long the kernel believes names, absent names and attributes. Any time is right: all changes pass through it.
     0: it asks each time, and for contents at each open."""
+    has_acls: bool = True
+    """Whether the mount has POSIX ACLs. Without, `ls -l` has nothing to ask each file for."""
 
     def __post_init__(self) -> None:
         if self.cache_bytes < 16 * MIB:

@@ -165,7 +165,7 @@ class Daemon:
         self._plan = plan
         self._metadata = metadata
         self._chunks = chunks
-        self._filesystem = Filesystem(metadata, chunks)
+        self._filesystem = Filesystem(metadata, chunks, has_acls=plan.settings.has_acls)
         self._operations = FuseOperations(
             self._filesystem,
             entry_timeout_seconds=plan.settings.kernel_cache_seconds,

@@ -77,7 +77,10 @@ class Filesystem:
         *,
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
         clock: KernelClock | None = None,
+        has_acls: bool = True,
     ) -> None:
+        self.has_acls = has_acls
+        """Whether ACLs are shown and set. Those that are stored are kept in step and inherited in any case."""
         self._metadata = metadata
         self._chunks = chunks
         self._capacity_bytes = capacity_bytes
@@ -191,7 +194,7 @@ class Filesystem:
         opened = self._handles.opened(inode) if name == CAPABILITY_XATTR else None
         if opened is not None and opened.lacks_capability:
             return None
-        if name not in _ACL_KINDS:
+        if self._acl_kind(name) is None:
             _check_xattr_name(name)
         try:
             return await self._metadata.get_xattr(inode, name)
@@ -204,7 +207,7 @@ class Filesystem:
 
     async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes, caller: Caller) -> None:
         """Set an attribute, whether it exists or not. EOPNOTSUPP, EINVAL, ERANGE, E2BIG; for an ACL EACCES too."""
-        kind = _ACL_KINDS.get(name)
+        kind = self._acl_kind(name)
         if kind is not None:
             await self._set_acl(inode, kind, parse_acl(value), caller)
             return
@@ -213,6 +216,9 @@ class Filesystem:
         opened = self._handles.opened(inode)
         if opened is not None and name == CAPABILITY_XATTR:
             opened.lacks_capability = False
+
+    def _acl_kind(self, name: bytes) -> AclKind | None:
+        return _ACL_KINDS.get(name) if self.has_acls else None
 
     async def _set_acl(self, inode: InodeNumber, kind: AclKind, acl: Acl, caller: Caller) -> None:
         """As the kernel's chmod: who neither is in the file's group nor root cannot leave it setgid."""
@@ -223,11 +229,12 @@ class Filesystem:
     async def list_xattrs(self, inode: InodeNumber, caller: Caller) -> Sequence[bytes]:
         """The names of all attributes that the caller may know of. Of `trusted` the kernel hides the values only."""
         names = await self._metadata.list_xattrs(inode)
-        return names if caller.is_privileged else [name for name in names if not name.startswith(_TRUSTED)]
+        hidden = (() if caller.is_privileged else (_TRUSTED,)) + (() if self.has_acls else tuple(_ACL_KINDS))
+        return [name for name in names if not name.startswith(hidden)]
 
     async def remove_xattr(self, inode: InodeNumber, name: bytes) -> None:
         """Remove an attribute. EOPNOTSUPP; ENODATA, but for an ACL, as local file systems have it."""
-        kind = _ACL_KINDS.get(name)
+        kind = self._acl_kind(name)
         if kind is not None:
             await self._metadata.set_acl(inode, kind, (), self._clock.now_ns())
             return

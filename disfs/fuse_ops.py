@@ -140,7 +140,6 @@ class FuseOperations(pyfuse3.Operations):
 
     supports_dot_lookup = True
     enable_writeback_cache = False
-    enable_acl = True
 
     def __init__(
         self,
@@ -151,6 +150,7 @@ class FuseOperations(pyfuse3.Operations):
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     ) -> None:
         super().__init__()
+        self.enable_acl = filesystem.has_acls
         self._chunk_bytes = chunk_bytes
         self._filesystem = filesystem
         self._files = filesystem.files

@@ -59,6 +59,9 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
         name, has_value, value = word.partition("=")
         if not has_value and word in KERNEL_FLAGS:
             flags.add(word)
+        elif word in _SWITCHES:
+            setting, switched = _SWITCHES[word]
+            changes[setting] = switched
         elif name in _SETTINGS and has_value:
             setting, read = _SETTINGS[name]
             changes[setting] = _read_value(f"-o {word}", value, read)
@@ -74,6 +77,8 @@ def _read_value(word: str, value: str, read: Callable[[str], Any]) -> Any:
         raise UserError(f"{word}: {error}; see 'disfs mount --help'", ExitCode.USAGE) from error
 
 
+_SWITCHES = {"acl": ("has_acls", True), "noacl": ("has_acls", False)}
+"""Named as for other file systems."""
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "cache_size": ("cache_bytes", parse_size),
     "dirty_limit": ("dirty_limit_bytes", parse_size),

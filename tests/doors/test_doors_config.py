@@ -78,6 +78,7 @@ def test_volume_survives_saving_and_loading(paths: Paths) -> None:
             writeback_delay_seconds=0.5,
             readahead_bytes=0,
             kernel_cache_seconds=1.5,
+            has_acls=False,
             bandwidth=Bandwidth(1 << 20, None),
         ),
     )

@@ -37,10 +37,18 @@ def test_options_are_sorted_by_whom_they_concern() -> None:
     assert 0 == settings.kernel_cache_seconds
 
 
+@pytest.mark.parametrize(("options", "has_acls"), [("", True), ("acl", True), ("noacl", False), ("noacl,acl", True)])
+def test_acls_can_be_switched_off(options: str, has_acls: bool) -> None:
+    """They are on unless somebody says noacl; the last word counts."""
+    parsed = parse_options((options,))
+    assert (has_acls, frozenset()) == (parsed.apply(VolumeSettings()).has_acls, parsed.flags)
+
+
 @pytest.mark.parametrize(
     "option",
     [
         "frobnicate",
+        "noacl=1",
         "cache_size",
         "cache_size=",
         "cache_size=big",

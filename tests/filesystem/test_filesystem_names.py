@@ -9,6 +9,8 @@ from support.acls import an_acl
 from support.filesystem_world import Member
 
 from disfs.errors import FilesystemError
+from disfs.filesystem import Filesystem
+from disfs.fuse_ops import FuseOperations
 from disfs.posix_acl import AclKind, build_acl
 from disfs.values import ROOT_INODE, AttributeChanges, NewInode
 
@@ -159,3 +161,23 @@ async def test_regression_trusted_names_are_for_the_privileged(world: World) -> 
     assert [b"user.a"] == list(await world.filesystem.list_xattrs(inode, Member()))
     privileged = Member(is_privileged=True)
     assert [b"trusted.b", b"user.a"] == list(await world.filesystem.list_xattrs(inode, privileged))
+
+
+async def test_mount_without_acls(world: World) -> None:
+    """The kernel is not told of ACLs; they are refused and not listed. What is stored goes on following the mode."""
+    _, inode = await world.create()
+    name, value = AclKind.ACCESS.value, build_acl(an_acl(6, 4, 0, mask=6))
+    await world.filesystem.set_xattr(inode, name, value, Member())
+    without = Filesystem(world.metadata, world.chunks, has_acls=False)
+    assert (True, False) == (FuseOperations(world.filesystem).enable_acl, FuseOperations(without).enable_acl)
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: without.get_xattr(inode, name),
+        lambda: without.set_xattr(inode, name, value, Member()),
+        lambda: without.remove_xattr(inode, name),
+    ]
+    for call in calls:
+        with pytest.raises(FilesystemError, match="ENOTSUP"):
+            await call()
+    assert [] == list(await without.list_xattrs(inode, Member(is_privileged=True)))
+    await without.change_attributes(inode, AttributeChanges(mode=0o604))
+    assert build_acl(an_acl(6, 4, 4, mask=0)) == await world.filesystem.get_xattr(inode, name)
