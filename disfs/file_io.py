@@ -201,10 +201,6 @@ class FileIo:
             opened.atime_noted_ns = 0
         return after
 
-    def flush(self, fh: int) -> None:
-        """Somebody closed a descriptor of this handle. Nothing to do: what is written is kept already. EBADF."""
-        self._handles.file(fh)
-
     async def fsync(self, fh: int) -> None:
         """Return when contents and attributes of the file would survive a loss of power. EBADF."""
         await self._sync(self._handles.file(fh).opened.inode)

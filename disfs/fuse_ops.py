@@ -48,8 +48,6 @@ def _errno_of(error: Exception, operation: str) -> int:
     """The errno that stands for `error`; what the caller of a system call cannot know is logged here."""
     if isinstance(error, FilesystemError):
         return error.errno
-    if isinstance(error, FUSEError):
-        return error.errno
     if isinstance(error, StorageError):
         log.error("%s failed: %s: %s", operation, type(error).__name__, error)
     else:
@@ -70,6 +68,8 @@ def _answered(
             log.debug("%s%s", operation, tuple(a for a in args if isinstance(a, int)))
         try:
             return await method(self, *args, **kwargs)
+        except FUSEError:
+            raise
         except Exception as error:
             number = _errno_of(error, operation)
             log.debug("%s: errno %d", operation, number)
@@ -318,7 +318,9 @@ class FuseOperations(pyfuse3.Operations):
 
     @_answered
     async def flush(self, fh: int) -> None:
-        self._files.flush(fh)
+        # At close(2) there is nothing to do: what is written is kept already. The kernel does not ask again after this,
+        # which spares every close a round trip.
+        raise FUSEError(errno.ENOSYS)
 
     @_answered
     async def fsync(self, fh: int, datasync: bool) -> None:

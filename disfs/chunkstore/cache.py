@@ -1,6 +1,6 @@
-"""The local cache: sparse files, what they hold, and the budget. Everything here but `settle` is one step.
+"""The local cache: sparse files and small contents, what they hold, and the budget. All but `settle` is one step.
 
-Rules that keep data whole:
+Rules that keep data whole, where it lies in a file (what lies in a row has the ledger's transactions: see `small`):
 
 1. A region that is not present is a hole of the cache file, or lies in `[end, disk_end)` (rule 3). So one pread serves
    a range whose absent chunks are holes.
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.chunkstore.free_space import FreeSpace
+from disfs.chunkstore.small import overwritten
 from disfs.chunkstore.states import IRREPLACEABLE, ChunkEvent, ChunkState
 from disfs.errors import FilesystemError
 from disfs.spans import chunk_count, chunk_range
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.files import CacheFiles
     from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.presence import ChunkMap, InodeChunks
+    from disfs.chunkstore.small import SmallContents
     from disfs.chunkstore.transport.base import Buffer
     from disfs.values import InodeNumber, Revision
 
@@ -56,6 +58,7 @@ class Cache:
     def __init__(
         self,
         files: CacheFiles,
+        small: SmallContents,
         chunks: ChunkMap,
         ledger: ChunkLedger,
         make_durable: Callable[[], Awaitable[None]],
@@ -65,6 +68,7 @@ class Cache:
         pinned_limit_bytes: int,
     ) -> None:
         self.files = files
+        self.small = small
         self.map = chunks
         self.changed = trio.lowlevel.ParkingLot()
         self.bulk_step = trio.Lock()
@@ -74,8 +78,9 @@ class Cache:
         """Unparked when `settle` has something to do."""
         self.unsynced: set[InodeNumber] = set()
         self.overlaid: set[InodeNumber] = set()
-        """Those of them with new content in chunks whose older content Discord has. That they are dirty must not become
-        durable before their bytes: after a power cut the older content, fsynced long ago, would be gone too."""
+        """Those of them with new content in chunks whose older content is elsewhere: in Discord, or in a row until they
+        spilled. That they are dirty must not become durable before their bytes: after a power cut the older
+        content, fsynced long ago, would be gone too."""
         self.evicted_count = 0
         self._ledger = ledger
         self._make_durable = make_durable
@@ -102,13 +107,21 @@ class Cache:
     def content(self, inode: InodeNumber, offset: int, length: int) -> bytes:
         """As `read`, but cut off where the cached content ends. A chunk's content is what is sealed."""
         record = self.map.inodes.get(inode)
-        wanted = 0 if record is None else min(offset + length, record.end) - offset
-        if wanted <= 0:
+        if record is None or (wanted := min(offset + length, record.end) - offset) <= 0:
             return b""
+        if record.is_small:
+            return self._whole(record)[offset : offset + wanted]
         data = self.files.read(inode, offset, wanted)
         if len(data) != wanted:
             raise FilesystemError(errno.EIO, f"the cache file of inode {inode} was shortened by somebody else")
         return data
+
+    def _whole(self, record: InodeChunks) -> bytes:
+        """All of a small content."""
+        content = self.small.read(record)
+        if len(content) != record.end:
+            raise FilesystemError(errno.EIO, f"the small content of inode {record.inode} was changed by somebody else")
+        return content
 
     def content_length(self, key: ChunkKey) -> int:
         """How long the content of a present chunk is."""
@@ -175,6 +188,11 @@ class Cache:
 
     def _drop(self, inode: InodeNumber, index: ChunkIndex, event: ChunkEvent) -> None:
         chunk_bytes = self.map.chunk_bytes
+        record = self.map.inodes[inode]
+        if record.is_small:
+            self.small.remove(record)
+            self.map.move(ChunkKey(inode, index), event)
+            return
         # The hole first: a chunk must not be called absent while its bytes are still there (rule 1).
         self.files.punch(inode, index * chunk_bytes, chunk_bytes)
         self.map.move(ChunkKey(inode, index), event)
@@ -210,31 +228,65 @@ class Cache:
 
         Room has been made. Raises FilesystemError with nothing changed but, perhaps, the very range in dirty chunks.
         """
-        length = len(data)
-        end = offset + length
+        end = max(offset + len(data), *(start * self.map.chunk_bytes + len(plain) for start, plain in fills.items()), 0)
         assert not self.needs_settling(inode, end)
-        chunks = chunk_range(offset, length, self.map.chunk_bytes)
+        chunks = chunk_range(offset, len(data), self.map.chunk_bytes)
         record = self.map.at(inode)
-        try:
-            self._disown_copies(record, chunks)
-            for filled, plain in fills.items():
-                start = filled * self.map.chunk_bytes
-                self.files.write(inode, start, plain, create=not record.disk_end)
-                end = max(end, start + len(plain))
-            self.files.write(inode, offset, data, create=not record.disk_end)
-            revision = self._ledger.mark_dirty(inode, ChunkIndex(chunks.start), len(chunks))
-        except BaseException:
-            self._undo(record, chunks)
-            raise
-        self._free_space.took(length)
-        # Chunks without an entry are absent or clean.
-        if fills or any(record.has(index) and ChunkIndex(index) not in record.entries for index in chunks):
-            self.overlaid.add(inode)
-        self._reach(record, end)
+        if self.small.takes(record, max(end, record.end)):
+            revision = self._write_small(record, offset, data, fills)
+        else:
+            revision = self._write_file(record, offset, data, fills)
+            # Chunks without an entry are absent or clean.
+            if fills or any(record.has(index) and ChunkIndex(index) not in record.entries for index in chunks):
+                self.overlaid.add(inode)
+            self._reach(record, end)
+            self.unsynced.add(inode)
+        self._free_space.took(len(data))
         now = trio.current_time()
         for index in chunks:
             self.map.wrote(ChunkKey(inode, ChunkIndex(index)), revision, now)
-        self.unsynced.add(inode)
+
+    def _write_small(
+        self, record: InodeChunks, offset: int, data: Buffer, fills: Mapping[ChunkIndex, bytes]
+    ) -> Revision:
+        try:
+            before = self._whole(record) if record.is_small else b"".join(fills.values())
+            return self.small.write(record, overwritten(before, offset, bytes(data)))
+        except BaseException:
+            self.map.forget_if_empty(record.inode)
+            raise
+
+    def _write_file(
+        self, record: InodeChunks, offset: int, data: Buffer, fills: Mapping[ChunkIndex, bytes]
+    ) -> Revision:
+        inode = record.inode
+        chunks = chunk_range(offset, len(data), self.map.chunk_bytes)
+        try:
+            self._disown_copies(record, chunks)
+            self._spill(record)
+            for filled, plain in fills.items():
+                self.files.write(inode, filled * self.map.chunk_bytes, plain, create=not record.disk_end)
+            self.files.write(inode, offset, data, create=not record.disk_end)
+            revision = self._ledger.mark_dirty(inode, ChunkIndex(chunks.start), len(chunks))
+            self._has_spilled(record)
+        except BaseException:
+            self._undo(record, chunks)
+            raise
+        return revision
+
+    def _spill(self, record: InodeChunks) -> None:
+        """If there is a row, its content is in the file too from now on; it counts as long as the row is there."""
+        if record.is_small:
+            self.files.write(record.inode, 0, self._whole(record), create=True)
+
+    def _has_spilled(self, record: InodeChunks) -> None:
+        """If there is a row, the file replaces it."""
+        if record.is_small:
+            self.small.spilled(record)
+            self._free_space.took(record.end)
+            self.unsynced.add(record.inode)
+            self.overlaid.add(record.inode)
+            self._reach(record, record.end)
 
     def _disown_copies(self, record: InodeChunks, chunks: range) -> None:
         """Before bytes change: whose copy is on its way or was recorded is dirty anew.
@@ -256,18 +308,36 @@ class Cache:
             if not plain or self.needs_settling(key.inode, end) or not self.reserve(key.inode, chunks, end):
                 return False
             record = self.map.at(key.inode)
-            try:
-                self.files.write(key.inode, start, plain, create=not record.disk_end)
-            except FilesystemError:
-                self._undo(record, chunks)
-                raise
+            if not self._fill_small(record, key, plain):
+                self._fill_file(record, key, plain)
         except FilesystemError as error:
             log.warning("fetched data could not be cached: %s", error)
             return False
         self._free_space.took(len(plain))
-        self._reach(record, end)
         self.map.move(key, ChunkEvent.FETCHED)
         return True
+
+    def _fill_small(self, record: InodeChunks, key: ChunkKey, plain: bytes) -> bool:
+        """Whether it became a row: a ledger that has no room is no reason not to keep it at all."""
+        if record.is_small or key.chunk or not self.small.takes(record, len(plain)):
+            return False
+        try:
+            self.small.keep(record, plain)
+        except FilesystemError as error:
+            log.debug("fetched data of inode %d is not kept as a small content: %s", key.inode, error)
+            return False
+        return True
+
+    def _fill_file(self, record: InodeChunks, key: ChunkKey, plain: bytes) -> None:
+        start = key.chunk * self.map.chunk_bytes
+        try:
+            self._spill(record)
+            self.files.write(key.inode, start, plain, create=not record.disk_end)
+            self._has_spilled(record)
+        except FilesystemError:
+            self._undo(record, range(key.chunk, key.chunk + 1))
+            raise
+        self._reach(record, start + len(plain))
 
     def _reach(self, record: InodeChunks, end: int) -> None:
         record.end = max(record.end, end)
@@ -301,24 +371,33 @@ class Cache:
         record = self.map.inodes.get(inode)
         shortened = record is not None and record.has(boundary) and boundary < first and record.end > size_bytes
         # What may be refused comes first: a file that keeps its size must keep its tail.
-        revision = self._ledger.mark_dirty(inode, boundary, 1) if shortened else None
+        revision = self._mark_shortened(record, boundary, size_bytes) if shortened and record is not None else None
         self._ledger.cut_chunks(inode, ChunkIndex(first))
         if record is None:
             return
         weight = record.weight
-        was_doomed = record.doomed or self.map.irreplaceable(inode, boundary)
+        was_doomed = not record.is_small and (record.doomed or self.map.irreplaceable(inode, boundary))
         gone = [index for index in record.indices(first) if index >= first]
         gone += [index for index in record.entries if index >= first and not record.has(index)]
         for index in gone:
             self._recorded.pop(ChunkKey(inode, index), None)
             self.map.move(ChunkKey(inode, index), ChunkEvent.CUT)
+        if record.is_small and not size_bytes:
+            self.small.remove(record)
         record.end = min(record.end, size_bytes)
         if revision is not None:
-            self.unsynced.add(inode)
-            self.overlaid.add(inode)
             self.map.wrote(ChunkKey(inode, boundary), revision, trio.current_time())
         self._shorten(record, weight, at_once=not was_doomed)
-        self.changed.unpark_all()
+        if self.changed:
+            self.changed.unpark_all()
+
+    def _mark_shortened(self, record: InodeChunks, boundary: ChunkIndex, size_bytes: int) -> Revision:
+        if record.is_small:
+            return self.small.write(record, self._whole(record)[:size_bytes])
+        revision = self._ledger.mark_dirty(record.inode, boundary, 1)
+        self.unsynced.add(record.inode)
+        self.overlaid.add(record.inode)
+        return revision
 
     def rewritten(self, key: ChunkKey) -> None:
         """A present chunk is dirty with a new revision, whatever is known of its copies."""
@@ -326,13 +405,13 @@ class Cache:
         self.map.wrote(key, revision, trio.current_time())
 
     def _shorten(self, record: InodeChunks, weight: int, *, at_once: bool) -> None:
+        self.map.reweigh(record)
         if record.disk_end > record.end and not (at_once and self._destroy_tail(record)):
-            self.map.reweigh(record)
             record.doomed_bytes += max(0, weight - record.weight)
             self._cut_number += 1
             self._doomed[record.inode] = self._cut_number
             self.unsettled.unpark_all()
-        self.map.reweigh(record)
+            self.map.reweigh(record)
         self._remove_if_empty(record)
 
     def _destroy_tail(self, record: InodeChunks) -> bool:

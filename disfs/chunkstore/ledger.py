@@ -46,8 +46,34 @@ class ChunkLedger(Protocol):
         """Every dirty chunk of the volume, by inode and index; read once, at the start."""
         ...
 
+    def write_small(self, inode: InodeNumber, content: bytes) -> Revision:
+        """Keep `content` as the inode's small content, and mark chunk 0, in which it lies, dirty: one change.
+
+        What is kept and the marks are never told apart by a crash. FilesystemError with nothing changed.
+        """
+        ...
+
+    def keep_small(self, inode: InodeNumber, content: bytes) -> None:
+        """Keep `content` as the inode's small content, which is what is recorded of chunk 0."""
+        ...
+
+    def remove_small(self, inode: InodeNumber) -> None:
+        """Keep nothing of the inode any more; there being nothing is fine. Marks and extents stay."""
+        ...
+
+    def small_content(self, inode: InodeNumber) -> bytes:
+        """What was kept last; empty when there is nothing."""
+        ...
+
+    def small_lengths(self) -> Sequence[tuple[InodeNumber, int]]:
+        """Which inodes have a small content, and how long it is; read once, at the start."""
+        ...
+
     def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
-        """Forget every chunk of the inode from `first` on: dirty notes and extents; their slots are garbage."""
+        """Forget every chunk of the inode from `first` on: dirty notes and extents; their slots are garbage.
+
+        A small content is not touched: `write_small` or `remove_small` belongs to the same step.
+        """
         ...
 
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:

@@ -140,8 +140,8 @@ class Packing:
         try:
             return self._cache.content(key.inode, key.chunk * chunk_bytes, chunk_bytes)
         except FilesystemError as error:
-            if error.errno != errno.EIO:
-                raise  # no descriptor, no memory: the bytes are there, and can be read later
+            if error.errno != errno.EIO or self._cache.map.inodes[key.inode].is_small:
+                raise  # no descriptor, no memory, a ledger that stopped: the bytes are there, and can be read later
             log.error("unsent data of inode %d, chunk %d, is lost: %s", key.inode, key.chunk, error)  # noqa: TRY400 - the traceback of a pread says nothing more
             self._cache.map.move(key, ChunkEvent.LOSE)
             self._cache.changed.unpark_all()

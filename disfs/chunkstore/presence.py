@@ -5,8 +5,9 @@ A chunk that is merely present or absent has no further record; every other stat
 go through the table of `states`.
 
 Two lengths are kept per inode. `end` is where its cached content ends: nothing beyond is ever shown. `disk_end` is
-where the cache file ends. They differ only while bytes that were cut wait for the cut to become durable (see
-`cache`): those bytes still weigh, and must go before the file grows over them.
+where the cache file ends, 0 where there is none: the content is a small one then (see `small`). Else they differ only
+while bytes that were cut wait for the cut to become durable (see `cache`): those bytes still weigh, and must go before
+the file grows over them.
 
 An inode weighs its present chunks, the last one only up to `end`, in blocks of the disk. That is never less than what
 the sparse file takes, and small files weigh little.
@@ -74,14 +75,18 @@ class InodeChunks:
     """What of the weight is due to bytes that were cut and are still in the cache file."""
 
     @property
+    def is_small(self) -> bool:
+        """Whether the cached content is a row of the ledger: there is some, and no cache file."""
+        return self.end > self.disk_end
+
+    @property
     def doomed(self) -> bool:
         """Whether bytes that were cut are still in the cache file."""
         return self.disk_end > self.end
 
     def has(self, index: int) -> bool:
         """Whether chunk `index` is present."""
-        group, bit = divmod(index, GROUP_CHUNKS)
-        return bool(self.present.get(group, 0) >> bit & 1)
+        return bool(self.present.get(index // GROUP_CHUNKS, 0) >> index % GROUP_CHUNKS & 1)
 
     def has_all(self, chunks: range) -> bool:
         """Whether all of `chunks` are present."""
@@ -95,9 +100,10 @@ class InodeChunks:
         """The present chunks from `first` on (and a few before it), in order."""
         for group in sorted(group for group in self.present if group >= first // GROUP_CHUNKS):
             bits = self.present[group]
-            for bit in range(GROUP_CHUNKS):
-                if bits >> bit & 1:
-                    yield ChunkIndex(group * GROUP_CHUNKS + bit)
+            while bits:
+                lowest = bits & -bits
+                yield ChunkIndex(group * GROUP_CHUNKS + lowest.bit_length() - 1)
+                bits ^= lowest
 
     def runs(self) -> Iterator[range]:
         """The same as runs without a gap."""

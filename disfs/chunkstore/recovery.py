@@ -4,6 +4,9 @@ After a clean stop the note of what was present is believed, if it is the one th
 crash only dirty chunks count as present: everything else is dropped, which costs a fetch and no data. What an
 uncommitted write left behind the recorded size of a file is cut off, so it cannot come back as content.
 
+Small contents are the ledger's, and agree with its marks whatever happened: what is not dirty of them is clean. They
+count in whichever directory we are, and instead of a cache file (see `small`).
+
 A dirty chunk whose cache file is gone or too short is LOST: reading it is an error that names the file, now and after
 every further restart (a note in the cache directory keeps the list), until the whole chunk is written anew or cut.
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.files import CacheFiles
     from disfs.chunkstore.presence import ChunkMap, InodeChunks
+    from disfs.chunkstore.small import SmallContents
     from disfs.values import DirtyChunk
 
 log = logging.getLogger(__name__)
@@ -52,12 +56,13 @@ class CacheMarks:
 
 def recover(
     files: CacheFiles,
+    small: SmallContents,
     chunks: ChunkMap,
     dirty: Sequence[DirtyChunk],
     sizes: Mapping[InodeNumber, int | None],
     marks: CacheMarks | None,
 ) -> tuple[CacheMarks, list[ChunkKey]]:
-    """Fill `chunks` from the cache directory; returns the marks to remember, and the dirty chunks that are lost.
+    """Fill `chunks` from cache directory and small contents; returns the marks to remember, and what is lost.
 
     `sizes` has the recorded size of every inode with dirty chunks, None where the inode is unknown. After this
     nothing in the directory is present that `chunks` does not know.
@@ -72,12 +77,18 @@ def recover(
     files.remove_note(_PRESENT)
     by_inode = {inode: list(rows) for inode, rows in groupby(sorted(dirty, key=_by_key), key=lambda row: row.key.inode)}
     lost: list[DirtyChunk] = []
+    for inode, length in small.lengths():
+        lost += _recover_small(small, chunks, inode, length, by_inode.pop(inode, []))
+        noted.pop(inode, None)
     for inode in sorted(by_inode.keys() | set(files.inodes())):
         rows = by_inode.get(inode, [])
         kept = [row for row in rows if ours and (row.key, row.revision) not in known_lost]
         if len(kept) < len(rows):
             lost += [row for row in rows if not ours or (row.key, row.revision) in known_lost]
-        lost += _recover_inode(files, chunks, inode, kept, noted.get(inode, ()), sizes.get(inode))
+        if inode in chunks.inodes:
+            files.remove(inode)  # its content is a small one
+        else:
+            lost += _recover_inode(files, chunks, inode, kept, noted.get(inode, ()), sizes.get(inode))
     for row in lost:
         chunks.move(row.key, ChunkEvent.LOSE)
     _note_losses(files, lost)
@@ -86,6 +97,19 @@ def recover(
 
 def _by_key(row: DirtyChunk) -> ChunkKey:
     return row.key
+
+
+def _recover_small(
+    small: SmallContents, chunks: ChunkMap, inode: InodeNumber, length: int, rows: Sequence[DirtyChunk]
+) -> list[DirtyChunk]:
+    """One inode whose content is a small one; returns its lost rows: chunks behind it were lost before."""
+    record = chunks.at(inode)
+    small.found(record, length)
+    for row in rows:
+        if row.key.chunk == 0:
+            _make_dirty(chunks, row)
+    chunks.restore(record, range(1))
+    return [row for row in rows if row.key.chunk]
 
 
 def _recover_inode(
@@ -140,7 +164,8 @@ def note_clean_stop(files: CacheFiles, chunks: ChunkMap) -> CacheMarks:
     """Write down what is present, after everything in the directory is on the disk. Blocks: use a worker thread."""
     files.sync_disk()
     stop = os.urandom(16).hex()
-    runs = {str(r.inode): [(run.start, run.stop) for run in r.runs()] for r in chunks.inodes.values() if r.count}
+    in_files = (record for record in chunks.inodes.values() if record.count and not record.is_small)
+    runs = {str(record.inode): [(run.start, run.stop) for run in record.runs()] for record in in_files}
     files.write_note(_PRESENT, json.dumps({"clean_stop": stop, "runs": runs}).encode())
     return CacheMarks(_identity(files), stop)
 

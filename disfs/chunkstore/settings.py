@@ -23,6 +23,8 @@ class ChunkStoreSettings:
     """Writers wait above it; None stands for half the cache."""
     min_free_bytes: int = 256 * _MIB
     """How much of the disk under the cache is left to others."""
+    small_content_bytes: int = 16 * _KIB
+    """A file's cached content up to this length is a row of the metadata instead of a cache file; 0 turns it off."""
     open_files: int = 256
     """How many cache files are held open at once."""
 
@@ -79,6 +81,16 @@ class ChunkStoreSettings:
     def dirty_bytes(self) -> int:
         """The dirty limit, with its default worked out."""
         return self.cache_bytes // 2 if self.dirty_limit_bytes is None else self.dirty_limit_bytes
+
+    @property
+    def small_bytes(self) -> int:
+        """How long a small content may be: it lies in one chunk."""
+        return min(self.small_content_bytes, self.chunk_bytes)
+
+    @property
+    def small_limit_bytes(self) -> int:
+        """How much small contents may be together: the file of the metadata does not shrink when they go."""
+        return min(256 * _MIB, self.cache_bytes // 8)
 
     @property
     def pinned_bytes(self) -> int:

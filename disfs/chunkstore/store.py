@@ -24,6 +24,7 @@ from disfs.chunkstore.readahead import Readahead, ReadaheadBudget
 from disfs.chunkstore.reads import Reads
 from disfs.chunkstore.recovery import note_clean_stop, recover
 from disfs.chunkstore.settings import ChunkStoreSettings
+from disfs.chunkstore.small import SmallContents
 from disfs.chunkstore.strays import Strays
 from disfs.chunkstore.sweep import Sweeper
 from disfs.chunkstore.syncing import CacheSync
@@ -100,8 +101,10 @@ class ChunkStore:
         self._ledger = ledger
         self._files = CacheFiles(cache_directory, settings.open_files)
         self._map = ChunkMap(settings.chunk_bytes)
+        self._small = SmallContents(ledger, settings.small_bytes, settings.small_limit_bytes)
         self._cache = Cache(
             self._files,
+            self._small,
             self._map,
             ledger,
             self._make_durable,
@@ -150,12 +153,12 @@ class ChunkStore:
         sizes = {inode: await size_of(inode) for inode in {row.key.inode for row in dirty}}
         for inode in self._ledger.pinned_inodes():
             self._map.set_pinned(inode, True)
-        marks, lost = recover(self._files, self._map, dirty, sizes, marks)
+        marks, lost = recover(self._files, self._small, self._map, dirty, sizes, marks)
         for inode, count in sorted(Counter(key.inode for key in lost).items()):
             name = await self._name(inode)
             log.error("%d chunks of %s were not sent and are not in the cache any more: lost", count, name)
         # Nobody knows whether what survived a crash of this process would survive one of the machine.
-        self._cache.unsynced.update(self._map.inodes)
+        self._cache.unsynced.update(inode for inode, record in self._map.inodes.items() if record.disk_end)
         while self._map.weight > self._settings.cache_bytes and self._cache.evict(1):
             pass  # the budget was made smaller since the last run
         return marks

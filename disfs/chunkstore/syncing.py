@@ -5,7 +5,9 @@ the sync starts, and is put back if the sync does not happen, so that nobody is 
 
 A sync that failed cannot be repeated: the kernel reports an error once, calls the pages clean, and the next fdatasync
 succeeds without them (lwn.net/Articles/752063). Such a file stays doubtful, and its sync an error, until Discord has
-all of it. One file's error keeps no other from being synced.
+all of it, or it is gone. One file's error keeps no other from being synced.
+
+Small contents have no file and are never here: the sync of the ledger is theirs.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class CacheSync:
 
     def _raise_doubts(self, inodes: Iterable[InodeNumber]) -> None:
         for inode in inodes:
-            if inode in self._doubtful and not self._cache.map.irreplaceable(inode, 0):
+            if inode in self._doubtful and not (self._has_file(inode) and self._cache.map.irreplaceable(inode, 0)):
                 self._doubtful.discard(inode)
             if inode in self._doubtful:
                 raise FilesystemError(
@@ -89,9 +91,9 @@ class CacheSync:
             failed = self._open(descriptors)
             failed |= await trio.to_thread.run_sync(_sync_descriptors, descriptors, limiter=self._limiter)
         except BaseException:
-            known = self._cache.map.inodes.keys()
-            self._cache.unsynced.update(known & set(inodes))
-            self._cache.overlaid.update(known & overlaid)
+            in_files = {inode for inode in inodes if self._has_file(inode)}
+            self._cache.unsynced.update(in_files)
+            self._cache.overlaid.update(in_files & overlaid)
             raise
         finally:
             for opened in descriptors.values():
@@ -103,6 +105,10 @@ class CacheSync:
         for inode, error in failed.items():
             log.error("the cache file of inode %d could not be synced: %s", inode, error)
         self._doubtful.update(failed)
+
+    def _has_file(self, inode: InodeNumber) -> bool:
+        record = self._cache.map.inodes.get(inode)
+        return record is not None and record.disk_end > 0
 
     def _open(self, descriptors: Mapping[InodeNumber, list[int]]) -> dict[InodeNumber, Exception]:
         """Open each file and its folder; what cannot be opened because it is not there any more is returned."""

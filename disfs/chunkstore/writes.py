@@ -14,7 +14,7 @@ import trio
 from disfs.chunkstore.reads import usable_state
 from disfs.chunkstore.states import UNSENT, ChunkState
 from disfs.errors import FilesystemError
-from disfs.spans import chunk_range, spans
+from disfs.spans import chunk_range
 from disfs.values import ChunkIndex, ChunkKey
 
 if TYPE_CHECKING:
@@ -50,20 +50,26 @@ class Writes:
         length = memoryview(data).nbytes
         if not length:
             return
+        end = offset + length
         chunks = chunk_range(offset, length, self._chunk_bytes)
-        edges = [s.index for s in spans(offset, length, self._chunk_bytes) if s.length < self._chunk_bytes]
+        edges = [index for index in {chunks[0], chunks[-1]} if self._covers_partly(index, offset, end)]
         held: dict[Target, bytes] = {}
-        await self._slow_down(inode, chunks, offset + length)
+        if self._map.dirty_bytes > self._settings.soft_mark_bytes:
+            await self._slow_down(inode, chunks, end)
         while True:
-            end = max(offset + length, *(_reach(target, held, self._chunk_bytes) for target in held), 0)
-            await self._wait_for_room(inode, chunks, end)
-            targets = await self._remote(inode, edges)
+            end = max(end, *(_reach(target, held, self._chunk_bytes) for target in held), 0) if held else end
+            if self._cache.needs_settling(inode, end) or not self._has_room(inode, chunks, end):
+                await self._wait_for_room(inode, chunks, end)
+            targets = await self._remote(inode, edges) if edges else []
             absent = [target for target in targets if target not in held]
             if not absent and self._cache.has_room(inode, chunks, end) and not self._cache.needs_settling(inode, end):
                 break
             await self._hold(absent, held)
         self._cache.write(inode, offset, data, {t.key.chunk: held[t] for t in targets})
         self._writeback.poke()
+
+    def _covers_partly(self, index: int, start: int, end: int) -> bool:
+        return start > index * self._chunk_bytes or end < (index + 1) * self._chunk_bytes
 
     async def _remote(self, inode: InodeNumber, indices: Iterable[int]) -> list[Target]:
         """Where those of the chunks lie that only Discord has; EIO for a lost one."""
@@ -81,16 +87,18 @@ class Writes:
         while True:
             if self._cache.needs_settling(inode, end):
                 await self._cache.settle_cut(inode)
-            elif self._dirty_fits(inode, chunks, end) and self._cache.reserve(inode, chunks, end):
+            elif self._has_room(inode, chunks, end):
                 return
             else:
                 await self._wait_for_writeback()
 
+    def _has_room(self, inode: InodeNumber, chunks: range, end: int) -> bool:
+        return self._dirty_fits(inode, chunks, end) and self._cache.reserve(inode, chunks, end)
+
     async def _slow_down(self, inode: InodeNumber, chunks: range, end: int) -> None:
-        if self._map.dirty_bytes > self._settings.soft_mark_bytes:
-            delay = self._writeback.write_delay_seconds(self._dirty_growth(inode, chunks, end))
-            if delay > 0:
-                await trio.sleep(delay)
+        delay = self._writeback.write_delay_seconds(self._dirty_growth(inode, chunks, end))
+        if delay > 0:
+            await trio.sleep(delay)
 
     def _dirty_fits(self, inode: InodeNumber, chunks: range, end: int) -> bool:
         growth = self._dirty_growth(inode, chunks, end)

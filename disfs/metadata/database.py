@@ -166,6 +166,7 @@ class Database:
         if not self._held_back_count:
             return
         assert not self._altered, "a change that has begun would be written by halves"
+        has_written = self._connection.total_changes != self._changes_before
         try:
             for write in self.held_back:
                 write()
@@ -173,8 +174,9 @@ class Database:
             self.fail(f"rows that were answered cannot be written: {error!r}")
             raise
         self._held_back_count = 0
-        # A change that is refused after this has written nothing of its own.
-        self._changes_before = self._connection.total_changes
+        if not has_written:
+            # If the change under way is refused after this, it has written nothing of its own.
+            self._changes_before = self._connection.total_changes
 
     def begin_change(self, grows: bool) -> None:
         """Enter one operation; ENOSPC when it needs space and there is too little, EIO when the store has stopped."""

@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from disfs.metadata.batches import rows_of
+from disfs.metadata.held_back import HeldBack
 from disfs.values import ChunkIndex, ChunkKey, DirtyChunk, InodeNumber, Revision
 
 if TYPE_CHECKING:
@@ -19,14 +20,21 @@ _FIND_EACH = (
     "WITH wanted (inode, chunk) AS (VALUES {values}) SELECT dirty.inode, dirty.chunk, revision, born"
     " FROM wanted CROSS JOIN dirty ON dirty.inode = wanted.inode AND dirty.chunk = wanted.chunk"
 )
+_INSERT_FIRST = "INSERT INTO dirty (inode, chunk, revision, born) VALUES (?, 0, ?, ?)"
 
 
 class Dirty:
-    """The dirty chunks. A chunk that is dirty already keeps its `born`."""
+    """The dirty chunks. A chunk that is dirty already keeps its `born`.
+
+    The row of chunk 0 of a file that was empty is held back: most files have no other chunk, and many are gone soon.
+    """
 
     def __init__(self, database: Database, revisions: Counter) -> None:
         self._database = database
         self._revisions = revisions
+        self._first = HeldBack[InodeNumber, tuple[int, int]](database)
+        """Inode -> (revision, born) of chunk 0."""
+        database.held_back.append(self._write_first_rows)
 
     def new_revision(self) -> Revision:
         """For a write: higher than any before. Inside a change."""
@@ -37,9 +45,25 @@ class Dirty:
 
         Inside a change.
         """
+        if (held := self._first.get(inode)) is not None:
+            if end == 1:
+                self._first.put(inode, (revision, held[1]))
+                return 1
+            self._write_first_row(inode)
         return self._database.write(
             "UPDATE dirty SET revision = ? WHERE inode = ? AND chunk >= ? AND chunk < ?", (revision, inode, first, end)
         )
+
+    def mark_first(self, inode: InodeNumber, revision: Revision) -> None:
+        """Chunk 0 of a file without a chunk is dirty with that revision. Inside a change."""
+        self._first.put(inode, (revision, revision), is_new=True)
+
+    def forget_first(self, inode: InodeNumber) -> bool:
+        """The chunk that `mark_first` made dirty is no more; False when it has a row by now. Inside a change."""
+        if inode not in self._first:
+            return False
+        self._first.remove(inode)
+        return True
 
     def mark(self, inode: InodeNumber, first: int, end: int, revision: Revision) -> None:
         """Chunks `first` to `end`, end excluded, are dirty with that revision. Inside a change."""
@@ -49,6 +73,7 @@ class Dirty:
 
     def all(self) -> Sequence[DirtyChunk]:
         """See ChunkLedger.dirty_chunks."""
+        self._database.flush()
         rows = self._database.rows("SELECT inode, chunk, revision, born FROM dirty ORDER BY inode, chunk")
         return [
             DirtyChunk(ChunkKey(InodeNumber(inode), ChunkIndex(chunk)), Revision(revision), Revision(born))
@@ -56,7 +81,8 @@ class Dirty:
         ]
 
     def among(self, inode: InodeNumber, first: int, end: int) -> dict[int, tuple[int, int]]:
-        """(revision, born) of the dirty ones of chunks `first` to `end`, end excluded, by index."""
+        """(revision, born) of the dirty ones of chunks `first` to `end`, end excluded, by index. Inside a change."""
+        self._write_first_row(inode)
         rows = self._database.rows(
             "SELECT chunk, revision, born FROM dirty WHERE inode = ? AND chunk >= ? AND chunk < ?", (inode, first, end)
         )
@@ -64,6 +90,7 @@ class Dirty:
 
     def of(self, keys: Sequence[ChunkKey]) -> dict[tuple[int, int], tuple[int, int]]:
         """(revision, born) of those of `keys` that are dirty, by (inode, chunk)."""
+        self._database.flush()
         return {
             (inode, chunk): (revision, born)
             for inode, chunk, revision, born in rows_of(self._database, _FIND_EACH, keys, width=2)
@@ -79,6 +106,7 @@ class Dirty:
 
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """Past the dirty chunk below which others lie, with `count` dirty ones from there on; 0 for fewer of them."""
+        self._database.flush()
         row = self._database.row(
             "SELECT chunk FROM dirty WHERE inode = ? ORDER BY chunk DESC LIMIT 1 OFFSET ?", (inode, count)
         )
@@ -86,7 +114,18 @@ class Dirty:
 
     def cut(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """Forget the dirty chunks of an inode from `first` on. Inside a change."""
+        self._write_first_row(inode)
         self._database.write("DELETE FROM dirty WHERE inode = ? AND chunk >= ?", (inode, first))
+
+    def _write_first_row(self, inode: InodeNumber) -> None:
+        """What follows is about more than chunk 0. Inside a change."""
+        if inode in self._first and (held := self._first.withdraw(inode)) is not None:
+            self._database.write(_INSERT_FIRST, (inode, *held))
+
+    def _write_first_rows(self) -> None:
+        if self._first:
+            _, rows = self._first.take()
+            self._database.write_all(_INSERT_FIRST, [(inode, *held) for inode, held in rows])
 
 
 @functools.cache

@@ -149,6 +149,9 @@ class Extents:
 
         By set, not by row: an inode may have millions of chunks.
         """
+        last = self._last_run(inode, END_OF_CHUNKS)
+        if last is None or last.first + last.chunk_count <= first:
+            return
         self._shorten(inode, first)
         self._packs.settle()
         self._packs.release_from(inode, first)
@@ -156,16 +159,21 @@ class Extents:
 
     def _shorten(self, inode: InodeNumber, end: int) -> None:
         """The run that reaches across `end`, if there is one, becomes two."""
-        row = self._database.row(
-            "SELECT inode, first_chunk, count, pack, first_slot, stored_bytes FROM extents"
-            " WHERE inode = ?1 AND first_chunk < ?2 ORDER BY first_chunk DESC LIMIT 1",
-            (inode, end),
-        )
-        if row is not None and (run := _Old(*row)).first + run.chunk_count > end:
+        run = self._last_run(inode, end)
+        if run is not None and run.first + run.chunk_count > end:
             kept = Placement(inode, run.first, end, run.pack, run.first_slot)
             self._packs.add_live(run.pack, -run.stored_bytes)
             self._database.write("DELETE FROM extents WHERE inode = ? AND first_chunk = ?", (inode, run.first))
             self._database.write(_INSERT, self._row(*kept))
+
+    def _last_run(self, inode: InodeNumber, before: int) -> _Old | None:
+        """The last run of an inode that begins before a chunk."""
+        row = self._database.row(
+            "SELECT inode, first_chunk, count, pack, first_slot, stored_bytes FROM extents"
+            " WHERE inode = ?1 AND first_chunk < ?2 ORDER BY first_chunk DESC LIMIT 1",
+            (inode, before),
+        )
+        return None if row is None else _Old(*row)
 
     def _row(self, inode: InodeNumber, first: int, end: int, pack: int, first_slot: int) -> tuple[int, ...]:
         """The row of a run, whose bytes are live from now on."""

@@ -19,6 +19,7 @@ from disfs.metadata.schema import (
     PINS,
     SCHEMA_VERSION,
     SENT_PACKS,
+    SMALL_CONTENTS,
     TABLES,
 )
 
@@ -56,6 +57,7 @@ STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
             EXAMINED,
             SENT_PACKS,
         ),
+        3: (SMALL_CONTENTS,),
     }
 )
 """Old version -> the statements that make the next one of it."""

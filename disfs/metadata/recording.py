@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.metadata.extents import END_OF_CHUNKS, TOUCHING, Placement
-from disfs.values import Recorded
+from disfs.values import ChunkIndex, Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from disfs.metadata.extents import Extents
     from disfs.metadata.inodes import Inodes
     from disfs.metadata.packs import Packs
-    from disfs.values import ChunkIndex, ChunkKey, InodeNumber, MessageId, PackId, Revision, SentChunk, SentPack
+    from disfs.metadata.small_contents import SmallContents
+    from disfs.values import ChunkKey, InodeNumber, MessageId, PackId, Revision, SentChunk, SentPack
 
 _CHUNKS_PER_STEP = 64
 _COUNT_FROM = (
@@ -31,6 +32,13 @@ _COUNT_FROM = (
 """Chunks from ?2 up to ?3 of inode ?1 that lie in a pack, and those that are dirty without lying in one."""
 
 
+_ANY_FROM = (
+    "SELECT 1 WHERE EXISTS (SELECT 1 FROM dirty WHERE inode = ?1 AND chunk >= ?2)"
+    " OR (SELECT first_chunk + count FROM extents WHERE inode = ?1 ORDER BY first_chunk DESC LIMIT 1) > ?2"
+)
+"""Whether an inode has a chunk from ?2 on that is no hole: its last run reaches furthest."""
+
+
 class _Verdict(enum.Enum):
     CLEAN = enum.auto()
     STILL_DIRTY = enum.auto()
@@ -40,8 +48,17 @@ class _Verdict(enum.Enum):
 class Recording:
     """The operations of the ledger that touch dirty chunks, extents and packs together."""
 
-    def __init__(self, database: Database, inodes: Inodes, dirty: Dirty, extents: Extents, packs: Packs) -> None:
+    def __init__(
+        self,
+        database: Database,
+        inodes: Inodes,
+        dirty: Dirty,
+        extents: Extents,
+        packs: Packs,
+        small: SmallContents,
+    ) -> None:
         self._database = database
+        self._small = small
         self._inodes = inodes
         self._dirty = dirty
         self._extents = extents
@@ -54,13 +71,29 @@ class Recording:
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""
         assert count > 0
-        end = first + count
         with self._database.growing:
-            revision = self._dirty.new_revision()
-            if self._dirty.renew(inode, first, end, revision) < count:
-                present = {*self._dirty.among(inode, first, end), *self._extents.among(inode, first, end)}
+            return self._mark(inode, first, first + count)
+
+    def write_small(self, inode: InodeNumber, content: bytes) -> Revision:
+        """See ChunkLedger."""
+        with self._database.growing:
+            self._small.put(inode, content, is_new=self._inodes.chunk_count(inode) == 0)
+            return self._mark(inode, 0, 1)
+
+    def _mark(self, inode: InodeNumber, first: int, end: int) -> Revision:
+        """Chunks `first` to `end`, end excluded, are dirty with the revision that is returned. Inside a change."""
+        revision = self._dirty.new_revision()
+        if self._inodes.chunk_count(inode) == 0:
+            # All are holes: nothing is dirty or recorded that would have to be looked for.
+            if end == 1:
+                self._dirty.mark_first(inode, revision)
+            else:
                 self._dirty.mark(inode, first, end, revision)
-                self._inodes.add_chunks(inode, count - len(present))
+            self._inodes.add_chunks(inode, end - first)
+        elif self._dirty.renew(inode, first, end, revision) < end - first:
+            present = {*self._dirty.among(inode, first, end), *self._extents.among(inode, first, end)}
+            self._dirty.mark(inode, first, end, revision)
+            self._inodes.add_chunks(inode, end - first - len(present))
         return revision
 
     def record_packs(self, packs: Sequence[SentPack]) -> Recorded:
@@ -123,10 +156,22 @@ class Recording:
 
     def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """See ChunkLedger."""
+        gone = self._chunks_from(inode, first)
+        # What is called cut must never come back, so this does not rely on the count of chunks.
+        if not gone and self._database.row(_ANY_FROM, (inode, first)) is None:
+            return
         with self._database.changing:
-            self._inodes.add_chunks(inode, -self._chunks_from(inode, first))
+            self._inodes.add_chunks(inode, -gone)
+            if first == 0 and gone == 1 and self._dirty.forget_first(inode):
+                return  # it had no chunk before that one
             self._dirty.cut(inode, first)
             self._extents.cut(inode, first)
+
+    def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
+        """See ChunkLedger."""
+        if self._inodes.chunk_count(inode) <= count:
+            return ChunkIndex(0)
+        return max(self._dirty.cut_point(inode, count), self._extents.cut_point(inode, count))
 
     def _chunks_from(self, inode: InodeNumber, first: ChunkIndex) -> int:
         """How many chunks of an inode, from `first` on, are not holes."""

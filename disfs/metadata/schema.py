@@ -11,7 +11,7 @@ from __future__ import annotations
 APPLICATION_ID = int.from_bytes(b"dsfs", "big")
 """In the header of the database file (`PRAGMA application_id`): tells our databases from others."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """In the header of the database file (`PRAGMA user_version`)."""
 
 MESSAGES_SPARSE = (
@@ -47,6 +47,14 @@ SENT_PACKS = """
     CREATE TABLE sent_packs (
         number INTEGER NOT NULL PRIMARY KEY,  -- rises
         pack_id BLOB NOT NULL UNIQUE          -- as packs.pack_id; most of them are recorded there, or were once
+    ) STRICT
+    """
+
+# Cached contents that are too small for a cache file of their own. Local to this machine.
+SMALL_CONTENTS = """
+    CREATE TABLE small_contents (
+        inode INTEGER NOT NULL PRIMARY KEY,
+        content BLOB NOT NULL  -- chunk 0 of the inode, up to where its cached content ends: 1 byte or more
     ) STRICT
     """
 
@@ -161,4 +169,5 @@ TABLES: tuple[str, ...] = (
     PINS,
     EXAMINED,
     SENT_PACKS,
+    SMALL_CONTENTS,
 )

@@ -31,6 +31,7 @@ from disfs.metadata.pins import Examined, Pins, SentPacks
 from disfs.metadata.recording import Recording
 from disfs.metadata.rename import Renames
 from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, Settings
+from disfs.metadata.small_contents import SmallContents
 from disfs.metadata.totals import Totals
 from disfs.metadata.xattrs import Xattrs
 from disfs.spans import DEFAULT_CHUNK_BYTES
@@ -115,7 +116,8 @@ class SqliteMetadataStore:
         self._dirty = Dirty(database, revisions)
         self._packs = Packs(database, self._counters[PACKS.name], revisions)
         self._extents = Extents(database, self._packs)
-        self._recording = Recording(database, self._inodes, self._dirty, self._extents, self._packs)
+        self._small = SmallContents(database)
+        self._recording = Recording(database, self._inodes, self._dirty, self._extents, self._packs, self._small)
         self._pins = Pins(database)
         self._examined = Examined(database)
         self._sent_packs = SentPacks(database)
@@ -313,17 +315,38 @@ class SqliteMetadataStore:
         """See ChunkLedger."""
         return self._dirty.all()
 
+    def write_small(self, inode: InodeNumber, content: bytes) -> Revision:
+        """See ChunkLedger."""
+        return self._recording.write_small(inode, content)
+
+    def keep_small(self, inode: InodeNumber, content: bytes) -> None:
+        """See ChunkLedger."""
+        self._small.keep(inode, content)
+
+    def remove_small(self, inode: InodeNumber) -> None:
+        """See ChunkLedger."""
+        self._small.remove(inode)
+
+    def small_content(self, inode: InodeNumber) -> bytes:
+        """See ChunkLedger."""
+        return self._small.content(inode)
+
+    def small_lengths(self) -> Sequence[tuple[InodeNumber, int]]:
+        """See ChunkLedger."""
+        return self._small.lengths()
+
     def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """See ChunkLedger."""
         self._recording.cut_chunks(inode, first)
 
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """See ChunkLedger."""
-        return max(self._dirty.cut_point(inode, count), self._extents.cut_point(inode, count))
+        return self._recording.cut_point(inode, count)
 
     async def extents(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
         """See ChunkLedger."""
-        return self._extents.find(inode, first, last)
+        # Every write into an empty file asks.
+        return self._extents.find(inode, first, last) if self._inodes.chunk_count(inode) else ()
 
     async def pack(self, pack: PackId) -> PackRecord:
         """See ChunkLedger."""

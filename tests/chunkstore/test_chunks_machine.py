@@ -37,6 +37,7 @@ TINY = dataclasses.replace(
     cache_bytes=24 * CHUNK,
     dirty_limit_bytes=12 * CHUNK,
     open_files=2,
+    small_content_bytes=48,
     attachment_bytes=600,
     message_bytes=1300,
     fetch_bytes=300,
@@ -49,13 +50,18 @@ TINY = dataclasses.replace(
 )
 
 inodes = st.sampled_from(INODES)
+small = st.tuples(st.just("write"), inodes, st.integers(0, 40), st.integers(1, 40))
+"""Around what a small content may be long."""
 positions = st.one_of(st.integers(0, 10 * CHUNK), st.integers(0, 10).map(lambda n: n * CHUNK))
 lengths = st.one_of(st.integers(1, 5 * CHUNK), st.integers(1, 4).map(lambda n: n * CHUNK))
 operations = st.one_of(
     st.tuples(st.just("write"), inodes, positions, lengths),
     st.tuples(st.just("write"), inodes, positions, lengths),
+    small,
+    small,
     st.tuples(st.just("read"), inodes, positions, lengths),
     st.tuples(st.just("cut"), inodes, positions),
+    st.tuples(st.just("cut"), inodes, st.integers(0, 60)),
     st.tuples(st.just("discard"), inodes),
     st.tuples(st.just("drain")),
     st.tuples(st.just("begin_drain")),
@@ -225,6 +231,9 @@ class Machine:
         assert waiting.bytes == sum(chunks.inodes[key.inode].entries[key.chunk].length for key in dirty)
         assert waiting.urgent_count == sum(waiting.is_urgent(entry) for entry in waiting.by_quiet.values())
         assert chunks.dirty_bytes == sum(e.length for r in chunks.inodes.values() for e in r.entries.values())
+        small = {inode: record.end for inode, record in chunks.inodes.items() if record.is_small}
+        assert small == dict(self.world.ledger.small_lengths())
+        assert sum(small.values()) == self.world.store._small.total_bytes <= TINY.small_limit_bytes
         for record in chunks.inodes.values():
             assert record.count == len(list(record.indices()))
             assert (self.world.store._files.length(record.inode) or 0) == record.disk_end

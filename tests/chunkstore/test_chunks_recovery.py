@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from support.chunk_worlds import CHUNK, FILE, ChunkWorld, chunk_world
+from support.chunk_worlds import CHUNK, FILE, SETTINGS, ChunkWorld, chunk_world
 
 from disfs.errors import FilesystemError
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trio.testing import MockClock
+
+IN_FILES = dataclasses.replace(SETTINGS, small_content_bytes=0)
 
 
 async def test_an_uncommitted_write_into_a_hole(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -44,7 +46,7 @@ async def test_growing_over_bytes_that_were_cut(tmp_path: Path, autojump_clock: 
 
 async def test_a_note_of_another_stop(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What is noted as present counts only together with the ledger of the same stop; else it is fetched."""
-    async with chunk_world(tmp_path) as (world, nursery):
+    async with chunk_world(tmp_path, small_content_bytes=0) as (world, nursery):
         await world.write(FILE, 0, b"content")
         await world.store.drain()
         await world.stop()
@@ -60,8 +62,8 @@ async def test_another_cache_directory(
     tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Unsent data is not looked for in another volume's cache: EIO, never foreign bytes; what lies there is kept."""
-    other = ChunkWorld(tmp_path / "other")
-    async with chunk_world(tmp_path / "cache") as (world, nursery):
+    other = ChunkWorld(tmp_path / "other", IN_FILES)
+    async with chunk_world(tmp_path / "cache", small_content_bytes=0) as (world, nursery):
         await world.write(FILE, 0, b"ours")
         world.ledger.commit()
         await other.start(nursery)
@@ -83,7 +85,7 @@ async def test_a_sync_includes_the_name_of_the_cache_file(
     """The folder of a cache file is synced with it: after a power cut a file without a name is lost."""
     synced: set[int] = set()
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
-    async with chunk_world(tmp_path) as (world, _):
+    async with chunk_world(tmp_path, small_content_bytes=0) as (world, _):
         await world.write(FILE, 0, b"content")
         await world.store.sync(FILE)
         file = tmp_path / "files" / "07" / "7"

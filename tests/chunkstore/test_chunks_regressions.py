@@ -235,7 +235,7 @@ async def test_regression_an_error_of_the_cache_disk_is_not_forgotten(
     """After a sync that failed, fsync fails until Discord has the data, though the kernel reports the error only once;
     other files are synced."""
     disk = BadDisk(monkeypatch)
-    async with real_stores(tmp_path) as (world, _):
+    async with real_stores(tmp_path, small_content_bytes=0) as (world, _):
         bad, bad_inode = await world.create(b"bad")
         good, good_inode = await world.create(b"good")
         for handle in (bad, good):
@@ -260,7 +260,7 @@ async def test_regression_no_dirty_mark_without_its_bytes(
     """What makes a dirty mark durable for somebody else's sake makes the bytes durable first that lie over a content
     which Discord has: a power cut would take that content too."""
     disk = BadDisk(monkeypatch)
-    async with real_stores(tmp_path) as (world, _):
+    async with real_stores(tmp_path, small_content_bytes=0) as (world, _):
         old, old_inode = await world.create(b"old")
         await world.filesystem.files.write(old, 0, pattern(CHUNK))
         await world.filesystem.files.fsync(old)
@@ -307,7 +307,7 @@ async def test_regression_a_write_that_fails_halfway_over_a_copied_chunk(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     """What a failing write left in the cache is what Discord gets: cache and Discord never differ on a clean chunk."""
-    async with real_stores(tmp_path, settle_seconds=1000.0) as (world, _):
+    async with real_stores(tmp_path, settle_seconds=1000.0, small_content_bytes=0) as (world, _):
         handle, _ = await world.create(b"file")
         await world.filesystem.files.write(handle, 0, pattern(CHUNK))
         hold = trio.Event()
@@ -369,7 +369,7 @@ async def test_fsync_syncs_contents_before_what_names_them(
 ) -> None:
     """The log that says what a file holds is synced after the cache file that holds it, never before."""
     order: list[str] = []
-    async with real_stores(tmp_path) as (world, _):
+    async with real_stores(tmp_path, small_content_bytes=0) as (world, _):
         handle, _ = await world.create(b"file")
         await world.filesystem.files.write(handle, 0, b"content")
         monkeypatch.setattr(os, "fdatasync", lambda _: order.append("contents"))

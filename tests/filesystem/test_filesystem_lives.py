@@ -162,5 +162,3 @@ async def test_handle_numbers_are_never_used_twice(world: World) -> None:
     ):
         with pytest.raises(FilesystemError, match="EBADF"):
             await call()
-    with pytest.raises(FilesystemError, match="EBADF"):
-        files.flush(fh)

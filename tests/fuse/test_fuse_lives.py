@@ -112,7 +112,7 @@ def test_orphans_of_a_killed_daemon_are_gone_at_the_next_mount(tmp_path: Path) -
         found.process.kill()
         found.process.wait()
         assert errno.ENOTCONN == failing(lambda: os.listdir(found.root))
-        assert errno.ENOTCONN == failing(lambda: os.close(fd))
+        os.close(fd)
     with mounted(tmp_path) as found:
         assert ["named"] == os.listdir(found.root)
         space = os.statvfs(found.root)

@@ -161,7 +161,9 @@ def test_database_says_what_it_is(old_connection: sqlite3.Connection) -> None:
     old_connection.close()
 
 
+VERSION_3 = ("DROP TABLE small_contents",)
 VERSION_2 = (
+    *VERSION_3,
     "DROP INDEX messages_sparse",
     "DROP INDEX extents_by_pack",
     "ALTER TABLE messages DROP COLUMN stored_bytes",
@@ -175,7 +177,7 @@ VERSION_1 = (*VERSION_2, "ALTER TABLE inodes DROP COLUMN chunk_count")
 def bring_back(path: Path, version: int) -> None:
     """Make the volume one that an older disfs left."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        for statement in {1: VERSION_1, 2: VERSION_2}[version]:
+        for statement in {1: VERSION_1, 2: VERSION_2, 3: VERSION_3}[version]:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {version}")
 
@@ -194,7 +196,7 @@ def schema_of(path: Path) -> list[tuple[str, ...]]:
         return found
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_upgraded_schema_is_the_new_one(path: Path, version: int) -> None:
     """Upgrading an old volume gives the tables, columns and indexes that a new volume has."""
     SqliteMetadataStore.open(path, create=True).close()
@@ -254,10 +256,26 @@ def test_upgrade_that_is_killed_begins_again(path: Path, broken_at: int) -> None
     statements[broken_at] = "INSERT INTO nowhere VALUES (1)"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         with pytest.raises(sqlite3.OperationalError, match="nowhere"):
-            upgrade(connection, {2: statements})
+            upgrade(connection, {**STEPS, 2: statements})
         assert 2 == version_of(connection)
     SqliteMetadataStore.open(path).close()
     assert fresh == schema_of(path)
+
+
+def test_upgrade_of_version_3_has_no_small_contents_yet(path: Path) -> None:
+    """A volume of version 3 opens with what is dirty and recorded, and takes small contents from then on."""
+    a_volume_with_data(path)
+    with contextlib.closing(SqliteMetadataStore.open(path)) as store:
+        mark(store, 3, 1, answer(store.lookup(ROOT_INODE, b"one")).inode)
+    bring_back(path, 3)
+    with contextlib.closing(SqliteMetadataStore.open(path)) as store:
+        file = answer(store.lookup(ROOT_INODE, b"one")).inode
+        assert [key(3, file)] == [row.key for row in store.dirty_chunks()]
+        assert [] == list(store.small_lengths())
+        store.write_small(file, b"small")
+    with contextlib.closing(SqliteMetadataStore.open(path)) as store:
+        assert [(file, 5)] == list(store.small_lengths())
+        assert b"small" == store.small_content(file)
 
 
 def test_upgrade_counts_the_chunks_of_version_1(path: Path) -> None:

@@ -44,6 +44,7 @@ class LedgerState:
     sizes: dict[InodeNumber, int] = field(default_factory=dict)
     examined: dict[ChannelId, MessageId] = field(default_factory=dict)
     pins: set[InodeNumber] = field(default_factory=set)
+    small: dict[InodeNumber, bytes] = field(default_factory=dict)
 
 
 class FakeLedger:
@@ -81,6 +82,28 @@ class FakeLedger:
         """See `ChunkLedger.dirty_chunks`."""
         rows = sorted(self.state.dirty.items())
         return [DirtyChunk(key, Revision(revision), Revision(born)) for key, (revision, born) in rows]
+
+    def write_small(self, inode: InodeNumber, content: bytes) -> Revision:
+        """See `ChunkLedger.write_small`."""
+        self.keep_small(inode, content)
+        return self.mark_dirty(inode, ChunkIndex(0), 1)
+
+    def keep_small(self, inode: InodeNumber, content: bytes) -> None:
+        """See `ChunkLedger.keep_small`."""
+        assert content
+        self.state.small[inode] = bytes(content)
+
+    def remove_small(self, inode: InodeNumber) -> None:
+        """See `ChunkLedger.remove_small`."""
+        self.state.small.pop(inode, None)
+
+    def small_content(self, inode: InodeNumber) -> bytes:
+        """See `ChunkLedger.small_content`."""
+        return self.state.small.get(inode, b"")
+
+    def small_lengths(self) -> Sequence[tuple[InodeNumber, int]]:
+        """See `ChunkLedger.small_lengths`."""
+        return [(inode, len(content)) for inode, content in sorted(self.state.small.items())]
 
     def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """See `ChunkLedger.cut_chunks`."""

@@ -420,6 +420,40 @@ class LedgerContract:
         ledger.set_pinned([INODE, InodeNumber(77)], False)
         assert {OTHER} == ledger.pinned_inodes()
 
+    async def test_small_content_is_kept(self, ledger: ChunkLedger) -> None:
+        """What was kept last is there, with its length, until it is removed; an inode without one has nothing."""
+        ledger.keep_small(OTHER, b"other")
+        ledger.keep_small(INODE, b"older")
+        ledger.write_small(INODE, b"content")
+        assert (b"content", b"other") == (ledger.small_content(INODE), ledger.small_content(OTHER))
+        assert [(INODE, 7), (OTHER, 5)] == list(ledger.small_lengths())
+        ledger.remove_small(INODE)
+        ledger.remove_small(INODE)
+        assert b"" == ledger.small_content(INODE)
+        assert [(OTHER, 5)] == list(ledger.small_lengths())
+
+    async def test_written_small_content_is_dirty(self, ledger: ChunkLedger) -> None:
+        """Writing a small content is a write of chunk 0: a new revision, `born` at the first; keeping one is none."""
+        ledger.keep_small(INODE, b"kept")
+        assert [] == list(ledger.dirty_chunks())
+        first, second = ledger.write_small(INODE, b"one"), ledger.write_small(INODE, b"two")
+        assert first < second < mark(ledger, 0, inode=OTHER)
+        assert DirtyChunk(key(0), second, first) == ledger.dirty_chunks()[0]
+        ledger.remove_small(INODE)
+        assert DirtyChunk(key(0), second, first) == ledger.dirty_chunks()[0]
+
+    async def test_small_content_of_a_recorded_chunk(self, ledger: ChunkLedger) -> None:
+        """Recording and cutting chunks leave the small content alone."""
+        revision = ledger.write_small(INODE, b"content")
+        recorded = await ledger.record_packs([a_pack(1, [(key(0), revision)])])
+        assert (key(0),) == recorded.clean
+        assert b"content" == ledger.small_content(INODE)
+        again = ledger.write_small(INODE, b"again")
+        assert [DirtyChunk(key(0), again, again)] == list(ledger.dirty_chunks())
+        assert {0: (pack_id(1), 0)} == places(ledger, 0, 0)
+        ledger.cut_chunks(INODE, ChunkIndex(0))
+        assert b"again" == ledger.small_content(INODE)
+
 
 CHUNKS = 8
 INODES = [INODE, OTHER]
@@ -433,6 +467,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = self.make_ledger()
         self.numbers = itertools.count(1)
         self.dirty: dict[ChunkKey, tuple[int, int]] = {}
+        self.small: dict[InodeNumber, bytes] = {}
         self.where: dict[ChunkKey, tuple[int, int]] = {}
         self.packs: dict[int, tuple[int, SentPack]] = {}
         self.underway: list[tuple[int, SentPack]] = []
@@ -449,6 +484,21 @@ class LedgerMachine(RuleBasedStateMachine):
         for chunk in range(first, min(first + count, CHUNKS)):
             _, born = self.dirty.get(key(chunk, inode), (0, revision))
             self.dirty[key(chunk, inode)] = (revision, born)
+
+    @rule(inode=st.sampled_from(INODES), length=st.integers(1, 5000))
+    def write_small(self, inode: InodeNumber, length: int) -> None:
+        """A small content is a write of chunk 0."""
+        content = bytes([length % 251]) * length
+        revision = self.ledger.write_small(inode, content)
+        _, born = self.dirty.get(key(0, inode), (0, revision))
+        self.dirty[key(0, inode)] = (revision, born)
+        self.small[inode] = content
+
+    @rule(inode=st.sampled_from(INODES))
+    def remove_small(self, inode: InodeNumber) -> None:
+        """A small content spills or is evicted."""
+        self.ledger.remove_small(inode)
+        self.small.pop(inode, None)
 
     @rule(inode=st.sampled_from(INODES), first=st.integers(0, CHUNKS))
     def cut(self, inode: InodeNumber, first: int) -> None:
@@ -541,6 +591,12 @@ class LedgerMachine(RuleBasedStateMachine):
         """The dirty chunks are those of the dict."""
         found = [(chunk.key, (chunk.revision, chunk.born)) for chunk in self.ledger.dirty_chunks()]
         assert sorted(self.dirty.items()) == found
+
+    @invariant()
+    def small_contents_are_kept(self) -> None:
+        """The small contents are those of the dict."""
+        assert {inode: len(content) for inode, content in self.small.items()} == dict(self.ledger.small_lengths())
+        assert [self.small.get(inode, b"") for inode in INODES] == [*map(self.ledger.small_content, INODES)]
 
     @invariant()
     def dead_messages_are_those_without_live_packs(self) -> None:

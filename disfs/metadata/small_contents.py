@@ -1,0 +1,65 @@
+"""Cached contents that are too small for a cache file of their own: rows, in the transaction of their dirty marks.
+
+SQLite's file does not shrink, so whoever puts rows in bounds them. Facts of this machine alone. Rows are held back:
+what is written several times, or deleted again, within one group commit costs one row or none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from disfs.metadata.held_back import HeldBack
+from disfs.values import InodeNumber
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from disfs.metadata.database import Database
+
+
+class SmallContents:
+    """The small contents; `Recording` puts those that are dirty."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._held_back = HeldBack[InodeNumber, bytes](database)
+        database.held_back.append(self._write_rows)
+
+    def put(self, inode: InodeNumber, content: bytes, *, is_new: bool = False) -> None:
+        """Keep it instead of what was kept before; `is_new`: nothing was. Inside a change that grows."""
+        assert content
+        self._held_back.put(inode, content, is_new=is_new)
+
+    def keep(self, inode: InodeNumber, content: bytes) -> None:
+        """See ChunkLedger.keep_small."""
+        with self._database.growing:
+            self.put(inode, content)
+
+    def remove(self, inode: InodeNumber) -> None:
+        """See ChunkLedger.remove_small. Works on a full disk."""
+        with self._database.changing:
+            self._held_back.remove(inode)
+
+    def content(self, inode: InodeNumber) -> bytes:
+        """See ChunkLedger.small_content."""
+        if inode in self._held_back:
+            return self._held_back.get(inode) or b""
+        row = self._database.row("SELECT content FROM small_contents WHERE inode = ?", (inode,))
+        return b"" if row is None else row[0]
+
+    def lengths(self) -> Sequence[tuple[InodeNumber, int]]:
+        """See ChunkLedger.small_lengths. SQLite knows a length without reading the content."""
+        self._database.flush()
+        rows = self._database.rows("SELECT inode, length(content) FROM small_contents ORDER BY inode")
+        return [(InodeNumber(inode), length) for inode, length in rows]
+
+    def _write_rows(self) -> None:
+        gone, rows = self._held_back.take()
+        if gone:
+            self._database.write_all("DELETE FROM small_contents WHERE inode = ?", [(inode,) for inode in gone])
+        if rows:
+            self._database.write_all(
+                "INSERT INTO small_contents (inode, content) VALUES (?, ?)"
+                " ON CONFLICT (inode) DO UPDATE SET content = excluded.content",
+                rows,
+            )

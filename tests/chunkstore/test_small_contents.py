@@ -1,0 +1,363 @@
+"""Contents that are rows of the ledger: when they are, when they become files, and what no crash may do to them."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from support.chunk_worlds import CHUNK, FILE, OTHER, chunk_world
+from support.real_stores import real_stores
+
+from disfs.errors import FilesystemError
+from disfs.values import ROOT_INODE, InodeNumber
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.chunk_worlds import ChunkWorld
+    from trio.testing import MockClock
+
+SMALL = 1000
+"""The longest small content of these tests."""
+
+
+def pattern(length: int, seed: int = 1) -> bytes:
+    """Bytes in which every position differs from its neighbours."""
+    return bytes((i * 7 + i // 251 + seed) % 255 + 1 for i in range(length))
+
+
+def cache_files(directory: Path) -> list[str]:
+    """The names of all cache files."""
+    return sorted(path.name for path in directory.rglob("files/*/*"))
+
+
+def rows(world: ChunkWorld) -> dict[int, int]:
+    """The lengths of the small contents."""
+    return dict(world.ledger.small_lengths())
+
+
+async def test_a_small_file_has_no_cache_file(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What ends within the limit is a row: it weighs, is sent, evicted, fetched, and is a row again."""
+    data = pattern(SMALL)
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, _):
+        await world.write(FILE, 0, data)
+        assert ([], {FILE: SMALL}) == (cache_files(tmp_path), rows(world))
+        assert 4096 == world.store.statistics().cache_bytes
+        assert data == await world.contents(FILE)
+        await world.store.drain()
+        world.store.evict_all()
+        assert ({}, 0) == (rows(world), world.store.statistics().cache_bytes)
+        assert data == await world.contents(FILE)
+        assert ([], {FILE: SMALL}) == (cache_files(tmp_path), rows(world))
+        world.discard(FILE)
+        assert {} == rows(world)
+
+
+async def test_a_content_that_grows_becomes_a_file_and_stays_one(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """One byte more than the limit spills; shortened again it stays a file; written anew from nothing it is a row."""
+    data = pattern(SMALL)
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, _):
+        await world.write(FILE, 0, data)
+        await world.write(FILE, SMALL, b"x")
+        assert (["7"], {}) == (cache_files(tmp_path), rows(world))
+        assert data + b"x" == await world.contents(FILE)
+        await world.cut(FILE, 10)
+        await world.write(FILE, 10, b"y")
+        assert (["7"], {}) == (cache_files(tmp_path), rows(world))
+        await world.cut(FILE, 0)
+        await world.write(FILE, 0, b"z")
+        assert ([], {FILE: 1}) == (cache_files(tmp_path), rows(world))
+        assert b"z" == await world.contents(FILE)
+
+
+async def test_holes_and_overwrites_in_a_small_content(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What was never written reads as zeros, what was cut off never comes back, the rest is what was written last."""
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, _):
+        await world.write(FILE, 10, b"abcdef")
+        await world.write(FILE, 12, b"XY")
+        await world.cut(FILE, 14)
+        await world.cut(FILE, 20)
+        await world.write(FILE, 22, b"end")
+        assert b"\0" * 10 + b"abXY" + b"\0" * 8 + b"end" == await world.contents(FILE)
+        await world.write(FILE, 2 * CHUNK, b"far")
+        assert {} == rows(world)
+        expected = (b"\0" * 10 + b"abXY" + b"\0" * 8 + b"end").ljust(2 * CHUNK, b"\0") + b"far"
+        assert expected == await world.contents(FILE)
+
+
+async def test_emptying_an_unsent_small_file_waits_for_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A small file that was not sent is emptied and written anew at once; a crash before the commit brings it back."""
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        await world.write(FILE, 0, pattern(SMALL))
+        world.ledger.commit()
+        durable = world.ledger.durable_count
+        await world.cut(FILE, 0)
+        await world.write(FILE, 0, b"new")
+        assert (durable, 0) == (world.ledger.durable_count, world.store.statistics().unsettled)
+        await world.crash(nursery)
+        assert pattern(SMALL) == await world.contents(FILE)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("committed", [False, True])
+async def test_a_crash_after_a_spill(tmp_path: Path, autojump_clock: MockClock, sent: bool, committed: bool) -> None:
+    """A crash finds the row, and no file, or the file, and no row: whichever the ledger committed."""
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        await world.write(FILE, 0, pattern(SMALL))
+        if sent:
+            await world.store.drain()
+        world.ledger.commit()
+        await world.write(FILE, SMALL, b"more")
+        if committed:
+            world.ledger.commit()
+        await world.crash(nursery)
+        assert pattern(SMALL) + (b"more" if committed else b"") == await world.contents(FILE)
+        assert (["7"], {}) == (cache_files(tmp_path), rows(world)) if committed else ([], {FILE: SMALL})
+
+
+async def test_a_row_counts_before_a_file(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A cache file that a power cut brought back beside a row is removed, and nothing of it is shown."""
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        await world.write(FILE, 0, b"row")
+        world.ledger.commit()
+        (tmp_path / "files" / "07" / "7").write_bytes(b"an older life of the file")
+        await world.crash(nursery)
+        assert [] == cache_files(tmp_path)
+        assert b"row" == await world.contents(FILE)
+        await world.write(FILE, 5, b"s")
+        assert b"row\0\0s" == await world.contents(FILE)
+
+
+async def test_small_contents_survive_a_crash_sent_or_not(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """After a crash what was sent is still cached, and what was not is sent."""
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        await world.write(FILE, 0, b"sent")
+        await world.store.drain()
+        await world.write(OTHER, 0, b"not sent")
+        world.ledger.commit()
+        await world.crash(nursery)
+        assert (b"sent", b"not sent") == (await world.contents(FILE), await world.contents(OTHER))
+        assert 0 == world.transport.calls["fetch"]
+        await world.store.drain()
+        world.store.evict_all()
+        assert (b"sent", b"not sent") == (await world.contents(FILE), await world.contents(OTHER))
+
+
+async def test_a_cache_directory_that_was_deleted_takes_no_small_content(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever deletes the cache between two mounts loses nothing that is small; unsent larger content is lost."""
+    async with chunk_world(tmp_path / "cache", small_content_bytes=SMALL) as (world, nursery):
+        await world.write(FILE, 0, b"small, not sent")
+        await world.write(OTHER, 0, pattern(SMALL + 1))
+        await world.stop()
+        shutil.rmtree(tmp_path / "cache")
+        world.store = world.new_store()
+        await world.start(nursery)
+        assert "1 chunks of inode 4104" in caplog.text
+        assert b"small, not sent" == await world.contents(FILE)
+        with pytest.raises(FilesystemError, match="EIO"):
+            await world.contents(OTHER)
+        caplog.clear()
+        await world.restart(nursery)
+        assert "inode 7" not in caplog.text
+        assert b"small, not sent" == await world.contents(FILE)
+
+
+async def test_a_clean_stop_keeps_both_kinds(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """After a clean stop nothing is fetched, whether it was a row or a file."""
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        await world.write(FILE, 0, pattern(SMALL))
+        await world.write(OTHER, 0, pattern(2 * CHUNK))
+        await world.store.drain()
+        await world.restart(nursery)
+        assert (pattern(SMALL), pattern(2 * CHUNK)) == (await world.contents(FILE), await world.contents(OTHER))
+        assert 0 == world.transport.calls["fetch"]
+        assert (["1008"], {FILE: SMALL}) == (cache_files(tmp_path), rows(world))
+
+
+async def test_all_small_contents_together_have_a_limit(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What is more than an eighth of the cache becomes files, also what grows; room given back is used again."""
+    async with chunk_world(tmp_path, cache_bytes=16 * CHUNK, small_content_bytes=SMALL) as (world, nursery):
+        limit = 2 * CHUNK
+        for number in range(10):
+            await world.write(InodeNumber(0x100 + number), 0, pattern(SMALL, number))
+            assert sum(rows(world).values()) <= limit
+        assert (limit // SMALL, 10) == (len(rows(world)), len(rows(world)) + len(cache_files(tmp_path)))
+        await world.write(FILE, 0, pattern(limit % SMALL))
+        await world.write(FILE, limit % SMALL, b"x")
+        assert "7" in cache_files(tmp_path)
+        await world.crash(nursery)
+        world.discard(InodeNumber(0x100))
+        await world.write(OTHER, 0, pattern(SMALL))
+        assert rows(world)[OTHER] == SMALL
+
+
+async def test_a_chunk_beside_a_small_content_is_fetched(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """In a sparse file the short first chunk is a row until another chunk is cached; unsent, it stays whole."""
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        await world.write(FILE, 3 * CHUNK, pattern(CHUNK))
+        await world.store.drain()
+        world.store.evict_all()
+        await world.write(FILE, 0, b"first")
+        assert {FILE: 5} == rows(world)
+        assert b"first".ljust(3 * CHUNK, b"\0") + pattern(CHUNK) == await world.contents(FILE)
+        assert (["7"], {}) == (cache_files(tmp_path), rows(world))
+        assert FILE in world.store._cache.overlaid
+        world.ledger.commit()
+        await world.crash(nursery)
+        assert b"first".ljust(3 * CHUNK, b"\0") + pattern(CHUNK) == await world.contents(FILE)
+
+
+async def test_a_spill_that_fails_has_changed_nothing(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the cache's disk does not take the file, the row stays what it was."""
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        await world.write(FILE, 0, pattern(SMALL))
+        write = world.store._files.write
+
+        def half(inode: Any, offset: int, data: bytes, *, create: bool) -> None:
+            write(inode, offset, data[: len(data) // 2], create=create)
+            raise FilesystemError(errno.ENOSPC, "full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.store._files, "write", half)
+            with pytest.raises(FilesystemError, match="ENOSPC"):
+                await world.write(FILE, SMALL, b"more")
+        assert ([], {FILE: SMALL}) == (cache_files(tmp_path), rows(world))
+        assert pattern(SMALL) == await world.contents(FILE)
+        await world.write(FILE, SMALL, b"more")
+        world.ledger.commit()
+        await world.crash(nursery)
+        assert pattern(SMALL) + b"more" == await world.contents(FILE)
+
+
+@pytest.mark.parametrize("offset", [0, SMALL])
+async def test_a_full_state_disk_leaves_small_contents_as_they_were(
+    tmp_path: Path, autojump_clock: MockClock, offset: int
+) -> None:
+    """Without room for the metadata a write is refused, whether it stays small or spills, and nothing has changed."""
+    async with real_stores(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        handle, inode = await world.create(b"file")
+        await world.filesystem.files.write(handle, 0, pattern(SMALL))
+        await world.chunks.drain()
+        world.free_bytes = 1000
+        with pytest.raises(FilesystemError, match="ENOSPC"):
+            await world.filesystem.files.write(handle, offset, b"new")
+        with pytest.raises(FilesystemError, match="ENOSPC"):
+            await world.truncate(inode, 5)
+        assert pattern(SMALL) == await world.filesystem.files.read(handle, 0, 2 * SMALL)
+        assert [] == cache_files(tmp_path)
+        world.free_bytes = 1 << 40
+        await world.metadata.commit()
+        await world.crash(nursery)
+        assert pattern(SMALL) == await world.chunks.read(inode, 0, SMALL)
+
+
+async def test_what_is_fetched_while_the_state_disk_is_full(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without room for rows, small files that are read are cached as files, and nobody is warned of each."""
+    async with real_stores(tmp_path, small_content_bytes=SMALL) as (world, _):
+        handle, _ = await world.create(b"file")
+        await world.filesystem.files.write(handle, 0, pattern(SMALL))
+        await world.chunks.drain()
+        world.chunks.evict_all()
+        await world.metadata.commit()
+        world.free_bytes = 1000
+        caplog.clear()
+        for _ in range(2):
+            assert pattern(SMALL) == await world.filesystem.files.read(handle, 0, SMALL)
+        assert 1 == world.transport.calls["fetch"]
+        assert 1 == len(cache_files(tmp_path))
+        assert [] == [r for r in caplog.records if r.levelno >= logging.WARNING and "chunkstore" in r.name]
+
+
+async def test_a_small_content_is_synced_with_the_log(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsync of a small file is the sync of the log, and no other."""
+    order: list[str] = []
+    async with real_stores(tmp_path, small_content_bytes=SMALL) as (world, _):
+        handle, _ = await world.create(b"file")
+        await world.filesystem.files.write(handle, 0, b"content")
+        monkeypatch.setattr(os, "fdatasync", lambda _: order.append("contents"))
+        monkeypatch.setattr(world.metadata._sync, "_sync", lambda: order.append("log"))
+        await world.filesystem.files.fsync(handle)
+        assert ["log"] == order
+
+
+@pytest.mark.parametrize("how", ["fsync", "fsyncdir", "settle"])
+@pytest.mark.parametrize("sent", [False, True])
+async def test_a_spilled_file_is_synced_before_its_row_is_gone(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, how: str, sent: bool
+) -> None:
+    """What makes the removal of a row durable, for whomever, makes the file durable first that replaces it: a power
+    cut must not take what was fsynced as a small content."""
+    async with real_stores(tmp_path, small_content_bytes=SMALL) as (world, _):
+        other, other_inode = await world.create(b"other")
+        await world.filesystem.files.write(other, 0, pattern(3 * CHUNK))
+        handle, inode = await world.create(b"file")
+        await world.filesystem.files.write(handle, 0, pattern(SMALL))
+        await world.filesystem.files.fsync(handle)
+        if sent:
+            await world.chunks.drain()
+            await world.filesystem.files.write(other, 0, b"unsent")
+        await world.filesystem.files.write(handle, SMALL, b"spills")
+        path = tmp_path / "cache" / "files" / f"{inode & 0xFF:02x}" / f"{inode:x}"
+        wanted = {path.stat().st_ino, path.parent.stat().st_ino}
+        synced: set[int] = set()
+        at_the_log: list[bool] = []
+        monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+        monkeypatch.setattr(world.metadata._sync, "_sync", lambda: at_the_log.append(wanted <= synced))
+        if how == "fsync":
+            await world.filesystem.files.fsync(other)
+        elif how == "fsyncdir":
+            await world.filesystem.sync_directory(await world.filesystem.open_directory(ROOT_INODE))
+        else:
+            await world.truncate(other_inode, 0)
+            await trio.sleep(2)
+        assert at_the_log
+        assert all(at_the_log)
+
+
+async def test_a_ledger_that_stopped_is_no_loss(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Unsent small contents that the ledger does not give out are not called lost; the next mount sends them."""
+    async with real_stores(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        handle, inode = await world.create(b"file")
+        await world.filesystem.files.write(handle, 0, b"content")
+        await world.filesystem.files.fsync(handle)
+        world.metadata._database.fail("a test")
+        await trio.sleep(100)
+        assert (0, 1) == (world.chunks.statistics().lost_chunks, world.chunks.statistics().dirty_chunks)
+        assert 0 == world.transport.calls["send"]
+        await world.crash(nursery)
+        await world.chunks.drain()
+        world.chunks.evict_all()
+        assert b"content" == await world.chunks.read(inode, 0, 7)
+
+
+async def test_a_file_that_could_not_be_synced_and_is_written_anew_as_a_row(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doubt about a cache file goes with the file: fsync of what is a small content now succeeds."""
+    async with real_stores(tmp_path, small_content_bytes=SMALL) as (world, _):
+        handle, inode = await world.create(b"file")
+        await world.filesystem.files.write(handle, 0, pattern(2 * SMALL))
+
+        def bad(_: int) -> None:
+            raise OSError(errno.EIO, "bad disk")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", bad)
+            with pytest.raises(FilesystemError, match="EIO"):
+                await world.filesystem.files.fsync(handle)
+        await world.truncate(inode, 0)
+        await world.filesystem.files.write(handle, 0, b"small")
+        await world.filesystem.files.fsync(handle)
