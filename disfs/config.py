@@ -54,6 +54,7 @@ _SETTING_TYPES = {
     "readahead_bytes": int,
     "kernel_listings": bool,
     "kernel_cache_seconds": float,
+    "has_acls": bool,
 }
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -143,6 +144,8 @@ class VolumeSettings:
     kernel_cache_seconds: float = 3600.0
     """How long the kernel believes names, absent names and attributes. Any time is right: all changes pass through it.
     0: it asks each time, and for contents at each open."""
+    has_acls: bool = True
+    """Whether the mount has POSIX ACLs. Without, `ls -l` has nothing to ask each file for."""
 
     def __post_init__(self) -> None:
         if self.size_bytes is not None and not MIB <= self.size_bytes <= 1 << 60:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -48,10 +48,10 @@ from disfs.errors import (
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
 from disfs.fuse_variants import vary_answers
-from disfs.kernel_listings import KernelListings
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.polled_loop import polled_loop
+from disfs.session_hook import SessionHook
 from disfs.values import ROOT_INODE
 from disfs.volume import look_at_discord
 
@@ -183,16 +183,18 @@ class Daemon:
             metadata,
             chunks,
             capacity_bytes=plan.capacity_bytes,
+            has_acls=plan.settings.has_acls,
             atime=plan.behaviour.atime,
             directory_atime=plan.behaviour.directory_atime,
         )
-        self._listings = KernelListings()
+        keeps_listings = plan.settings.kernel_listings and plan.settings.kernel_cache_seconds > 0
+        self._hook = SessionHook(keeps_listings=keeps_listings)
         self._operations = FuseOperations(
             self._filesystem,
             entry_timeout_seconds=plan.settings.kernel_cache_seconds,
             attribute_timeout_seconds=plan.settings.kernel_cache_seconds,
             chunk_bytes=metadata.chunk_bytes,
-            listings=self._listings,
+            hook=self._hook,
         )
         vary_answers(self._operations, plan.behaviour, self._filesystem)
         self._watch = DiscordWatch(
@@ -268,8 +270,7 @@ class Daemon:
             "default_permissions",
         }
         try:
-            keeps_listings = self._plan.settings.kernel_listings and self._plan.settings.kernel_cache_seconds > 0
-            with self._listings.offered() if keeps_listings else nullcontext():
+            with self._hook.offered():
                 pyfuse3.init(self._operations, str(self._plan.mountpoint), options)
         except RuntimeError as error:
             raise UserError(

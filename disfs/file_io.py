@@ -31,10 +31,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from disfs.callers import mode_after_change
 from disfs.errors import FilesystemError
 from disfs.metadata.base import Atime
 from disfs.values import AttributeChanges
@@ -42,6 +43,7 @@ from disfs.values import AttributeChanges
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from disfs.callers import Caller
     from disfs.chunkstore.readahead import Readahead
     from disfs.handles import HandleTable, OpenInode
     from disfs.kernel_clock import KernelClock
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 1 << 60
 """A longer file is EFBIG. Less than the 2**63-1 of the kernel, so that the volume's total stays a 64-bit number."""
+CAPABILITY_XATTR: Final = b"security.capability"
 ATIME_INTERVAL_NS = 1_000_000_000
 """A file that is read all the time offers its atime to the metadata store no more often than this."""
 
@@ -129,14 +132,23 @@ class FileIo:
         self._distrusted: set[InodeNumber] = set()
         """Open files with a write that failed: the kernel's page cache may hold what the file does not."""
 
-    async def open(self, inode: InodeNumber, flags: int) -> int:
-        """Open a regular file and return the number of its handle; O_TRUNC empties it. ESTALE, EISDIR, EINVAL."""
-        if flags & os.O_TRUNC:
-            await self.truncate(inode, AttributeChanges(size_bytes=0))
+    async def open(self, inode: InodeNumber, flags: int, caller: Caller | None = None) -> int:
+        """Open a regular file and return the number of its handle; O_TRUNC empties it. ESTALE, EISDIR, EINVAL.
+
+        Without a caller it is the daemon itself that opens.
+        """
+        empties = bool(flags & os.O_TRUNC)
+        if empties:
+            emptied = await self.truncate(inode, AttributeChanges(size_bytes=0))
+            # The same step as the end of truncate.
+            await self._take_privileges(emptied, caller)
         attributes = await self._metadata.attributes(inode)
         if not stat.S_ISREG(attributes.mode):
             raise FilesystemError(errno.EISDIR if stat.S_ISDIR(attributes.mode) else errno.EINVAL)
-        return self._handles.open_file(attributes, flags, self._chunks.new_readahead())
+        fh = self._handles.open_file(attributes, flags, self._chunks.new_readahead())
+        if empties:
+            self._handles.file(fh).opened.lacks_capability = True
+        return fh
 
     def open_new(self, made: Attributes, flags: int) -> int:
         """As `open`, for a regular file that was made in this very step."""
@@ -262,6 +274,18 @@ class FileIo:
         if self._atime is Atime.RELATIVE:
             return self._clock.now_ns() - opened.atime_noted_ns >= ATIME_INTERVAL_NS
         return self._atime is Atime.STRICT
+
+    async def _take_privileges(self, changed: Attributes, caller: Caller | None) -> None:
+        """Set-id bits and capability go with a change of contents; the kernel sees to it, but not at O_TRUNC."""
+        now_ns = self._clock.now_ns()
+        mode = changed.mode if caller is None else mode_after_change(changed.mode, changed.gid, caller)
+        if mode != changed.mode:
+            await self._metadata.change_attributes(changed.inode, AttributeChanges(mode=mode), now_ns)
+        try:
+            await self._metadata.remove_xattr(changed.inode, CAPABILITY_XATTR, now_ns)
+        except FilesystemError as error:
+            if error.errno != errno.ENODATA:
+                raise
 
     async def _note_read(self, opened: OpenInode) -> None:
         now_ns = self._clock.now_ns()

@@ -16,28 +16,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from disfs.errors import FilesystemError, MetadataDamagedError
-from disfs.file_io import FileIo
+from disfs.file_io import CAPABILITY_XATTR, FileIo
 from disfs.handles import HandleTable, References
 from disfs.kernel_clock import KernelClock
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES, SYMLINK_MAX, Atime, RenameMode, XattrMode
+from disfs.posix_acl import AclKind, parse_acl
 from disfs.values import NewInode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from disfs.callers import Caller
     from disfs.file_io import FileChunks
     from disfs.metadata.base import MetadataStore, Unlinked, VolumeUsage
+    from disfs.posix_acl import Acl
     from disfs.values import AttributeChanges, Attributes, InodeNumber
 
 log = logging.getLogger(__name__)
 
-CAPABILITY_XATTR: Final = b"security.capability"
-
 _RENAME_MODES: Final = {0: RenameMode.REPLACE, 1: RenameMode.NOREPLACE, 2: RenameMode.EXCHANGE}
 """By the flags of renameat2(2)."""
-_XATTR_NAMESPACES: Final = (b"user.", b"trusted.", b"security.")
+_TRUSTED: Final = b"trusted."
+_XATTR_NAMESPACES: Final = (b"user.", _TRUSTED, b"security.")
 _SELINUX_XATTR: Final = b"security.selinux"
 """Not kept, as the kernel has it on FUSE where SELinux rules. `ls -l` asks each file for it unless it is told so."""
+_ACL_KINDS: Final = {kind.value: kind for kind in AclKind}
 _FIRST_PAGE_COUNT: Final = 24
 """About what fits into 4 KiB, the smallest buffer that the kernel reads a directory with."""
 _DOT_COOKIE: Final = 1
@@ -76,7 +79,10 @@ class Filesystem:
         atime: Atime = Atime.RELATIVE,
         directory_atime: Atime | None = None,
         clock: KernelClock | None = None,
+        has_acls: bool = True,
     ) -> None:
+        self.has_acls = has_acls
+        """Whether ACLs are shown and set. Those that are stored are kept in step and inherited in any case."""
         self._metadata = metadata
         self._chunks = chunks
         self._capacity_bytes = capacity_bytes
@@ -195,7 +201,8 @@ class Filesystem:
         opened = self._handles.opened(inode) if name == CAPABILITY_XATTR else None
         if opened is not None and opened.lacks_capability:
             return None
-        _check_xattr_name(name)
+        if self._acl_kind(name) is None:
+            _check_xattr_name(name)
         try:
             return await self._metadata.get_xattr(inode, name)
         except FilesystemError as error:
@@ -205,20 +212,39 @@ class Filesystem:
             opened.lacks_capability = True
         return None
 
-    async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes) -> None:
-        """Set an attribute, whether it exists or not. EOPNOTSUPP, EINVAL, ERANGE, E2BIG."""
+    async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes, caller: Caller) -> None:
+        """Set an attribute, whether it exists or not. EOPNOTSUPP, EINVAL, ERANGE, E2BIG; for an ACL EACCES too."""
+        kind = self._acl_kind(name)
+        if kind is not None:
+            await self._set_acl(inode, kind, parse_acl(value), caller)
+            return
         _check_xattr_name(name)
         await self._metadata.set_xattr(inode, name, value, XattrMode.EITHER, self._clock.now_ns())
         opened = self._handles.opened(inode)
         if opened is not None and name == CAPABILITY_XATTR:
             opened.lacks_capability = False
 
-    async def list_xattrs(self, inode: InodeNumber) -> Sequence[bytes]:
-        """The names of all attributes."""
-        return await self._metadata.list_xattrs(inode)
+    def _acl_kind(self, name: bytes) -> AclKind | None:
+        return _ACL_KINDS.get(name) if self.has_acls else None
+
+    async def _set_acl(self, inode: InodeNumber, kind: AclKind, acl: Acl, caller: Caller) -> None:
+        """As the kernel's chmod: who neither is in the file's group nor root cannot leave it setgid."""
+        attributes = await self._metadata.attributes(inode)
+        clears_setgid = bool(attributes.mode & stat.S_ISGID) and not caller.is_member(attributes.gid)
+        await self._metadata.set_acl(inode, kind, acl, self._clock.now_ns(), clears_setgid=clears_setgid)
+
+    async def list_xattrs(self, inode: InodeNumber, caller: Caller) -> Sequence[bytes]:
+        """The names of all attributes that the caller may know of. Of `trusted` the kernel hides the values only."""
+        names = await self._metadata.list_xattrs(inode)
+        hidden = (() if caller.is_privileged else (_TRUSTED,)) + (() if self.has_acls else tuple(_ACL_KINDS))
+        return [name for name in names if not name.startswith(hidden)]
 
     async def remove_xattr(self, inode: InodeNumber, name: bytes) -> None:
-        """Remove an attribute. ENODATA, EOPNOTSUPP."""
+        """Remove an attribute. EOPNOTSUPP; ENODATA, but for an ACL, as local file systems have it."""
+        kind = self._acl_kind(name)
+        if kind is not None:
+            await self._metadata.set_acl(inode, kind, (), self._clock.now_ns())
+            return
         _check_xattr_name(name)
         await self._metadata.remove_xattr(inode, name, self._clock.now_ns())
 

@@ -19,8 +19,8 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
 from disfs.errors import FilesystemError, StorageError
-from disfs.kernel_listings import KernelListings
 from disfs.metadata.base import NAME_MAX
+from disfs.session_hook import SessionHook
 from disfs.spans import BLOCK_BYTES, DEFAULT_CHUNK_BYTES, allocated_bytes
 from disfs.values import AttributeChanges, InodeNumber, NewInode
 
@@ -79,7 +79,7 @@ def _answered(
 
 
 def _new_inode(mode: int, context: RequestContext, rdev: int = 0) -> NewInode:
-    return NewInode(mode=mode & ~context.umask, uid=context.uid, gid=context.gid, rdev=rdev)
+    return NewInode(mode=mode, uid=context.uid, gid=context.gid, rdev=rdev, umask=context.umask)
 
 
 def _changes(attr: EntryAttributes, fields: SetattrFields) -> AttributeChanges:
@@ -114,6 +114,27 @@ def _present(value: bytes | None) -> bytes:
     return value
 
 
+class RequestCaller:
+    """Who makes the system call behind a request. Root stands for whoever has capabilities."""
+
+    def __init__(self, context: RequestContext) -> None:
+        self._context = context
+
+    @property
+    def is_privileged(self) -> bool:
+        """See `Caller`."""
+        return self._context.uid == 0
+
+    def is_member(self, gid: int) -> bool:
+        """See `Caller`. Asks /proc, which costs: not for what happens often."""
+        if self.is_privileged or self._context.gid == gid:
+            return True
+        try:
+            return gid in pyfuse3.get_sup_groups(self._context.pid)
+        except (OSError, RuntimeError):
+            return False  # it is gone, or in a place that we cannot see
+
+
 class FuseOperations(pyfuse3.Operations):
     """What pyfuse3 calls. pyfuse3 documents the methods; `Filesystem` and `FileIo` say what they do."""
 
@@ -127,10 +148,11 @@ class FuseOperations(pyfuse3.Operations):
         entry_timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         attribute_timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
-        listings: KernelListings | None = None,
+        hook: SessionHook | None = None,
     ) -> None:
         super().__init__()
-        self._listings = listings or KernelListings()
+        self._hook = hook or SessionHook()
+        self.enable_acl = filesystem.has_acls
         self._chunk_bytes = chunk_bytes
         self._filesystem = filesystem
         self._files = filesystem.files
@@ -260,11 +282,11 @@ class FuseOperations(pyfuse3.Operations):
     @_answered
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         # XATTR_CREATE and XATTR_REPLACE: pyfuse3 asks getxattr first, and the kernel lets nothing come between.
-        await self._filesystem.set_xattr(InodeNumber(inode), name, value)
+        await self._filesystem.set_xattr(InodeNumber(inode), name, value, RequestCaller(ctx))
 
     @_answered
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        return await self._filesystem.list_xattrs(InodeNumber(inode))
+        return await self._filesystem.list_xattrs(InodeNumber(inode), RequestCaller(ctx))
 
     @_answered
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
@@ -282,7 +304,7 @@ class FuseOperations(pyfuse3.Operations):
 
     @_answered
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        return self._file_info(await self._files.open(InodeNumber(inode), flags))
+        return self._file_info(await self._files.open(InodeNumber(inode), flags, RequestCaller(ctx)))
 
     # Not `async` themselves: what they would await is awaited by `_answered` all the same, a layer earlier.
 
@@ -313,14 +335,14 @@ class FuseOperations(pyfuse3.Operations):
 
     @_answered
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        return self._listings.open_directory(inode)
+        return self._hook.open_directory(inode)
 
     @_answered
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         def add(name: bytes, attributes: Attributes, cookie: int) -> bool:
             return pyfuse3.readdir_reply(token, name, self._entry(attributes), cookie)
 
-        directory = InodeNumber(self._listings.directory_of(fh))
+        directory = InodeNumber(self._hook.directory_of(fh))
         await self._filesystem.read_directory(directory, start_id, add)
 
     @_answered

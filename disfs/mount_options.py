@@ -112,6 +112,8 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
         name, has_value, value = word.partition("=")
         if not has_value and word in KERNEL_FLAGS | OUR_FLAGS:
             flags = _with_flag(flags, word)
+        elif word in _ACL_WORDS:
+            changes["has_acls"] = _ACL_WORDS[word]
         elif name in _SETTINGS and has_value:
             setting, read = _SETTINGS[name]
             changes[setting] = _read_value(f"-o {word}", value, read)
@@ -147,6 +149,8 @@ def _read_switch(text: str) -> bool:
 
 
 _SWITCH = {"on": True, "off": False}
+_ACL_WORDS = {"acl": True, "noacl": False}
+"""Named as for other file systems."""
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "size": ("size_bytes", parse_size),
     "cache_size": ("cache_bytes", parse_size),

@@ -235,7 +235,7 @@ class AttributeChanges:
 @dataclass(frozen=True, slots=True)
 class NewInode:
     """What mknod, mkdir, symlink and create give a new inode. The store sets the rest: number, times, nlink,
-    and what a setgid parent hands down."""
+    and what the parent hands down: a setgid parent its group, one with a default ACL that instead of the umask."""
 
     mode: int
     uid: int
@@ -243,6 +243,8 @@ class NewInode:
     rdev: int = 0
     target: bytes | None = None
     """A symbolic link's target; None for everything else."""
+    umask: int = 0
+    """Permission bits that are taken from `mode`, unless the parent has a default ACL."""
 
 
 class DirectoryEntry(NamedTuple):

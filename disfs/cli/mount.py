@@ -64,8 +64,7 @@ def mount(
 
     \b
     Mount options:
-        size=SIZE               as --size
-        cache_size=SIZE         how much disk the cache may take
+        size, cache_size=SIZE   as --size and --cache-size
         dirty_limit=SIZE        how much may be unsent before writers wait
         writeback_delay=SECONDS how long a chunk is quiet before it is sent
         message_size=SIZE       how much one Discord message carries
@@ -75,6 +74,7 @@ def mount(
         bwlimit=UP:DOWN         as --bwlimit
         kernel_listings=off     ask the daemon for every listing of a directory, slower
         kernel_cache=SECONDS    how long the kernel remembers names; 0: not at all, for measuring
+        noacl                   no POSIX ACLs; `ls -l` is faster, as it has nothing to ask each file for
         ro                      nothing of the volume is changed
         allow_other, allow_root who but you may use the mount
         noatime, nodiratime     reading moves no times; strictatime: all reads do; relatime: the default

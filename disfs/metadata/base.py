@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from disfs.posix_acl import Acl, AclKind
     from disfs.values import AttributeChanges, Attributes, DirectoryEntry, InodeNumber, NewInode
 
 DEFAULT_CAPACITY_BYTES = 1 << 50
@@ -88,7 +89,8 @@ class MetadataStore(Protocol):
 
     async def change_attributes(self, inode: InodeNumber, changes: AttributeChanges, now_ns: int) -> Attributes:
         """Apply `changes`; ctime becomes `now_ns` unless given, and mtime too when the size is given (even
-        unchanged) and mtime is not. Size: EISDIR for a directory, EINVAL for other non-files."""
+        unchanged) and mtime is not. An access ACL follows the mode. Size: EISDIR for a directory, EINVAL for other
+        non-files."""
         ...
 
     async def note_write(self, inode: InodeNumber, end: int, now_ns: int) -> None:
@@ -102,8 +104,10 @@ class MetadataStore(Protocol):
     async def make_inode(self, parent: InodeNumber, name: bytes, new: NewInode, now_ns: int) -> Attributes:
         """mknod, mkdir, symlink and create: a new inode under a new name; the parent's mtime and ctime move.
 
-        In a setgid directory the child takes the directory's gid, and a subdirectory its setgid bit. A directory
-        starts with nlink 2 and adds 1 to its parent's. ENOTDIR, ENOENT (removed parent), EEXIST, ENAMETOOLONG, EMLINK.
+        In a setgid directory the child takes the directory's gid, and a subdirectory its setgid bit. In one with a
+        default ACL all but symbolic links take their access ACL from it, bounded by the mode, and a subdirectory the
+        default ACL too; elsewhere the umask goes from the mode. A directory starts with nlink 2 and adds 1 to its
+        parent's. ENOTDIR, ENOENT (removed parent), EEXIST, ENAMETOOLONG, EMLINK.
         """
         ...
 
@@ -152,11 +156,24 @@ class MetadataStore(Protocol):
         ...
 
     async def get_xattr(self, inode: InodeNumber, name: bytes) -> bytes:
-        """ENODATA when there is none."""
+        """ENODATA when there is none; for the name of an ACL also when there is no such inode."""
         ...
 
     async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes, mode: XattrMode, now_ns: int) -> None:
-        """EEXIST, ENODATA by mode; ERANGE for a name, E2BIG for a value that is too long. Moves ctime."""
+        """EEXIST, ENODATA by mode; ERANGE for a name, E2BIG for a value that is too long. Moves ctime.
+
+        Not for ACLs, though `get_xattr` and `list_xattrs` show those that are stored: see `set_acl`.
+        """
+        ...
+
+    async def set_acl(
+        self, inode: InodeNumber, kind: AclKind, acl: Acl, now_ns: int, *, clears_setgid: bool = False
+    ) -> None:
+        """Set an ACL, or remove it where `acl` is empty; removing what is not there is no error. Moves ctime.
+
+        The permission bits follow an access ACL, which is not stored if they say it all; with `clears_setgid`
+        the setgid bit goes. Removing it leaves them. EACCES for a default ACL of what is no directory, E2BIG.
+        """
         ...
 
     async def list_xattrs(self, inode: InodeNumber) -> Sequence[bytes]:

@@ -19,6 +19,7 @@ from disfs.values import Attributes, InodeNumber
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from disfs.metadata.acls import Acls
     from disfs.metadata.counters import Counter
     from disfs.metadata.database import Database, Row
     from disfs.metadata.totals import Totals
@@ -50,10 +51,11 @@ def stale(inode: InodeNumber) -> FilesystemError:
 class Inodes:
     """What the store does to one inode, whatever its names are."""
 
-    def __init__(self, database: Database, numbers: Counter, totals: Totals) -> None:
+    def __init__(self, database: Database, numbers: Counter, totals: Totals, acls: Acls) -> None:
         self._database = database
         self._numbers = numbers
         self._totals = totals
+        self._acls = acls
         self._known: dict[InodeNumber, Attributes] = {}
         self._new: dict[InodeNumber, bytes | None] = {}
         """Known inodes without a row yet, and where they point if they are symbolic links."""
@@ -108,6 +110,8 @@ class Inodes:
             self._put(new)
             if new.size_bytes != old.size_bytes:
                 self._totals.resized(old.size_bytes, old.chunk_count, new.size_bytes, old.chunk_count)
+            if changes.mode is not None:
+                self._acls.follow_mode(inode, new.mode)
         return new
 
     def note_write(self, inode: InodeNumber, end: int, now_ns: int) -> None:
@@ -146,7 +150,8 @@ class Inodes:
     def create(self, new: NewInode, directory: Attributes, now_ns: int) -> Attributes:
         """A new row for a name in `directory`, inside a change."""
         is_directory = stat.S_ISDIR(new.mode)
-        mode, gid = new.mode, new.gid
+        inherited = self._acls.inherited(directory.inode, new)
+        mode, gid = inherited.mode, new.gid
         if directory.mode & stat.S_ISGID:
             gid = directory.gid
             mode |= stat.S_ISGID if is_directory else 0
@@ -165,6 +170,7 @@ class Inodes:
         )
         self._database.alter(self._known, made.inode, made)
         self._database.alter(self._new, made.inode, new.target)
+        self._acls.give(made.inode, inherited)
         self._totals.add_inodes(1)
         return made
 
@@ -198,6 +204,10 @@ class Inodes:
             new_count = old.chunk_count + count
             self._put(old._replace(chunk_count=new_count))
             self._totals.resized(old.size_bytes, old.chunk_count, old.size_bytes, new_count)
+
+    def set_mode(self, inode: InodeNumber, mode: int, now_ns: int) -> None:
+        """Its mode is another one, as is its ctime. Inside a change."""
+        self._put(self.attributes(inode)._replace(mode=mode, ctime_ns=now_ns))
 
     def set_ctime(self, inode: InodeNumber, now_ns: int) -> None:
         """Something about it changed that no other column shows. Inside a change."""

@@ -106,7 +106,7 @@ TABLES: tuple[str, ...] = (
     """
     CREATE TABLE xattrs (
         inode INTEGER NOT NULL,
-        name BLOB NOT NULL,   -- with its namespace, as in user.comment
+        name BLOB NOT NULL,   -- with its namespace, as in user.comment; ACLs are system.posix_acl_*
         value BLOB NOT NULL,  -- up to 64 KiB
         PRIMARY KEY (inode, name)
     ) STRICT

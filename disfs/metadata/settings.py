@@ -38,6 +38,8 @@ VOLUME_ID: Setting[str] = Setting("volume_id", _text, _text)
 """Which volume's metadata these are: must equal the superblock's."""
 CLEAN_SHUTDOWN: Setting[bool] = Setting("clean_shutdown", lambda flag: "1" if flag else "0", _flag)
 """Set by `close`, cleared (durably) by `open`."""
+HAS_ACLS: Setting[bool] = Setting("has_acls", lambda flag: "1" if flag else "0", _flag)
+"""Set with the first ACL of the volume and never cleared: while it is not, nothing looks for ACLs."""
 INODE_COUNT: Setting[int] = Setting("inode_count", str, int)
 LOGICAL_BYTES: Setting[int] = Setting("logical_bytes", str, int)
 """Text and not a counter: a few sparse files together pass 2**63."""

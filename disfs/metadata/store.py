@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from disfs.errors import FilesystemError
+from disfs.metadata.acls import Acls
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES, Atime
 from disfs.metadata.checking import find_damage
 from disfs.metadata.counters import COOKIES, INODES, PACKS, REVISIONS, Counter
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from disfs.metadata.base import RenameMode, Unlinked, VolumeUsage, XattrMode
+    from disfs.posix_acl import Acl, AclKind
     from disfs.values import (
         AttributeChanges,
         Attributes,
@@ -125,11 +127,12 @@ class SqliteMetadataStore:
         self._counters = {kind.name: Counter(database, kind) for kind in (INODES, COOKIES, REVISIONS, PACKS)}
         revisions = self._counters[REVISIONS.name]
         self._totals = Totals(database, self.settings, chunk_bytes, capacity_bytes)
-        self._inodes = Inodes(database, self._counters[INODES.name], self._totals)
+        acls = Acls(database, self.settings)
+        self._inodes = Inodes(database, self._counters[INODES.name], self._totals, acls)
         self._dentries = Dentries(database, self._inodes, self._counters[COOKIES.name])
         self._names = Names(database, self._inodes, self._dentries)
         self._renames = Renames(database, self._inodes, self._dentries)
-        self._xattrs = Xattrs(database, self._inodes)
+        self._xattrs = Xattrs(database, self._inodes, acls)
         self._dirty = Dirty(database, revisions)
         self._packs = Packs(database, self._counters[PACKS.name], revisions)
         self._extents = Extents(database, self._packs)
@@ -331,6 +334,12 @@ class SqliteMetadataStore:
     async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes, mode: XattrMode, now_ns: int) -> None:
         """See MetadataStore."""
         self._xattrs.set(inode, name, value, mode, now_ns)
+
+    async def set_acl(
+        self, inode: InodeNumber, kind: AclKind, acl: Acl, now_ns: int, *, clears_setgid: bool = False
+    ) -> None:
+        """See MetadataStore."""
+        self._xattrs.set_acl(inode, kind, acl, now_ns, clears_setgid=clears_setgid)
 
     async def list_xattrs(self, inode: InodeNumber) -> Sequence[bytes]:
         """See MetadataStore."""

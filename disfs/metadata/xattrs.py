@@ -1,30 +1,38 @@
-"""Extended attributes: rows of (inode, name, value)."""
+"""Extended attributes: rows of (inode, name, value), ACLs among them."""
 
 from __future__ import annotations
 
 import errno
+import stat
 from typing import TYPE_CHECKING
 
 from disfs.errors import FilesystemError
+from disfs.metadata.acls import ACL_NAMES
 from disfs.metadata.base import XATTR_NAME_MAX, XATTR_VALUE_MAX, XattrMode
+from disfs.posix_acl import AclKind, is_minimal, mode_with_acl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from disfs.metadata.acls import Acls
     from disfs.metadata.database import Database
     from disfs.metadata.inodes import Inodes
+    from disfs.posix_acl import Acl
     from disfs.values import InodeNumber
 
 
 class Xattrs:
     """The extended attributes of every inode."""
 
-    def __init__(self, database: Database, inodes: Inodes) -> None:
+    def __init__(self, database: Database, inodes: Inodes, acls: Acls) -> None:
         self._database = database
         self._inodes = inodes
+        self._acls = acls
 
     def get(self, inode: InodeNumber, name: bytes) -> bytes:
-        """See MetadataStore.get_xattr."""
+        """See MetadataStore.get_xattr. The kernel asks for the ACLs of whatever it checks; mostly there are none."""
+        if name in ACL_NAMES and not self._acls.may_exist:
+            raise FilesystemError(errno.ENODATA)
         self._inodes.attributes(inode)  # rows of an inode that is gone may still be there
         value = self._find(inode, name)
         if value is None:
@@ -46,6 +54,20 @@ class Xattrs:
                 (inode, name, value),
             )
             self._inodes.set_ctime(inode, now_ns)
+
+    def set_acl(self, inode: InodeNumber, kind: AclKind, acl: Acl, now_ns: int, *, clears_setgid: bool) -> None:
+        """See MetadataStore.set_acl."""
+        stored = () if kind is AclKind.ACCESS and is_minimal(acl) else acl
+        with self._database.growing if stored else self._database.changing:
+            mode = self._inodes.attributes(inode).mode
+            if acl and kind is AclKind.DEFAULT and not stat.S_ISDIR(mode):
+                raise FilesystemError(errno.EACCES, "only a directory has a default ACL")
+            if not acl and self._find(inode, kind.value) is None:
+                return
+            if acl and kind is AclKind.ACCESS:
+                mode = mode_with_acl(mode, acl) & ~(stat.S_ISGID if clears_setgid else 0)
+            self._acls.put(inode, kind, stored)
+            self._inodes.set_mode(inode, mode, now_ns)
 
     def list(self, inode: InodeNumber) -> Sequence[bytes]:
         """See MetadataStore.list_xattrs."""

@@ -79,6 +79,7 @@ def test_volume_survives_saving_and_loading(paths: Paths) -> None:
             readahead_bytes=0,
             kernel_listings=False,
             kernel_cache_seconds=1.5,
+            has_acls=False,
             bandwidth=Bandwidth(1 << 20, None),
         ),
     )

@@ -93,11 +93,19 @@ def test_kernel_listings_are_a_switch(word: str, keeps: bool) -> None:
     assert keeps == parse_options((f"kernel_listings={word}",)).apply(VolumeSettings()).kernel_listings
 
 
+@pytest.mark.parametrize(("options", "has_acls"), [("", True), ("acl", True), ("noacl", False), ("noacl,acl", True)])
+def test_acls_can_be_switched_off(options: str, has_acls: bool) -> None:
+    """They are on unless somebody says noacl; the last word counts."""
+    parsed = parse_options((options,))
+    assert (has_acls, frozenset()) == (parsed.apply(VolumeSettings()).has_acls, parsed.flags)
+
+
 @pytest.mark.parametrize(
     "option",
     [
         "frobnicate",
         "kernel_listings=maybe",
+        "noacl=1",
         "cache_size",
         "cache_size=",
         "cache_size=big",

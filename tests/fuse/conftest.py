@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from support.mounted import mounted
+from support.same_as_local import Both
+from support.syscalls import failing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +36,19 @@ def mount(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     """
     with mounted(tmp_path_factory.mktemp("fuse"), parts=request.param, options=["allow_other"]) as found:
         yield found
+
+
+@pytest.fixture
+def both(here: Path, tmp_path: Path) -> Both:
+    """A directory on the mount and one on the local disk, which has to know what is compared."""
+    local = tmp_path / "local"
+    local.mkdir()
+    for name in ("user.test", "system.posix_acl_access"):
+        if failing(partial(os.getxattr, local, name)) == errno.EOPNOTSUPP:
+            pytest.skip(f"the local disk has no {name} to compare with")
+    for directory in (here, local):
+        directory.chmod(0o755)
+    return Both(here, local)
 
 
 @pytest.fixture

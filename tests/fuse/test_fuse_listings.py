@@ -116,12 +116,14 @@ def test_cold_listing_fills_the_buffer(counted: Mounted) -> None:
     assert sum(requests.values()) <= 2 * len(names) // 100
 
 
-def test_long_listing_asks_for_no_label_of_each_file(counted: Mounted) -> None:
-    """`ls -l` is told once that there are no security labels, and does not ask for each file."""
-    fill(counted.root / "labels", 200)
-    command = ["ls", "-l", str(counted.root / "labels")]
-    requests = asked(counted, lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
-    assert requests["getxattr"] < 10
+@pytest.mark.parametrize(("option", "questions"), [("noacl", 0), ("acl", 1)])
+def test_long_listing_asks_each_file_for_its_acl_at_most(tmp_path: Path, option: str, questions: int) -> None:
+    """`ls -l` is told once that there are no security labels; ACLs it asks for, where there can be any."""
+    with mounted(tmp_path, options=[option], logs_requests=True) as found:
+        fill(found.root / "labels", 200)
+        command = ["ls", "-l", str(found.root / "labels")]
+        requests = asked(found, lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+    assert questions == round(requests["getxattr"] / 200, 1)
 
 
 def test_without_keeping_every_listing_is_asked_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 import stat
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from support.acls import an_acl
 from support.answers import answer
 from support.memory_metadata import MemoryMetadataStore
 from support.new_inodes import a_directory, a_file
@@ -21,16 +23,21 @@ from disfs.errors import FilesystemError
 from disfs.metadata import dentries, inodes
 from disfs.metadata.base import RenameMode, Unlinked, VolumeUsage
 from disfs.metadata.store import SqliteMetadataStore
+from disfs.posix_acl import AclKind
 from disfs.spans import DEFAULT_CHUNK_BYTES, allocated_bytes, chunk_count, chunk_range
 from disfs.values import ROOT_INODE, AttributeChanges, Attributes, ChunkIndex
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from disfs.metadata.base import MetadataStore
+    from disfs.posix_acl import Acl
     from disfs.values import InodeNumber
 
 OFFSETS = st.sampled_from([0, 1, DEFAULT_CHUNK_BYTES - 1, DEFAULT_CHUNK_BYTES, 5 * DEFAULT_CHUNK_BYTES + 4097])
 NAMES = st.sampled_from([b"a", b"b", b"c"])
+ACLS = st.sampled_from([(), an_acl(6, 4, 0), an_acl(7, 5, 1, mask=3), an_acl(6, 0, 4, mask=7, users={5: 2})])
+MODES = st.sampled_from([0o700, 0o2666])
 PLACES = st.integers(0, 5)
 """Which of the inodes made so far; 0 is the root."""
 
@@ -41,6 +48,11 @@ def outcome(call: Coroutine[Any, Any, Any]) -> object:
         return answer(call)
     except FilesystemError as error:
         return f"errno {error.errno}"
+
+
+def acls_of(store: MetadataStore, inode: InodeNumber) -> list[tuple[bytes, object]]:
+    """What is listed, and its values."""
+    return [(name, outcome(store.get_xattr(inode, name))) for name in answer(store.list_xattrs(inode))]
 
 
 class NamesMachine(RuleBasedStateMachine):
@@ -74,11 +86,12 @@ class NamesMachine(RuleBasedStateMachine):
         else:
             assert model == real
 
-    @rule(place=PLACES, name=NAMES, directory=st.booleans())
-    def make(self, place: int, name: bytes, directory: bool) -> None:
+    @rule(place=PLACES, name=NAMES, directory=st.booleans(), umask=st.sampled_from([0, 0o22]))
+    def make(self, place: int, name: bytes, directory: bool, umask: int) -> None:
         """create and mkdir."""
         model, real = self.place(place)
-        now, new = next(self.clock), a_directory(0o2755, gid=next(self.clock)) if directory else a_file()
+        now, new = next(self.clock), a_directory(0o2775, gid=next(self.clock)) if directory else a_file(0o666)
+        new = dataclasses.replace(new, umask=umask)
         made = (
             outcome(self.model.make_inode(model, name, new, now)),
             outcome(self.real.make_inode(real, name, new, now)),
@@ -158,6 +171,24 @@ class NamesMachine(RuleBasedStateMachine):
         self.real.close()
         self.real = SqliteMetadataStore.open(self.path)
 
+    @rule(place=PLACES, mode=MODES)
+    def chmod(self, place: int, mode: int) -> None:
+        """A change of mode."""
+        (model, real), now, changes = self.place(place), next(self.clock), AttributeChanges(mode=mode)
+        self.same(
+            outcome(self.model.change_attributes(model, changes, now)),
+            outcome(self.real.change_attributes(real, changes, now)),
+        )
+
+    @rule(place=PLACES, kind=st.sampled_from(AclKind), acl=ACLS, clears_setgid=st.booleans())
+    def set_acl(self, place: int, kind: AclKind, acl: Acl, clears_setgid: bool) -> None:
+        """Set and remove either ACL."""
+        (model, real), now = self.place(place), next(self.clock)
+        self.same(
+            outcome(self.model.set_acl(model, kind, acl, now, clears_setgid=clears_setgid)),
+            outcome(self.real.set_acl(real, kind, acl, now, clears_setgid=clears_setgid)),
+        )
+
     @rule()
     def forget_orphans(self) -> None:
         """Nobody holds the removed ones any more."""
@@ -188,13 +219,14 @@ class NamesMachine(RuleBasedStateMachine):
 
     @invariant()
     def trees_are_equal(self) -> None:
-        """Attributes, names and parents of all inodes are equal, and so are the totals and the orphans."""
+        """Attributes, ACLs, names and parents of all inodes are equal, and so are the totals and the orphans."""
         to_real = dict(self.inodes)
         assert answer(self.model.usage()) == answer(self.real.usage())
         assert recount(self.real) == answer(self.real.usage())
         assert sorted(to_real[inode] for inode in answer(self.model.orphans())) == list(answer(self.real.orphans()))
         for model, real in self.inodes:
             self.same(answer(self.model.attributes(model)), answer(self.real.attributes(real)))
+            assert acls_of(self.model, model) == acls_of(self.real, real)
             if answer(self.model.attributes(model)).mode & 0o40000:
                 self.same(answer(self.model.parent_of(model)), answer(self.real.parent_of(real)))
                 expected = {e.name: to_real[e.attributes.inode] for e in answer(self.model.list_directory(model, 0, 9))}

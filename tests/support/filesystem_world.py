@@ -19,6 +19,17 @@ FILE = NewInode(mode=0o100644, uid=1, gid=2)
 DIRECTORY = NewInode(mode=0o40755, uid=1, gid=2)
 
 
+@dataclass(frozen=True)
+class Member:
+    """A caller in certain groups."""
+
+    gids: frozenset[int] = frozenset({2})
+    is_privileged: bool = False
+
+    def is_member(self, gid: int) -> bool:
+        return gid in self.gids
+
+
 class SteppingClock(KernelClock):
     """Each look is a second later."""
 

@@ -21,12 +21,14 @@ from disfs.metadata.base import (
     VolumeUsage,
     XattrMode,
 )
+from disfs.posix_acl import AclKind, acl_with_mode, build_acl, inherited_acl, mode_with_acl
 from disfs.spans import DEFAULT_CHUNK_BYTES, allocated_bytes, chunk_range
 from disfs.values import ROOT_INODE, Attributes, DirectoryEntry, InodeNumber
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from disfs.posix_acl import Acl
     from disfs.values import AttributeChanges, ChunkIndex, NewInode
 
 DAY_NS = 86_400 * 10**9
@@ -41,6 +43,7 @@ class Node:
     target: bytes | None = None
     entries: dict[bytes, tuple[int, InodeNumber]] = dataclasses.field(default_factory=dict)
     xattrs: dict[bytes, bytes] = dataclasses.field(default_factory=dict)
+    acls: dict[AclKind, Acl] = dataclasses.field(default_factory=dict)
     chunks: set[int] = dataclasses.field(default_factory=set)
 
     @property
@@ -50,6 +53,10 @@ class Node:
     @property
     def allocated_bytes(self) -> int:
         return allocated_bytes(self.attributes.size_bytes, len(self.chunks), DEFAULT_CHUNK_BYTES)
+
+    def named(self) -> dict[bytes, bytes]:
+        """What the xattr calls show."""
+        return self.xattrs | {kind.value: build_acl(acl) for kind, acl in self.acls.items()}
 
     def change(self, **fields: Any) -> None:
         self.attributes = self.attributes._replace(**fields)
@@ -112,6 +119,8 @@ class MemoryMetadataStore:
         given = {name: value for name, value in dataclasses.asdict(changes).items() if value is not None}
         if "mode" in given:
             given["mode"] |= stat.S_IFMT(node.attributes.mode)
+            if AclKind.ACCESS in node.acls:
+                node.acls[AclKind.ACCESS] = acl_with_mode(node.acls[AclKind.ACCESS], given["mode"])
         if "size_bytes" in given:
             given.setdefault("mtime_ns", now_ns)
         node.change(**{"ctime_ns": now_ns} | given)
@@ -152,12 +161,15 @@ class MemoryMetadataStore:
     async def make_inode(self, parent: InodeNumber, name: bytes, new: NewInode, now_ns: int) -> Attributes:
         directory = self._room_for(parent, name)
         mode, gid, is_directory = new.mode, new.gid, stat.S_ISDIR(new.mode)
+        acls = {} if stat.S_ISLNK(mode) else self._inherited(directory, mode)
+        mode = mode_with_acl(mode, acls[AclKind.ACCESS]) if acls else mode & ~new.umask
         if directory.attributes.mode & stat.S_ISGID:
             gid = directory.attributes.gid
             mode |= stat.S_ISGID if is_directory else 0
         inode, size = InodeNumber(next(self._numbers)), len(new.target or b"")
         made = Attributes(inode, mode, 2 if is_directory else 1, new.uid, gid, new.rdev, size, now_ns, now_ns, now_ns)
-        self._nodes[inode] = Node(made, parent, new.target)
+        acls = {kind: acl for kind, acl in acls.items() if len(acl) > 3 or kind is AclKind.DEFAULT}
+        self._nodes[inode] = Node(made, parent, new.target, acls=acls)
         self._enter(directory, name, inode, now_ns)
         directory.change(nlink=directory.attributes.nlink + is_directory)
         return made
@@ -240,7 +252,7 @@ class MemoryMetadataStore:
         return node.parent if node.attributes.nlink else directory
 
     async def get_xattr(self, inode: InodeNumber, name: bytes) -> bytes:
-        xattrs = self._node(inode).xattrs
+        xattrs = self._node(inode).named()
         return xattrs[name] if name in xattrs else fail(errno.ENODATA)
 
     async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes, mode: XattrMode, now_ns: int) -> None:
@@ -256,8 +268,26 @@ class MemoryMetadataStore:
         node.xattrs[name] = value
         node.change(ctime_ns=now_ns)
 
+    async def set_acl(
+        self, inode: InodeNumber, kind: AclKind, acl: Acl, now_ns: int, *, clears_setgid: bool = False
+    ) -> None:
+        node = self._node(inode)
+        if acl and kind is AclKind.DEFAULT and not node.is_directory:
+            fail(errno.EACCES)
+        old = node.acls.pop(kind, None)
+        if not acl:
+            if old is not None:
+                node.change(ctime_ns=now_ns)
+            return
+        if kind is AclKind.DEFAULT or len(acl) > 3:
+            node.acls[kind] = acl
+        if kind is AclKind.ACCESS:
+            mode = mode_with_acl(node.attributes.mode, acl)
+            node.change(mode=mode & ~stat.S_ISGID if clears_setgid else mode)
+        node.change(ctime_ns=now_ns)
+
     async def list_xattrs(self, inode: InodeNumber) -> Sequence[bytes]:
-        return sorted(self._node(inode).xattrs)
+        return sorted(self._node(inode).named())
 
     async def remove_xattr(self, inode: InodeNumber, name: bytes, now_ns: int) -> None:
         node = self._node(inode)
@@ -282,6 +312,14 @@ class MemoryMetadataStore:
 
     async def make_durable(self) -> None:
         self.durable_count += 1
+
+    @staticmethod
+    def _inherited(directory: Node, mode: int) -> dict[AclKind, Acl]:
+        default = directory.acls.get(AclKind.DEFAULT)
+        if default is None:
+            return {}
+        acls = {AclKind.ACCESS: inherited_acl(default, mode)}
+        return acls | {AclKind.DEFAULT: default} if stat.S_ISDIR(mode) else acls
 
     def _enter(self, directory: Node, name: bytes, inode: InodeNumber, now_ns: int) -> None:
         directory.entries[name] = (next(self._cookies), inode)

@@ -28,14 +28,15 @@ from disfs.chunkstore.keys import VolumeKey
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
 from disfs.chunkstore.transport.memory import MemoryTransport
+from disfs.config import VolumeSettings
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
 from disfs.fuse_variants import vary_answers
-from disfs.kernel_listings import KernelListings
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.mount_options import parse_options
 from disfs.polled_loop import polled_loop
+from disfs.session_hook import SessionHook
 from disfs.values import ROOT_INODE, NewInode
 from support.memory_chunks import MemoryChunks
 from support.memory_metadata import MemoryMetadataStore
@@ -133,11 +134,12 @@ async def serve(arguments: argparse.Namespace) -> None:
     async with opened as filesystem, trio.open_nursery() as nursery:
         if not options.behaviour.read_only:
             await filesystem.remove_orphans()
-        listings = KernelListings()
-        operations = FuseOperations(filesystem, listings=listings)
+        filesystem.has_acls = options.apply(VolumeSettings()).has_acls
+        hook = SessionHook()
+        operations = FuseOperations(filesystem, hook=hook)
         vary_answers(operations, options.behaviour, filesystem)
         flags = {"fsname=disfs-test", "default_permissions", *options.kernel_flags}
-        with listings.offered() if arguments.listings == "kernel" else contextlib.nullcontext():
+        with hook.offered() if arguments.listings == "kernel" else contextlib.nullcontext():
             pyfuse3.init(operations, str(arguments.mountpoint), flags)
         try:
             nursery.start_soon(terminate_on_signal)

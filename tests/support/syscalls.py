@@ -56,6 +56,25 @@ def getdents(fd: int, buffer_bytes: int = 32768) -> list[Listed]:
     return found
 
 
+def getxattr_into(path: str, name: str, size_bytes: int) -> int:
+    """getxattr(2) with a buffer of that size, 0 to ask for the length; the length. OSError when it fails."""
+    buffer = ctypes.create_string_buffer(max(size_bytes, 1))
+    return _checked(_LIBC.getxattr(os.fsencode(path), os.fsencode(name), buffer, ctypes.c_size_t(size_bytes)))
+
+
+def listxattr_into(path: str, size_bytes: int) -> int:
+    """listxattr(2), in the same way."""
+    buffer = ctypes.create_string_buffer(max(size_bytes, 1))
+    return _checked(_LIBC.listxattr(os.fsencode(path), buffer, ctypes.c_size_t(size_bytes)))
+
+
+def _checked(answer: int) -> int:
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return answer
+
+
 def failing(call: Callable[[], object]) -> int:
     """The errno that a call fails with; 0 when it does not."""
     try:

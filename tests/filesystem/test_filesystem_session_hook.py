@@ -10,9 +10,9 @@ from pathlib import Path
 import pyfuse3
 import pytest
 
-from disfs import kernel_listings
+from disfs import session_hook
 from disfs.elf_imports import ImportSlot, Mapping, UnknownLayoutError, find_slot, mappings_of
-from disfs.kernel_listings import OPERATIONS, UNUSED, KernelListings, checked_operations
+from disfs.session_hook import OPERATIONS, UNUSED, SessionHook, checked_operations
 
 MODULE = Path(str(pyfuse3.__file__))
 IMPORTED = "fuse_session_new"
@@ -74,15 +74,15 @@ def test_file_that_is_cut_short_is_refused(length: int) -> None:
 
 def offered(caplog: pytest.LogCaptureFixture) -> str:
     """What offering the hook logs; nothing must fail."""
-    caplog.set_level(logging.INFO, kernel_listings.__name__)
-    with KernelListings().offered():
+    caplog.set_level(logging.INFO, session_hook.__name__)
+    with SessionHook().offered():
         pass
     return caplog.text
 
 
 def test_known_module_is_hooked(caplog: pytest.LogCaptureFixture, slot: ImportSlot) -> None:
     """Inside the block pyfuse3 calls the hook, after it libfuse."""
-    with KernelListings().offered(), pytest.raises(UnknownLayoutError, match="does not hold its address"):
+    with SessionHook().offered(), pytest.raises(UnknownLayoutError, match="does not hold its address"):
         ImportSlot(MODULE, IMPORTED)
     assert slot.function == ImportSlot(MODULE, IMPORTED).function
     assert not caplog.text
@@ -99,7 +99,7 @@ def test_module_of_another_build_is_left_alone(
 ) -> None:
     """A module that does not import libfuse as expected is not touched, and one line says so."""
     monkeypatch.setattr(pyfuse3, "__file__", struct.__file__)
-    assert "will not keep listings" in offered(caplog)
+    assert "keeps no listings" in offered(caplog)
 
 
 CODE = [Mapping(0x1000, 0x2000, "r-xp", 0)]
@@ -141,7 +141,7 @@ def test_other_table_of_operations_is_refused(table: bytes) -> None:
 
 def test_opendir_is_needed_until_a_readdir_came_with_an_inode() -> None:
     """Without the hook, handles that opendir gave come back, and opendir is never refused."""
-    listings = KernelListings()
+    listings = SessionHook()
     for inode in (1, 77, 1 << 62):
         assert inode == listings.directory_of(listings.open_directory(inode))
     # A kernel that has not said that it can do without opendir.

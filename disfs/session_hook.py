@@ -1,14 +1,18 @@
-"""Lets the kernel keep the listings of directories: a second `find` or `git status` asks the daemon next to nothing.
+"""What disfs asks of libfuse that pyfuse3 has no words for: the umask left to us, and listings kept by the kernel.
 
-The kernel keeps listings and opens directories by itself once an opendir was answered with ENOSYS (Linux 5.1 and
-newer; `fuse_file_open` in its fs/fuse/file.c). Otherwise each listing costs an opendir, two readdirs and a
+The umask. Where a directory has a default ACL the umask does not count, so modes have to come without it taken off. The
+kernel does that for whoever wants FUSE_DONT_MASK.
+
+Listings. The kernel keeps listings and opens directories by itself once an opendir was answered with ENOSYS (Linux 5.1
+and newer; `fuse_file_open` in its fs/fuse/file.c). Otherwise each listing costs an opendir, two readdirs and a
 releasedir. But with no opendir there is no number of ours that could come back with a readdir, and the one thing that
-the kernel then says, the inode, is what pyfuse3 does not pass on to `readdir`.
+the kernel then says, the inode, is what pyfuse3 does not pass on to `readdir`. libfuse does: the operation
+`readdirplus` that pyfuse3 gives it is called with the inode.
 
-libfuse does: the operation `readdirplus` that pyfuse3 gives it is called with the inode. So the table of operations
-is changed on its way from pyfuse3 to libfuse, at the only place where both have agreed on its layout, the public
-call `fuse_session_new`: its `readdirplus` becomes one that puts the inode into the place of the handle and then calls
-pyfuse3's own. As readdir is rare then, a detour through Python costs nothing.
+So the table of operations is changed on its way from pyfuse3 to libfuse, at the only place where both have agreed on
+its layout, the public call `fuse_session_new`: its `readdirplus` becomes one that puts the inode into the place of the
+handle and then calls pyfuse3's own, and its `init` one that adds the wish about the umask. As both are rare then,
+a detour through Python costs nothing.
 
 How the call is got hold of: during `pyfuse3.init` the import of `fuse_session_new` in pyfuse3's extension module is
 replaced (see `elf_imports`). All that is touched are public interfaces: ELF, `fuse_session_new`, and three structs of
@@ -16,19 +20,17 @@ libfuse's headers, whose parts used here have been the same in all of libfuse 3.
 version of pyfuse3; that the slot of the import holds the function's address; that the table has an entry, which leads
 into pyfuse3's own code, wherever pyfuse3 sets one, and none elsewhere. Last, the first opendir is answered as ever,
 with a handle that no inode can be: if a readdir then comes with an inode, the hook works, and only from then on ENOSYS
-is said. If anything differs, a line is logged and the mount works as pyfuse3 made it, with more requests.
+is said. If anything differs, a line is logged and the mount works as pyfuse3 made it: with more requests, and default
+ACLs cut by the umask.
 
 Whether a kept listing is still right is the kernel's affair, and exact: each change of names through it raises a
 counter of the directory, which is compared whenever a listing begins. A change that does not come through the kernel
 has to be followed by `pyfuse3.invalidate_inode` for the directory, which drops its listing.
 
-What the kernel still asks: the attributes of a directory once after each listing that it did not have, as that may have
-moved the atime. And it gives up keeping a listing, until it forgets the directory, if a program stopped reading it half
-way and just the last name that was read goes: then that directory costs two requests each time, as without all this.
-
 Rejected: searching memory for libfuse's session or pyfuse3's objects (private layouts, recognised by luck);
-`fuse_session_custom_io` (a Python call for each request); a patched pyfuse3 (a fork to maintain). The right thing is
-an inode argument in pyfuse3; then this module can go.
+`fuse_session_custom_io` (a Python call for each request); a socket in the place of the FUSE descriptor for the
+exchange of INIT; a patched pyfuse3 (a fork to maintain). The right thing are an inode argument and a list of
+capabilities in pyfuse3; then this module can go.
 """
 
 from __future__ import annotations
@@ -75,6 +77,8 @@ UNUSED: Final = frozenset(
 _INIT: Final = OPERATIONS.index("init")
 _READDIRPLUS: Final = OPERATIONS.index("readdirplus")
 _POINTER_BYTES: Final = 8
+_DONT_MASK: Final = 1 << 6
+"""libfuse's FUSE_CAP_DONT_MASK."""
 _NO_OPENDIR_SUPPORT: Final = 1 << 24
 """libfuse's FUSE_CAP_NO_OPENDIR_SUPPORT."""
 _GIVEN_BY_OPENDIR: Final = 1 << 63
@@ -91,6 +95,7 @@ class _ConnectionInfo(ctypes.Structure):
         ("max_read", ctypes.c_uint),
         ("max_readahead", ctypes.c_uint),
         ("capable", ctypes.c_uint),
+        ("want", ctypes.c_uint),
     ]
 
 
@@ -117,10 +122,11 @@ _SESSION_NEW: Final = {
 the command line, the table of operations, its size, and what does not matter here."""
 
 
-class KernelListings:
+class SessionHook:
     """What one mount knows of it. To be kept until `pyfuse3.close`: libfuse calls what it holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_listings: bool = True) -> None:
+        self._keeps_listings = keeps_listings
         self._can_do_without_opendir = False
         self._works = False
         self._held: list[object] = []
@@ -149,7 +155,7 @@ class KernelListings:
                 name, slot = _session_new_of(Path(str(pyfuse3.__file__)))
                 stack.enter_context(slot.replaced(self._session_hook(name, slot)))
             except (UnknownLayoutError, OSError) as error:
-                log.info("the kernel will not keep listings: %s", error)
+                log.info("the kernel keeps no listings and applies the umask: %s", error)
             yield
 
     def _session_hook(self, name: str, slot: ImportSlot) -> int:
@@ -162,7 +168,7 @@ class KernelListings:
             try:
                 table = self._changed(table or 0, size, code)
             except UnknownLayoutError as error:
-                log.info("the kernel will not keep listings: %s", error)
+                log.info("the kernel keeps no listings and applies the umask: %s", error)
             return session_new(arguments, table, size, *rest)  # type: ignore[no-any-return]  # ctypes has no types
 
         return self._hold(prototype(new))
@@ -181,7 +187,9 @@ class KernelListings:
 
         def init(userdata: int | None, connection: Any) -> None:
             pyfuse3_init(userdata, connection)
-            self._can_do_without_opendir = bool(connection.contents.capable & _NO_OPENDIR_SUPPORT)
+            known = connection.contents
+            known.want |= known.capable & _DONT_MASK
+            self._can_do_without_opendir = self._keeps_listings and bool(known.capable & _NO_OPENDIR_SUPPORT)
 
         return _Init(init)
 
