@@ -117,6 +117,7 @@ class Load:
             directory.mkdir()
             with (directory / "unfinished").open("wb") as file:
                 file.write(b"%d" % number * 1000)
+                file.flush()
                 os.setxattr(file.fileno(), "user.number", b"%d" % number * 1000)
                 (directory / "unfinished").rename(directory / "finished")
                 os.fsync(file.fileno())

@@ -133,8 +133,10 @@ class Writer:
         state = replace(self._now.with_node(number, replace(old, content=content)), growing=number)
 
         def write() -> None:
-            written = os.write(descriptor, data) if append else os.pwrite(descriptor, data, offset)
-            assert len(data) == written, f"{name}: {written} of {len(data)} bytes written"
+            written = 0
+            while written < len(data):  # what a daemon that dies has taken of it counts; then the rest says so
+                rest = data[written:]
+                written += os.write(descriptor, rest) if append else os.pwrite(descriptor, rest, offset + written)
 
         self._make(state, f"write {name} at {offset}, {len(data)} bytes of {len(old.content)}", write)
 
