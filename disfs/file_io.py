@@ -113,10 +113,15 @@ class FileIo:
         self._distrusted: set[InodeNumber] = set()
         """Open files with a write that failed: the kernel's page cache may hold what the file does not."""
 
-    async def open(self, inode: InodeNumber, flags: int) -> int:
-        """Open a regular file and return the number of its handle; O_TRUNC empties it. ESTALE, EISDIR, EINVAL."""
+    async def open(self, inode: InodeNumber, flags: int, *, privileged: bool = True) -> int:
+        """Open a regular file and return the number of its handle; O_TRUNC empties it. ESTALE, EISDIR, EINVAL.
+
+        Emptied by somebody who is not `privileged`, it is no longer setuid or setgid. For writes and truncates the
+        kernel sees to that itself.
+        """
         if flags & os.O_TRUNC:
-            await self.truncate(inode, AttributeChanges(size_bytes=0))
+            mode = None if privileged else _without_set_ids((await self._metadata.attributes(inode)).mode)
+            await self.truncate(inode, AttributeChanges(size_bytes=0, mode=mode))
         return self.open_known(await self._metadata.attributes(inode), flags)
 
     def open_known(self, attributes: Attributes, flags: int) -> int:
@@ -226,3 +231,8 @@ class FileIo:
         if now_ns - opened.atime_noted_ns >= ATIME_INTERVAL_NS:
             await self._metadata.note_read(opened.inode, now_ns)
             opened.atime_noted_ns = now_ns
+
+
+def _without_set_ids(mode: int) -> int:
+    """The mode after a change by others; as the kernel, setgid stays where it does not make a program privileged."""
+    return mode & ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))

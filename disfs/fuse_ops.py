@@ -269,7 +269,7 @@ class FuseOperations(pyfuse3.Operations):
 
     @_answered
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        return self._file_info(await self._files.open(InodeNumber(inode), flags))
+        return self._file_info(await self._files.open(InodeNumber(inode), flags, privileged=ctx.uid == 0))
 
     @_answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
