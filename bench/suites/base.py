@@ -6,15 +6,16 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+import tempfile
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping
 
 COMMAND_SECONDS = 900.0
+_TIMED_OUT = 124
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,33 +96,37 @@ def command(
     timeout: float = COMMAND_SECONDS,
 ) -> Finished:
     """Run a program with `text` as its input; it and its children are killed after `timeout` seconds."""
-    process = subprocess.Popen(
-        [os.fspath(word) for word in words],
-        cwd=cwd,
-        env=os.environ | (extra or {}),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(text, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        _kill_group(process)
-        output, _ = process.communicate()
-        return Finished(124, f"{output}\nkilled after {timeout:.0f} s")
-    except BaseException:
-        _kill_group(process)
-        process.wait()
-        raise
-    return Finished(process.returncode, output)
+    with tempfile.TemporaryFile("w+", errors="replace") as output, tempfile.TemporaryFile("w+") as typed:
+        typed.write(text)
+        typed.seek(0)
+        # Files, not pipes: a pipe ends only when the last process has closed it that a script has left behind.
+        process = subprocess.Popen(
+            [os.fspath(word) for word in words],
+            cwd=cwd,
+            env=os.environ | (extra or {}),
+            stdin=typed,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code, note = process.wait(timeout), ""
+        except subprocess.TimeoutExpired:
+            code, note = _TIMED_OUT, f"\nkilled after {timeout:.0f} s"
+        finally:
+            _kill_session(process.pid)
+            process.wait()
+        output.seek(0)
+        return Finished(code, output.read() + note)
 
 
-def _kill_group(process: subprocess.Popen[Any]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+def _kill_session(session: int) -> None:
+    """Kill what is left of a command: its process groups are several, its session is one."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # pid (name) state ppid pgrp session ...
+            if int(status.read_text().rpartition(")")[2].split()[3]) == session:
+                os.kill(int(status.parent.name), signal.SIGKILL)
 
 
 def shell(script: str, place: Place, timeout: float = COMMAND_SECONDS) -> Finished:
@@ -133,8 +138,10 @@ def shell(script: str, place: Place, timeout: float = COMMAND_SECONDS) -> Finish
 def scripts(place: Place, table: Iterable[tuple[str, str]], timeout: float = COMMAND_SECONDS) -> SuiteResult:
     """Run named scripts one after another, each as a test in directories of its own."""
     answers = {}
-    for name, script in table:
-        own = Place(place.files / name, place.scratch / name, place.downloads, place.python)
+    for number, (name, script) in enumerate(table):
+        # A number, not the name: some programs take no long paths, and scripts need no quotes.
+        files, scratch = place.files / str(number), place.scratch / str(number)
+        own = Place(files, scratch, place.downloads, place.python)
         own.files.mkdir()
         own.scratch.mkdir()
         answers[name] = shell(script, own, timeout).wrong()

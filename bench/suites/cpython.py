@@ -19,25 +19,25 @@ MODULES = (
     " test_shelve test_mailbox test_stat test_genericpath test_posixpath test_filecmp test_linecache test_fileinput"
     " test_gzip test_zipapp test_zipimport test_runpy test_unicode_file test_unicode_file_functions test_univnewlines"
     " test_threadedtempfile test_io"
-).split()
-QUICK_MODULES = "test_fileio test_file test_glob test_genericpath test_posixpath test_filecmp test_dbm_dumb".split()
+)
+QUICK_MODULES = "test_fileio test_file test_glob test_genericpath test_posixpath test_filecmp test_dbm_dumb"
 PYTHON = "/usr/bin/python3.11"
 DEBIAN = ("libpython3.11-testsuite", "python3-gdbm")
 
 
 def run(place: Place) -> SuiteResult:
     """All modules that have to do with files."""
-    return _run(place, MODULES)
+    return _run(place, MODULES.split())
 
 
 def run_quick(place: Place) -> SuiteResult:
     """Those that take seconds."""
-    return _run(place, QUICK_MODULES)
+    return _run(place, QUICK_MODULES.split())
 
 
 def _run(place: Place, modules: list[str]) -> SuiteResult:
     report = place.scratch / "report.xml"
-    words = "-m test -j2 --timeout 100 -u largefile -v".split()
+    words = ("-m", "test", "-j2", "--timeout", "100", "-u", "largefile", "-v")
     paths = (f"--tempdir={place.files}", f"--junit-xml={report}")
     done = command(PYTHON, *words, *paths, *modules, cwd=place.scratch, extra={"TMPDIR": str(place.files)})
     if not report.exists():

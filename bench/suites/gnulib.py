@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from bench.suites.base import Place
 
 MODULES = (
-    "rename renameat renameatu link linkat symlink symlinkat readlink readlinkat areadlink areadlinkat mkdir mkdirat"
-    " mkfifo mkfifoat mknod open openat openat-safer unlink unlinkat rmdir remove stat lstat fstat fstatat utime utimens"
-    " utimensat futimens chown lchown fchownat truncate ftruncate fsync fdatasync fchdir getcwd getcwd-lgpl canonicalize"
-    " canonicalize-lgpl opendir fdopendir readdir scandir dirfd mkstemp mkostemp mkdtemp tmpfile copy-file dup dup2 dup3"
-    " fcntl access faccessat euidaccess statat same-inode fopen freopen fclose fflush ftell fseek fseeko lseek pread"
-    " pwrite read-file fts rewinddir closedir stdio flock fchmodat lchmod acl-permissions qcopy-acl file-has-acl"
-    " supersede tempname file-set savewd openat-die hash xgetcwd stat-size stat-time fsusage mountlist backupfile"
-).split()
+    "rename renameat renameatu link linkat symlink symlinkat readlink readlinkat areadlink areadlinkat mkdir "
+    "mkdirat mkfifo mkfifoat mknod open openat openat-safer unlink unlinkat rmdir remove stat lstat fstat fstatat "
+    "utime utimens utimensat futimens chown lchown fchownat truncate ftruncate fsync fdatasync fchdir getcwd "
+    "getcwd-lgpl canonicalize canonicalize-lgpl opendir fdopendir readdir scandir dirfd mkstemp mkostemp mkdtemp "
+    "tmpfile copy-file dup dup2 dup3 fcntl access faccessat euidaccess statat same-inode fopen freopen fclose "
+    "fflush ftell fseek fseeko lseek pread pwrite read-file fts rewinddir closedir stdio flock fchmodat lchmod "
+    "acl-permissions qcopy-acl file-has-acl supersede tempname file-set savewd openat-die hash xgetcwd stat-size "
+    "stat-time fsusage mountlist backupfile"
+)
 _SKIPPED = 77
 BUILD_SECONDS = 1800
 
@@ -52,8 +53,8 @@ def _built(tree: Path) -> list[str]:
     if not (tree / "passed").exists():
         shutil.rmtree(tree, ignore_errors=True)
         (tree / "build").mkdir(parents=True)
-        words = "gnulib-tool --create-testdir --dir=td --single-configure --without-privileged-tests".split()
-        log = command(*words, *MODULES, cwd=tree, timeout=BUILD_SECONDS).output
+        words = ("gnulib-tool", "--create-testdir", "--dir=td", "--single-configure", "--without-privileged-tests")
+        log = command(*words, *MODULES.split(), cwd=tree, timeout=BUILD_SECONDS).output
         for step in (("../td/configure", "-q"), ("make", "-s", "-j2"), ("make", "-s", "check")):
             extra = {"FORCE_UNSAFE_CONFIGURE": "1"}
             log += command(*step, cwd=tree / "build", extra=extra, timeout=BUILD_SECONDS).output
@@ -64,6 +65,4 @@ def _built(tree: Path) -> list[str]:
     return (tree / "passed").read_text().split()
 
 
-SUITES = (
-    Suite("gnulib", "gnulib's tests of system calls", run, ("gnulib", "gcc", "make", "autoconf", "automake")),
-)
+SUITES = (Suite("gnulib", "gnulib's tests of system calls", run, ("gnulib", "gcc", "make", "autoconf", "automake")),)

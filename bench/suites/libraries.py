@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from bench.suites.base import Place
 
-PYFILESYSTEM = '''
+PYFILESYSTEM = """
 import os, shutil, tempfile, unittest
 from fs.osfs import OSFS
 from fs.test import FSTestCases
@@ -23,8 +23,8 @@ class TestOSFS(FSTestCases, unittest.TestCase):
     def destroy_fs(self, fs):
         fs.close()
         shutil.rmtree(fs.root_path)
-'''
-FSSPEC = '''
+"""
+FSSPEC = """
 import os, pytest
 from fsspec.implementations.local import LocalFileSystem, make_path_posix
 from fsspec.tests.abstract import AbstractCopyTests, AbstractFixtures, AbstractGetTests, AbstractPutTests
@@ -43,7 +43,8 @@ class Fixtures(AbstractFixtures):
 class TestCopy(AbstractCopyTests, Fixtures): pass
 class TestGet(AbstractGetTests, Fixtures): pass
 class TestPut(AbstractPutTests, Fixtures): pass
-'''
+"""
+FAKEFS_MODULES = ("os", "open", "pathlib", "tempfile", "filesystem_shutil")
 _AS_ROOT = "fails on a local disk too when root runs it: it expects a permission to be refused"
 FAKEFS_KNOWN = (
     "test_catch_permission_error",
@@ -68,7 +69,7 @@ def run_fsspec(place: Place) -> SuiteResult:
 def run_pyfakefs(place: Place) -> SuiteResult:
     """The tests with which they compare their fake with a real file system."""
     where = command(place.python, "-c", "import pyfakefs.tests; print(pyfakefs.tests.__path__[0])").output.strip()
-    modules = [f"{where}/fake_{name}_test.py" for name in "os open pathlib tempfile filesystem_shutil".split()]
+    modules = [f"{where}/fake_{name}_test.py" for name in FAKEFS_MODULES]
     return _pytest(place, [*modules, "-k", "Real"])
 
 

@@ -20,6 +20,7 @@ FIO_CHECKS = (
     ("direct", f"{FIO} --ioengine=psync --direct=1"),
     ("libaio-direct", f"{FIO} --ioengine=libaio --iodepth=8 --direct=1"),
 )
+SYSBENCH = "sysbench fileio --file-num=8 --file-total-size=16M --file-test-mode=rndrw --time=3 --validate=on"
 # fs_mark takes no path of 40 bytes or more, so it works where it stands.
 LOADS = (
     ("dbench", "dbench -t 8 -D $M 2"),
@@ -28,8 +29,7 @@ LOADS = (
     ("fs_mark", "mkdir d; fs_mark -d d -n 300 -s 4096 -t 2 -S 1 -k; test $(ls d | wc -l) = 600"),
     (
         "sysbench",
-        "o='--file-num=8 --file-total-size=16M --file-test-mode=rndrw --time=3 --validate=on'; sysbench fileio $o prepare;"
-        " sysbench fileio $o run; sysbench fileio $o cleanup",
+        f"{SYSBENCH} prepare; {SYSBENCH} run; {SYSBENCH} cleanup",
     ),
 )
 

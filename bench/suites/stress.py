@@ -17,8 +17,8 @@ STRESSORS = (
     " filename flock fpunch fsize fstat getdent handle hdd inode-flags inotify iomix lease link locka lockf lockofd"
     " mknod open rename seek symlink sync-file touch utime xattr aio aiol readahead revio mmap msync sendfile splice"
     " fault"
-).split()
-QUICK_STRESSORS = "chmod dentry dir filename link rename touch xattr".split()
+)
+QUICK_STRESSORS = "chmod dentry dir filename link rename touch xattr"
 _NOT_POSSIBLE = (3, 4)
 """What stress-ng exits with when the machine or the file system lacks something that it needs."""
 KNOWN = {"fsize": "it extends files with fallocate, which pyfuse3 does not pass"}
@@ -26,12 +26,12 @@ KNOWN = {"fsize": "it extends files with fallocate, which pyfuse3 does not pass"
 
 def run(place: Place) -> SuiteResult:
     """Three seconds of each."""
-    return _run(place, STRESSORS, 3)
+    return _run(place, STRESSORS.split(), 3)
 
 
 def run_quick(place: Place) -> SuiteResult:
     """One second of those that are most about names."""
-    return _run(place, QUICK_STRESSORS, 1)
+    return _run(place, QUICK_STRESSORS.split(), 1)
 
 
 def _run(place: Place, stressors: Sequence[str], seconds: int) -> SuiteResult:

@@ -16,8 +16,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from bench.suites.posix.calls import as_user
 from support.syscalls import eventually, failing
+
+from bench.suites.posix.calls import as_user
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -113,7 +113,7 @@ def make_socket(path: str) -> None:
 
 def listed(path: str) -> list[str]:
     """The names in a directory, in order."""
-    return sorted(os.listdir(path))  # noqa: PTH208 - this is about system calls
+    return sorted(os.listdir(path))
 
 
 def shown(path: str) -> tuple[int | str, ...]:

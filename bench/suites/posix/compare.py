@@ -40,7 +40,7 @@ Case = Callable[[Answers], None]
 
 def compared(place: Place, cases: Iterable[tuple[str, Case]]) -> SuiteResult:
     """Every answer of every case is a test: passed when both sides say the same."""
-    before = os.getcwd()  # noqa: PTH109 - relative paths are part of what is tested
+    before = os.getcwd()
     answers: dict[str, str | None] = {}
     try:
         for name, case in cases:
@@ -70,7 +70,7 @@ def _answers(directory: Path, case: Case) -> dict[str, object]:
 
 def in_new_directory(name: str, work: Callable[[], None]) -> None:
     """Do `work` in a directory made for it, which is the current one meanwhile and is gone afterwards."""
-    os.mkdir(name)  # noqa: PTH102 - this is about system calls
+    os.mkdir(name)
     os.chdir(name)
     try:
         work()

@@ -1,7 +1,5 @@
 """Files and directories that lose their names while they are in use; contents at their edges; read-only mounts."""
 
-# ruff: noqa: PTH102, PTH104, PTH106, PTH108, PTH109, PTH116 - these are about system calls
-
 from __future__ import annotations
 
 import contextlib
@@ -75,8 +73,8 @@ def removed_directory(answers: Answers) -> None:
     see = answers.see
     see("getcwd", os.getcwd)
     see("stat", lambda: os.stat(".").st_nlink)
-    see("list", lambda: list(os.listdir(fd)))  # noqa: PTH208 - see above
-    see("list by path", lambda: list(os.listdir(".")))  # noqa: PTH208 - see above
+    see("list", lambda: list(os.listdir(fd)))
+    see("list by path", lambda: list(os.listdir(".")))
     see("create", calls.opened, "f", os.O_WRONLY | os.O_CREAT)
     see("mkdir", os.mkdir, "x")
     see("symlink", os.symlink, "x", "y")
@@ -84,7 +82,7 @@ def removed_directory(answers: Answers) -> None:
     see("lookup", os.stat, "f")
     see("chmod", os.fchmod, fd, 0o700)
     see("fsync", os.fsync, fd)
-    see("parent", lambda: len(os.listdir("..")))  # noqa: PTH208 - see above
+    see("parent", lambda: len(os.listdir("..")))
     os.chdir("/proc/self")
     os.close(fd)
 

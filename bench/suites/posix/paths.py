@@ -1,7 +1,5 @@
 """Every call on every kind of path: which errno comes first, and what is there afterwards."""
 
-# ruff: noqa: PTH102, PTH104, PTH106, PTH108, PTH115, PTH116, PTH211 - these are about system calls
-
 from __future__ import annotations
 
 import os
@@ -184,30 +182,37 @@ def _one(answers: Answers, label: str, make: Callable[[], None], call: Callable[
 
 def odd_names(answers: Answers) -> None:
     """Bytes that are no text are names like others."""
-    names = [b"\n", b"-rf", b"\xff\xfe", b" ", b"\\", "\N{LATIN SMALL LETTER E WITH ACUTE}".encode() * 127, b"e\xcc\x81"]
-    names += [bytes([value]) for value in range(1, 256) if value not in b"./"]
-    for name in dict.fromkeys(names):
+    names = [
+        b"\n",
+        b"-rf",
+        b"\xff\xfe",
+        b" ",
+        b"\\",
+        "\N{LATIN SMALL LETTER E WITH ACUTE}".encode() * 127,
+        b"e\xcc\x81",
+    ]
+    single = [bytes([value]) for value in range(1, 256) if value not in b"./"]
+    for name in dict.fromkeys(names + single):
         answers.see(f"create {name!r}", calls.touch, os.fsdecode(name))
     answers.see("list them", calls.listed, ".")
-    for name in os.listdir("."):  # noqa: PTH208 - see above
-        answers.see(f"remove {os.fsencode(name)!r}", os.unlink, name)
+    for found in os.listdir("."):
+        answers.see(f"remove {os.fsencode(found)!r}", os.unlink, found)
     answers.see("nothing is left", calls.listed, ".")
 
 
 def deep_trees(answers: Answers) -> None:
     """A tree that is deeper than the longest path works step by step."""
-    depth = 0
-    for depth in range(1, 21):
+    depth = 20
+    for _ in range(depth):
         os.mkdir("n" * 250)
         os.chdir("n" * 250)
-    answers.see("so deep", lambda: depth)
-    answers.see("getcwd", lambda: len(os.getcwd()) > _PATH_MAX)  # noqa: PTH109 - see above
+    answers.see("getcwd", lambda: len(os.getcwd()) > _PATH_MAX)
     calls.touch("f", b"deep")
     answers.see("read", calls.read, "f")
     os.unlink("f")
-    for _ in range(depth):
+    for level in range(depth):
         os.chdir("..")
-        answers.see(f"remove {_}", os.rmdir, "n" * 250)
+        answers.see(f"remove {level}", os.rmdir, "n" * 250)
 
 
 CASES = (

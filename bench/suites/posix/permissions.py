@@ -1,7 +1,5 @@
 """What other users may and may not: mode bits, the sticky bit, owners, setuid and setgid."""
 
-# ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH116, PTH211 - these are about system calls
-
 from __future__ import annotations
 
 import itertools
@@ -99,7 +97,12 @@ def _remove(
     answers.see(f"{label}: the tree", calls.tree)
 
 
-CLASSES = {"owner": (ME, OTHER, 6), "group": (OTHER, MINE, 3), "second group": (OTHER, SECOND, 3), "others": (OTHER, THEIRS, 0)}
+CLASSES = {
+    "owner": (ME, OTHER, 6),
+    "group": (OTHER, MINE, 3),
+    "second group": (OTHER, SECOND, 3),
+    "others": (OTHER, THEIRS, 0),
+}
 """uid and gid of what is tried, and by how much its three bits are shifted."""
 
 IN_DIRECTORY: dict[str, Callable[[], object]] = {
