@@ -42,12 +42,14 @@ class Report:
 @click.option("--list", "lists", is_flag=True, help="Show the suites, and the failures that do not count.")
 @click.option("--local", "local_directory", type=DIRECTORY, help="Run them in this directory, not on a mount.")
 @click.option("--directory", type=DIRECTORY, help="Work below this directory.")
+@click.option("-o", "options", multiple=True, help="A further option for `disfs mount -o`; repeatable.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write everything here.")
 def main(
     only: tuple[str, ...],
     lists: bool,
     local_directory: Path | None,
     directory: Path | None,
+    options: tuple[str, ...],
     json_file: Path | None,
 ) -> None:
     """Run test suites that others wrote on a disfs volume of its own, as root; install what they need.
@@ -57,6 +59,7 @@ def main(
         python -m bench.suites
         python -m bench.suites --only cpython --only fio
         python -m bench.suites --only gnulib --local /tmp
+        python -m bench.suites --only exerciser -o cache_size=16M,dirty_limit=4M
     """
     if lists:
         _list()
@@ -67,7 +70,7 @@ def main(
     reports: list[Report] = []
     for suite in chosen:
         # Each on a volume of its own: one that breaks the file system shall not fail the next.
-        with _disk(local_directory, directory) as place:
+        with _disk(local_directory, directory, options) as place:
             reports.append(_report(suite, place))
         _show(reports[-1])
         if json_file is not None:
@@ -87,8 +90,8 @@ def _list() -> None:
 
 
 @contextlib.contextmanager
-def _disk(local_directory: Path | None, directory: Path | None) -> Iterator[disk.Disk]:
-    made = disk.mounted(directory) if local_directory is None else disk.local(local_directory)
+def _disk(local_directory: Path | None, directory: Path | None, options: tuple[str, ...]) -> Iterator[disk.Disk]:
+    made = disk.mounted(directory, options) if local_directory is None else disk.local(local_directory)
     with made as found:
         yield found
 

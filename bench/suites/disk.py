@@ -15,7 +15,7 @@ from bench.lab import Lab
 from bench.shape import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 MEMORY_BYTES = 3 << 30
 """The daemon's address space: what runs away ends the daemon, not the machine."""
@@ -50,8 +50,8 @@ class Disk:
 
 
 @contextlib.contextmanager
-def mounted(directory: Path | None) -> Iterator[Disk]:
-    """A new volume, mounted for everybody; nothing is left of it."""
+def mounted(directory: Path | None, options: Sequence[str] = ()) -> Iterator[Disk]:
+    """A new volume, mounted for everybody and with these `-o` options; nothing is left of it."""
     with tempfile.TemporaryDirectory(prefix="disfs-suites-", dir=directory) as temporary:
         place = Path(temporary)
         # Other users have to reach the mount point: some tests run as nobody.
@@ -59,7 +59,7 @@ def mounted(directory: Path | None) -> Iterator[Disk]:
         scratch = place / "scratch"
         scratch.mkdir()
         with Lab(place / "lab", Shape(), Contents()) as lab:
-            lab.mount("-o", "allow_other,dev,suid")
+            lab.mount("-o", ",".join(("allow_other", "dev", "suid", *options)))
             resource.prlimit(lab.daemon_pid, resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
             lab.files.chmod(0o755)
             yield Disk(lab.files, scratch, lab)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import venv
 from pathlib import Path
@@ -26,7 +27,9 @@ def kept_directory() -> Path:
 
 
 def install_debian(packages: Sequence[str]) -> None:
-    """Install the packages that are not installed. `InstallError`."""
+    """Install the packages that are not installed; elsewhere than on Debian they are taken to be. `InstallError`."""
+    if shutil.which("dpkg-query") is None:
+        return
     missing = [name for name in packages if not _is_installed(name)]
     if not missing:
         return

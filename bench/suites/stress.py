@@ -18,7 +18,7 @@ STRESSORS = (
     " mknod open rename seek symlink sync-file touch utime xattr aio aiol readahead revio mmap msync sendfile splice"
     " fault"
 )
-QUICK_STRESSORS = "chmod dentry dir filename link rename touch xattr"
+QUICK_STRESSORS = "chmod dentry dir link rename xattr"
 _NOT_POSSIBLE = (3, 4)
 """What stress-ng exits with when the machine or the file system lacks something that it needs."""
 KNOWN = {"fsize": "it extends files with fallocate, which pyfuse3 does not pass"}
