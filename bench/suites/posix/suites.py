@@ -11,13 +11,13 @@ from bench.suites.posix.compare import compared
 if TYPE_CHECKING:
     from bench.suites.base import Place, SuiteResult
 
+_SETGID = "whether setgid goes from a file that its group cannot run is decided by the kernel, which takes it from programs only"
+_CONTENTS = ("write", "truncate", "truncate to the same", "open to truncate", "chgrp to my second group")
+_OWNERS = ("chown to the same", "chown to nobody else", "chown as before")
 KNOWN = {
-    f"set-ids: {name} by me, {mode}, another's group: the tree": (
-        "whether setgid goes from a file that its group cannot run is decided by the kernel, which asks the file"
-        " system only about programs"
-    )
-    for name in permissions.CHANGES
-    for mode in ("2745", "6666")
+    f"set-ids: {name} by me, {mode}, another's group: the tree": _SETGID
+    for mode, names in (("2745", _CONTENTS + _OWNERS), ("6666", _CONTENTS))
+    for name in names
 }
 CASES = (*paths.CASES, *renames.CASES, *times.CASES, *lives.CASES, *permissions.CASES)
 
