@@ -11,7 +11,7 @@ from bench.suites.posix.compare import compared
 if TYPE_CHECKING:
     from bench.suites.base import Place, SuiteResult
 
-_SETGID = "whether setgid goes from a file that its group cannot run is decided by the kernel, which takes it from programs only"
+_SETGID = "the kernel decides whether setgid goes from a file that its group cannot run: it takes it from programs only"
 _CONTENTS = ("write", "truncate", "truncate to the same", "open to truncate", "chgrp to my second group")
 _OWNERS = ("chown to the same", "chown to nobody else", "chown as before")
 KNOWN = {
