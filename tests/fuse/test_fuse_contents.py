@@ -10,12 +10,15 @@ import mmap
 import os
 import random
 import resource
+import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from support.syscalls import eventually, failing
+
+from bench.suites.posix.calls import as_user
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,6 +140,28 @@ def test_open_with_truncate(here: Path) -> None:
         assert 0 == os.fstat(other.fileno()).st_size
         other.seek(0)
         assert b"" == other.read()
+
+
+@pytest.mark.parametrize(
+    ("mode", "uid", "left"),
+    [
+        (0o6777, 54321, 0o777),
+        (0o4777, 54321, 0o777),
+        (0o2666, 54321, 0o2666),
+        (0o777, 54321, 0o777),
+        (0o6777, 0, 0o6777),
+    ],
+)
+def test_regression_open_with_truncate_takes_privileges(here: Path, mode: int, uid: int, left: int) -> None:
+    """Who empties another's program by O_TRUNC cannot make it run as its owner; root may."""
+    (here / "file").write_bytes(b"old contents")
+    (here / "file").chmod(mode)
+    directory = os.open(here, os.O_RDONLY)  # the directories above are closed to others
+    with as_user(uid, uid):
+        os.close(os.open("file", os.O_WRONLY | os.O_TRUNC, dir_fd=directory))
+    os.close(directory)
+    assert left == stat.S_IMODE((here / "file").stat().st_mode)
+    assert b"" == (here / "file").read_bytes()
 
 
 def test_unlinked_file_lives_while_it_is_open(here: Path) -> None:
