@@ -1,10 +1,13 @@
 """A small daemon for tests: one mounted file system in a process of its own, without Discord and command line.
 
-`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--parts memory|sqlite|real] [--option NAME]...`
+`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--parts memory|sqlite|real|kept] [--option NAME]...`
 
 It ends when the file system is unmounted, or on SIGTERM. After SIGUSR1 reads and writes fail with an exception that
 nobody expects (parts memory and sqlite), until SIGUSR2. A process that uses a mount that it serves
 itself waits for itself, hence the second process.
+
+What parts `kept` hold outlives the daemon, however it ends; its chunks are 4 KiB and its cache holds few of them, so
+that small files are many chunks and travel.
 """
 
 from __future__ import annotations
@@ -26,16 +29,34 @@ from disfs.chunkstore.store import ChunkStore
 from disfs.chunkstore.transport.memory import MemoryTransport
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
+from disfs.local_volume import keep_marks, take_over_cache
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.polled_loop import polled_loop
+from disfs.spans import DEFAULT_CHUNK_BYTES
+from support.kept_transport import KeptTransport
 from support.memory_chunks import MemoryChunks
 from support.memory_metadata import MemoryMetadataStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
+    from disfs.file_io import FileChunks
     from disfs.values import InodeNumber
     from support.memory_chunks import ChunkCounter
+
+KEPT_CHUNK_BYTES = 4096
+KEPT_SETTINGS = ChunkStoreSettings(
+    chunk_bytes=KEPT_CHUNK_BYTES,
+    cache_bytes=48 * KEPT_CHUNK_BYTES,
+    dirty_limit_bytes=32 * KEPT_CHUNK_BYTES,
+    min_free_bytes=0,
+    attachment_bytes=8 * KEPT_CHUNK_BYTES,
+    message_bytes=16 * KEPT_CHUNK_BYTES,
+    writeback_delay_seconds=0.02,
+    sweep_grace_seconds=0.1,
+    sweep_interval_seconds=0.5,
+)
 
 
 @contextlib.asynccontextmanager
@@ -47,13 +68,19 @@ async def open_filesystem(parts: str, state: Path) -> AsyncIterator[Filesystem]:
             yield Filesystem(memory, await stack.enter_async_context(failing_chunks(memory)))
             return
         path = state / "metadata.db"
-        metadata = SqliteMetadataStore.open(path, create=not path.exists())
+        chunk_bytes = KEPT_CHUNK_BYTES if parts == "kept" else DEFAULT_CHUNK_BYTES
+        metadata = SqliteMetadataStore.open(path, create=not path.exists(), chunk_bytes=chunk_bytes)
         stack.callback(metadata.close)
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(metadata.run)
-        make_chunks = failing_chunks(metadata) if parts == "sqlite" else real_chunks(metadata, state)
-        yield Filesystem(metadata, await stack.enter_async_context(make_chunks))
+        yield Filesystem(metadata, await stack.enter_async_context(chunks_of(parts, metadata, state)))
+
+
+def chunks_of(parts: str, metadata: SqliteMetadataStore, state: Path) -> AbstractAsyncContextManager[FileChunks]:
+    if parts == "kept":
+        return kept_chunks(metadata, state)
+    return failing_chunks(metadata) if parts == "sqlite" else real_chunks(metadata, state)
 
 
 @contextlib.asynccontextmanager
@@ -98,6 +125,26 @@ async def real_chunks(metadata: SqliteMetadataStore, state: Path) -> AsyncIterat
     await chunks.stop()
 
 
+@contextlib.asynccontextmanager
+async def kept_chunks(metadata: SqliteMetadataStore, state: Path) -> AsyncIterator[ChunkStore]:
+    """A chunk store that takes over what an earlier one left, in order or not, as the daemon of the product does."""
+    transport = KeptTransport(state / "discord")
+    chunks = ChunkStore(
+        ledger=metadata,
+        transport=transport,
+        channels=transport.data_channels,
+        volume_key=VolumeKey(bytes(range(32))),
+        cache_directory=state / "cache",
+        settings=KEPT_SETTINGS,
+    )
+    await take_over_cache(metadata, chunks)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(chunks.run)
+        yield chunks
+        nursery.cancel_scope.cancel()
+    keep_marks(metadata, await chunks.stop())
+
+
 async def terminate_on_signal() -> None:
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async for _ in signals:
@@ -108,7 +155,8 @@ async def serve(arguments: argparse.Namespace) -> None:
     async with open_filesystem(arguments.parts, arguments.state) as filesystem, trio.open_nursery() as nursery:
         await filesystem.remove_orphans()
         options = {"fsname=disfs-test", "default_permissions", *arguments.option}
-        pyfuse3.init(FuseOperations(filesystem), str(arguments.mountpoint), options)
+        chunk_bytes = KEPT_CHUNK_BYTES if arguments.parts == "kept" else DEFAULT_CHUNK_BYTES
+        pyfuse3.init(FuseOperations(filesystem, chunk_bytes=chunk_bytes), str(arguments.mountpoint), options)
         try:
             nursery.start_soon(terminate_on_signal)
             with polled_loop() if arguments.loop == "polled" else contextlib.nullcontext():
@@ -124,7 +172,7 @@ def main() -> None:
     parser.add_argument("mountpoint", type=Path)
     parser.add_argument("state", type=Path)
     parser.add_argument("--loop", choices=("polled", "stock"), default="polled")
-    parser.add_argument("--parts", choices=("memory", "sqlite", "real"), default="sqlite")
+    parser.add_argument("--parts", choices=("memory", "sqlite", "real", "kept"), default="sqlite")
     parser.add_argument("--option", action="append", default=[])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     trio.run(serve, parser.parse_args())
