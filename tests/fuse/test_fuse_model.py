@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from support.kept_disk import kept_disk
-from support.model_trial import HOME, UMASK, Trial
+from support.model_trial import HOME, UMASK, Trial, tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,13 +28,13 @@ SEED = int(os.environ.get("DISFS_MODEL_SEED", "0"))
 STEPS = 60 if EXAMPLES else 40
 CHUNK = 4096
 
-PATHS = st.sampled_from(
+NEW = st.sampled_from(
     [f"{HOME}/{path}" for path in ("a", "b", "c", "a/a", "a/b", "b/a", "b/c", "a/b/a", "b/a/c", "a/../b", "c/a")]
 )
+PATHS = st.one_of(st.integers(0, 15), NEW)
+"""A number stands for one of the paths that there are: most operations should find something."""
 TARGETS = st.sampled_from(["a", "b", "c", "a/b", ".", "b/a"])
-BORDERS = st.sampled_from(
-    [0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 3, 2 * CHUNK, 3 * CHUNK + 7, 5 * CHUNK]
-)
+BORDERS = st.sampled_from([0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 3, 2 * CHUNK, 3 * CHUNK + 7, 5 * CHUNK])
 LENGTHS = st.sampled_from([0, 1, 3, 100, CHUNK - 1, CHUNK, CHUNK + 2, 2 * CHUNK])
 MODES = st.sampled_from([0o600, 0o644, 0o755, 0o4711, 0o2750, 0o1777])
 NAMES = st.sampled_from(["user.a", "user.b"])
@@ -66,6 +66,17 @@ class FilesystemMachine(RuleBasedStateMachine):
         known = sorted(self.trial.model.files)
         return known[number % len(known)] if known else None
 
+    def path(self, path: str | int) -> str:
+        """A path, whichever way it was drawn."""
+        if isinstance(path, str):
+            return path
+        known = [known for known, _ in tree(self.trial.model) if known.startswith(f"{HOME}/")]
+        return known[path % len(known)] if known else HOME
+
+    def step(self, call: str, path: str | int, *arguments: Any) -> None:
+        """An operation on a path."""
+        self.trial.step(call, self.path(path), *arguments)
+
     def on_slot(self, call: str, number: int, *arguments: Any) -> None:
         slot = self.slot(number)
         if slot is not None:
@@ -75,88 +86,96 @@ class FilesystemMachine(RuleBasedStateMachine):
 
     @initialize(first=st.sampled_from(["a", "b"]))
     def begin(self, first: str) -> None:
-        """Something to work on: a tree of two levels and a file in it."""
+        """Something to work on: a file of two names that is open, one that is closed, directories within each other."""
+        other = "b" if first == "a" else "a"
         self.trial.step("mkdir", f"{HOME}/{first}", 0o755)
         self.trial.step("mkdir", f"{HOME}/{first}/b", 0o755)
-        self.trial.step("open", next(self.trial.slots), f"{HOME}/{first}/a", os.O_RDWR | os.O_CREAT, 0o644)
+        slot = next(self.trial.slots)
+        self.trial.step("open", slot, f"{HOME}/{first}/b/a", os.O_RDWR | os.O_CREAT, 0o644)
+        self.trial.step("write", slot, CHUNK - 10, self.text(CHUNK + 20))
+        self.trial.step("link", f"{HOME}/{first}/b/a", f"{HOME}/{other}")
+        self.trial.step("mkdir", f"{HOME}/c", 0o755)
+        self.write_file(f"{HOME}/c/a", 0, 100)
 
-    @rule(path=PATHS, mode=st.sampled_from([0o755, 0o700]))
+    @rule(path=NEW, mode=st.sampled_from([0o755, 0o700]))
     def mkdir(self, path: str, mode: int) -> None:
-        self.trial.step("mkdir", path, mode)
+        self.step("mkdir", path, mode)
 
-    @rule(path=PATHS)
+    @rule(path=NEW)
     def mkfifo(self, path: str) -> None:
-        self.trial.step("mkfifo", path, 0o666)
+        self.step("mkfifo", path, 0o666)
 
-    @rule(leads_to=TARGETS, path=PATHS)
+    @rule(leads_to=TARGETS, path=NEW)
     def symlink(self, leads_to: str, path: str) -> None:
         self.trial.step("symlink", leads_to, path)
 
-    @rule(old=PATHS, new=PATHS)
-    def link(self, old: str, new: str) -> None:
-        self.trial.step("link", old, new)
+    @rule(old=PATHS, new=NEW)
+    def link(self, old: str | int, new: str) -> None:
+        self.trial.step("link", self.path(old), new)
 
     @rule(path=PATHS)
-    def unlink(self, path: str) -> None:
-        self.trial.step("unlink", path)
+    def unlink(self, path: str | int) -> None:
+        self.step("unlink", path)
 
     @rule(path=PATHS)
-    def rmdir(self, path: str) -> None:
-        self.trial.step("rmdir", path)
+    def rmdir(self, path: str | int) -> None:
+        self.step("rmdir", path)
 
     @rule(old=PATHS, new=PATHS, flags=FLAGS)
-    def rename(self, old: str, new: str, flags: int) -> None:
-        self.trial.step("rename", old, new, flags)
+    def rename(self, old: str | int, new: str | int, flags: int) -> None:
+        self.trial.step("rename", self.path(old), self.path(new), flags)
 
     @rule(old=PATHS, new=PATHS, flags=FLAGS)
-    def rename_again(self, old: str, new: str, flags: int) -> None:
+    def rename_again(self, old: str | int, new: str | int, flags: int) -> None:
         """Renames are where file systems are wrong: twice as many."""
-        self.trial.step("rename", old, new, flags)
+        self.trial.step("rename", self.path(old), self.path(new), flags)
 
     @rule(path=PATHS)
-    def look(self, path: str) -> None:
-        self.trial.step("listdir", path)
-        self.trial.step("readlink", path)
+    def look(self, path: str | int) -> None:
+        self.step("listdir", path)
+        self.step("readlink", path)
 
     # Attributes
 
     @rule(path=PATHS, mode=MODES)
-    def chmod(self, path: str, mode: int) -> None:
-        self.trial.step("chmod", path, mode)
+    def chmod(self, path: str | int, mode: int) -> None:
+        self.step("chmod", path, mode)
 
     @precondition(lambda _: os.getuid() == 0)
     @rule(path=PATHS, uid=OWNERS, gid=OWNERS)
-    def chown(self, path: str, uid: int, gid: int) -> None:
-        self.trial.step("lchown", path, uid, gid)
+    def chown(self, path: str | int, uid: int, gid: int) -> None:
+        self.step("lchown", path, uid, gid)
 
     @rule(path=PATHS, atime=KEPT_TIMES, mtime=KEPT_TIMES)
-    def utime(self, path: str, atime: int, mtime: int) -> None:
-        self.trial.step("utime", path, atime, mtime)
+    def utime(self, path: str | int, atime: int, mtime: int) -> None:
+        self.step("utime", path, atime, mtime)
 
     @rule(path=PATHS)
-    def touch(self, path: str) -> None:
-        self.trial.step("touch", path)
+    def touch(self, path: str | int) -> None:
+        self.step("touch", path)
 
     @rule(path=PATHS, name=NAMES, length=LENGTHS, flags=st.sampled_from([0, os.XATTR_CREATE, os.XATTR_REPLACE]))
-    def setxattr(self, path: str, name: str, length: int, flags: int) -> None:
-        self.trial.step("setxattr", path, name, self.text(min(length, 1000)), flags)
+    def setxattr(self, path: str | int, name: str, length: int, flags: int) -> None:
+        self.step("setxattr", path, name, self.text(min(length, 1000)), flags)
 
     @rule(path=PATHS, name=NAMES)
-    def removexattr(self, path: str, name: str) -> None:
-        self.trial.step("getxattr", path, name)
-        self.trial.step("removexattr", path, name)
+    def removexattr(self, path: str | int, name: str) -> None:
+        self.step("getxattr", path, name)
+        self.step("removexattr", path, name)
 
     # Files
 
     @rule(path=PATHS, way=WAYS, extra=EXTRAS, appends=st.booleans())
-    def open(self, path: str, way: int, extra: int, appends: bool) -> None:
-        self.trial.step("open", next(self.trial.slots), path, way | extra | (os.O_APPEND if appends else 0), 0o666)
+    def open(self, path: str | int, way: int, extra: int, appends: bool) -> None:
+        self.trial.step(
+            "open", next(self.trial.slots), self.path(path), way | extra | (os.O_APPEND if appends else 0), 0o666
+        )
 
     @rule(path=PATHS, offset=BORDERS, length=LENGTHS)
-    def write_file(self, path: str, offset: int, length: int) -> None:
+    def write_file(self, path: str | int, offset: int, length: int) -> None:
         """Open, write somewhere, close."""
         slot = next(self.trial.slots)
-        self.trial.step("open", slot, path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.trial.step("open", slot, self.path(path), os.O_RDWR | os.O_CREAT, 0o666)
         if slot in self.trial.model.files:
             self.trial.step("write", slot, offset, self.text(length))
             self.trial.step("close", slot)
@@ -177,8 +196,8 @@ class FilesystemMachine(RuleBasedStateMachine):
             self.trial.step("map_read", slot)
 
     @rule(path=PATHS, size=st.one_of(BORDERS, st.just(-1)))
-    def truncate(self, path: str, size: int) -> None:
-        self.trial.step("truncate", path, size)
+    def truncate(self, path: str | int, size: int) -> None:
+        self.step("truncate", path, size)
 
     @rule(number=SLOTS, size=BORDERS)
     def ftruncate(self, number: int, size: int) -> None:
@@ -234,8 +253,9 @@ def test_random_operations_are_the_same_as_on_the_local_disk_and_in_the_model(tm
     with kept_disk(tmp_path / "disk") as disk:
         (tmp_path / "local").mkdir()
 
-        def machine() -> FilesystemMachine:
-            return FilesystemMachine(disk, tmp_path / "local", next(numbers))
+        class Machine(FilesystemMachine):
+            def __init__(self) -> None:
+                super().__init__(disk, tmp_path / "local", next(numbers))
 
         chosen = settings(
             max_examples=EXAMPLES or 12,
@@ -247,6 +267,4 @@ def test_random_operations_are_the_same_as_on_the_local_disk_and_in_the_model(tm
             suppress_health_check=list(HealthCheck),
             phases=[Phase.generate, Phase.shrink],
         )
-        if SEED:
-            machine = hypothesis.seed(SEED)(machine)
-        run_state_machine_as_test(machine, settings=chosen)
+        run_state_machine_as_test(hypothesis.seed(SEED)(Machine) if SEED else Machine, settings=chosen)

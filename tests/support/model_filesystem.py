@@ -11,10 +11,13 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from support.model_nodes import Moment, Node
+from support.model_nodes import Moment
 from support.model_paths import ModelPaths, fail
+
+if TYPE_CHECKING:
+    from support.model_nodes import Node
 
 
 class Surface(Protocol):

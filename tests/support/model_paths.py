@@ -10,9 +10,12 @@ import errno
 import itertools
 import os
 import stat
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from support.model_nodes import Moment, Node
+from support.model_nodes import Node
+
+if TYPE_CHECKING:
+    from support.model_nodes import Moment
 
 MAX_LINKS_FOLLOWED = 40
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from support.model_filesystem import ModelFilesystem
-from support.model_nodes import Moment, Node
+from support.model_nodes import Moment
 from support.real_surface import RealSurface
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.kept_disk import KeptDisk
+    from support.model_nodes import Node
     from support.real_surface import Seen
 
 CLOCK_REALTIME_COARSE = 5
@@ -297,7 +298,7 @@ def crash_difference(states: Sequence[ModelFilesystem], mount: RealSurface) -> s
 def build(path: str, node: Node, known: dict[int, str]) -> None:
     """Make on a real disk what the model has."""
     if node.number in known:
-        os.link(known[node.number], path, follow_symlinks=False)  # noqa: PTH200 - paths as text throughout
+        os.link(known[node.number], path, follow_symlinks=False)
         return
     known[node.number] = path
     kind = stat.S_IFMT(node.mode)

@@ -1,6 +1,6 @@
 """The calls of `model_filesystem.Surface` as system calls on a directory, and everything that can be seen of it."""
 
-# ruff: noqa: PTH102, PTH104, PTH108, PTH115, PTH116, PTH211, PTH208, PTH106 - this file is about system calls
+# ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH115, PTH208, PTH211 - this file is about system calls
 
 from __future__ import annotations
 
