@@ -39,14 +39,23 @@ class KeptDisk:
                 mounted(self._directory, parts="kept", options=["allow_other"], ends_itself=True)
             )
 
+    @property
+    def metadata_path(self) -> Path:
+        """The metadata database; to be looked at while it is not mounted."""
+        return self._directory / "state" / "metadata.db"
+
     def remount(self) -> None:
         """Stop it in order and mount it again. Nothing on it may be open."""
+        self.unmount()
+        self.mount()
+
+    def unmount(self) -> None:
+        """Stop it in order. Nothing on it may be open."""
         assert self._mount is not None
         process = self._mount.process
         subprocess.run(["fusermount3", "-u", str(self.root)], check=True)
         assert process.wait(STOP_SECONDS) == 0, self._mount.log()
         self._take_away()
-        self.mount()
 
     def kill(self) -> None:
         """kill -9 the daemon; what was open on it answers with errors."""

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from support.metadata_invariants import faults_of
 from support.model_filesystem import ModelFilesystem
 from support.model_nodes import Moment
 from support.real_surface import RealSurface
@@ -138,9 +139,11 @@ class Trial:
         self.step("fsync", slot)
 
     def remount(self) -> None:
-        """A stop in order: nothing changes."""
+        """A stop in order: nothing changes, and what is stored holds together."""
         self._close_all()
-        self._disk.remount()
+        self._disk.unmount()
+        assert [] == faults_of(self._disk.metadata_path)
+        self._disk.mount()
         self.settled()
         self.compare("a remount")
 
