@@ -34,6 +34,7 @@ import stat
 from typing import TYPE_CHECKING, Protocol
 
 from disfs.errors import FilesystemError
+from disfs.metadata.base import read_moves_atime
 from disfs.values import AttributeChanges
 
 if TYPE_CHECKING:
@@ -117,7 +118,13 @@ class FileIo:
         """Open a regular file and return the number of its handle; O_TRUNC empties it. ESTALE, EISDIR, EINVAL."""
         if flags & os.O_TRUNC:
             await self.truncate(inode, AttributeChanges(size_bytes=0))
-        return self.open_known(await self._metadata.attributes(inode), flags)
+        attributes = await self._metadata.attributes(inode)
+        fh = self.open_known(attributes, flags)
+        handle = self._handles.file(fh)
+        if flags & os.O_ACCMODE != os.O_WRONLY and not handle.keeps_atime:
+            times = attributes.atime_ns, attributes.mtime_ns, attributes.ctime_ns
+            handle.wants_reads = read_moves_atime(*times, self._clock.now_ns())
+        return fh
 
     def open_known(self, attributes: Attributes, flags: int) -> int:
         """As `open`, for a file whose attributes were read or made in this very step."""
@@ -128,13 +135,16 @@ class FileIo:
     def keeps_page_cache(self, fh: int) -> bool:
         """Whether what the kernel has cached of the file is what the file holds.
 
-        Every change passes through this one kernel, so it is, but after a write that failed.
+        Every change passes through this one kernel, so it is, but after a write that failed. Not kept either where the
+        next read moves the atime: one that the kernel answers by itself is not seen here, and the atime tells
+        programs such as mail readers whether what is new was read.
         """
-        inode = self._handles.file(fh).opened.inode
+        handle = self._handles.file(fh)
+        inode = handle.opened.inode
         if inode in self._distrusted:
             self._distrusted.discard(inode)
             return False
-        return True
+        return not handle.wants_reads
 
     async def read(self, fh: int, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer only at the end of the file. EBADF, and what fetching raises."""

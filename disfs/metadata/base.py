@@ -27,6 +27,13 @@ LINK_MAX = 65000
 XATTR_NAME_MAX = 255
 XATTR_VALUE_MAX = 65536
 
+_DAY_NS = 24 * 60 * 60 * 1_000_000_000
+
+
+def read_moves_atime(atime_ns: int, mtime_ns: int, ctime_ns: int, now_ns: int) -> bool:
+    """The rule of relatime: only an atime that is not newer than the last change, or a day old."""
+    return atime_ns <= mtime_ns or atime_ns <= ctime_ns or now_ns - atime_ns >= _DAY_NS
+
 
 class RenameMode(enum.Enum):
     """What renameat2(2) does with a target that exists."""

@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from disfs.errors import FilesystemError
-from disfs.metadata.base import SYMLINK_MAX, Unlinked
+from disfs.metadata.base import SYMLINK_MAX, Unlinked, read_moves_atime
 from disfs.values import Attributes, InodeNumber
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ COLUMNS = "inode, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, c
 MAX_INTEGER = (1 << 63) - 1
 """What a column of the database holds at most."""
 
-_DAY_NS = 24 * 60 * 60 * 1_000_000_000
 _PERMISSION_BITS = 0o7777
 
 _SELECT = f"SELECT {COLUMNS} FROM inodes WHERE inode = ?"  # noqa: S608 - constants of this module
@@ -94,8 +93,7 @@ class Inodes:
         row = self._database.row("SELECT atime_ns, mtime_ns, ctime_ns FROM inodes WHERE inode = ?", (inode,))
         if row is None:
             raise stale(inode)
-        atime_ns, mtime_ns, ctime_ns = row
-        if atime_ns <= mtime_ns or atime_ns <= ctime_ns or now_ns - atime_ns >= _DAY_NS:
+        if read_moves_atime(*row, now_ns):
             with self._database.changing:
                 self._database.write("UPDATE inodes SET atime_ns = ? WHERE inode = ?", (now_ns, inode))
 
