@@ -93,7 +93,8 @@ class Inodes:
         row = self._database.row("SELECT atime_ns, mtime_ns, ctime_ns FROM inodes WHERE inode = ?", (inode,))
         if row is None:
             raise stale(inode)
-        if read_moves_atime(*row, now_ns):
+        atime_ns, mtime_ns, ctime_ns = row
+        if read_moves_atime(atime_ns, mtime_ns, ctime_ns, now_ns):
             with self._database.changing:
                 self._database.write("UPDATE inodes SET atime_ns = ? WHERE inode = ?", (now_ns, inode))
 

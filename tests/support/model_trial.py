@@ -156,34 +156,37 @@ class Trial:
         self._disk.kill()
         self._close_all()
         self._disk.mount()
+        atimes = self.mount.atimes()
         states = [past.tree for past in self._history if now - past.until_seconds < COMMIT_SECONDS]
-        self._take_over([*states, self.model])
+        self._take_over([*states, self.model], atimes)
+        if not synced:
+            self._rebuild_local()
         self.settled()
         self.compare("a crash")
 
-    def _take_over(self, states: Sequence[ModelFilesystem]) -> None:
+    def _take_over(self, states: Sequence[ModelFilesystem], atimes: dict[str, int]) -> None:
         reasons = []
         for index in range(len(states) - 1, -1, -1):
             reason = crash_difference(states[index:], self.mount)
             if reason is None:
-                self._continue_from(states[index], is_present=index == len(states) - 1)
+                self._continue_from(states[index], states, atimes)
                 return
             reasons.append(reason)
         raise CrashedWrongError("\n".join(["no state of the past:", *reasons]))
 
-    def _continue_from(self, state: ModelFilesystem, *, is_present: bool) -> None:
+    def _continue_from(self, state: ModelFilesystem, states: Sequence[ModelFilesystem], atimes: dict[str, int]) -> None:
         state.files.clear()
         self.model = state
-        # Looking at it was reading it.
         self._begin()
         for path, node in tree(state):
+            # A read between two changes may be lost without a change: any atime that it once had will do.
+            assert any(known.observed_atime(atimes[path]) for known in versions_of(node, states)), f"atime of {path}"
+            node.set_atime(Moment.exactly(atimes[path]))
             if node.is_file:
                 node.content[:] = self.mount.seen(path).content
             if node.is_directory or node.is_symlink:
-                node.read(state.now)
+                node.read(state.now)  # to look at it was to read it
         self._end()
-        if not is_present:
-            self._rebuild_local()
 
     def _rebuild_local(self) -> None:
         for name in os.listdir(self.local.top):  # noqa: PTH208 - a surface is about paths as text
@@ -262,6 +265,12 @@ def differing_runs(versions: Sequence[bytes], found: bytes) -> list[tuple[int, i
         else:
             runs.append((place, place + 1))
     return runs
+
+
+def versions_of(node: Node, states: Sequence[ModelFilesystem]) -> Iterator[Node]:
+    """The same inode in each of the states."""
+    for state in states:
+        yield from (known for _, known in tree(state) if known.number == node.number)
 
 
 def block_difference(node: Node, used_bytes: int, chunk_bytes: int) -> str | None:

@@ -160,6 +160,18 @@ class RealSurface:
         """What lstat shows; moves nothing."""
         return os.lstat(self.path(path))
 
+    def atimes(self) -> dict[str, int]:
+        """The atime of everything, as it was before this call; the top is `.`."""
+        found: dict[str, int] = {}
+        waiting = ["."]
+        while waiting:
+            path = waiting.pop()
+            status = self.status(path)
+            found[path] = status.st_atime_ns
+            if stat.S_ISDIR(status.st_mode):
+                waiting += [name if path == "." else f"{path}/{name}" for name in self.listdir(path)]
+        return found
+
     def seen(self, path: str) -> Seen:
         """Everything that one path shows. Reads directories and links, which moves their atime, but not files'."""
         whole = self.path(path)
