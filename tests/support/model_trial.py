@@ -156,19 +156,21 @@ class Trial:
         self._disk.kill()
         self._close_all()
         self._disk.mount()
+        looking = _a_new_moment()
         atimes = self.mount.atimes()
         states = [past.tree for past in self._history if now - past.until_seconds < COMMIT_SECONDS]
-        self._take_over([*states, self.model], atimes)
+        self._take_over([*states, self.model], looking, atimes)
         if not synced:
             self._rebuild_local()
         self.settled()
         self.compare("a crash")
 
-    def _take_over(self, states: Sequence[ModelFilesystem], atimes: dict[str, int]) -> None:
+    def _take_over(self, states: Sequence[ModelFilesystem], looking: Moment, atimes: dict[str, int]) -> None:
         reasons = []
         for index in range(len(states) - 1, -1, -1):
             reason = crash_difference(states[index:], self.mount)
             if reason is None:
+                states[index].now = looking
                 self._continue_from(states[index], states, atimes)
                 return
             reasons.append(reason)
@@ -177,7 +179,6 @@ class Trial:
     def _continue_from(self, state: ModelFilesystem, states: Sequence[ModelFilesystem], atimes: dict[str, int]) -> None:
         state.files.clear()
         self.model = state
-        self._begin()
         for path, node in tree(state):
             # A read between two changes may be lost without a change: any atime that it once had will do.
             assert any(known.observed_atime(atimes[path]) for known in versions_of(node, states)), f"atime of {path}"
