@@ -160,8 +160,7 @@ class Trial:
         atimes = self.mount.atimes()
         states = [past.tree for past in self._history if now - past.until_seconds < COMMIT_SECONDS]
         self._take_over([*states, self.model], looking, atimes)
-        if not synced:
-            self._rebuild_local()
+        self._rebuild_local()
         self.settled()
         self.compare("a crash")
 
