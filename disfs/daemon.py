@@ -69,6 +69,8 @@ ANSWER_SECONDS = 30.0
 """How long the kernel may take to get its first answer; it is milliseconds, so this is a hang."""
 LAST_SYNC_SECONDS = 120.0
 """How long the last sync may take; a disk that takes longer is broken, and a shutdown must end."""
+KEEP_ATIME = frozenset({"noatime", "ro"})
+"""Mount options with which no read moves an atime. For FUSE the kernel only shows them in its list of mounts."""
 KERNEL_TASKS = 64
 """How many requests of the kernel are worked on at once."""
 
@@ -163,7 +165,7 @@ class Daemon:
         self._plan = plan
         self._metadata = metadata
         self._chunks = chunks
-        self._filesystem = Filesystem(metadata, chunks)
+        self._filesystem = Filesystem(metadata, chunks, keeps_atime=bool(plan.kernel_options & KEEP_ATIME))
         self._watch = DiscordWatch(
             connection.admin,
             plan.volume,

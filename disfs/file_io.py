@@ -106,7 +106,10 @@ class FileIo:
         chunks: FileChunks,
         handles: HandleTable,
         clock: KernelClock,
+        *,
+        keeps_atime: bool = False,
     ) -> None:
+        self._keeps_atime = keeps_atime
         self._metadata = metadata
         self._chunks = chunks
         self._handles = handles
@@ -121,7 +124,7 @@ class FileIo:
         attributes = await self._metadata.attributes(inode)
         fh = self.open_known(attributes, flags)
         handle = self._handles.file(fh)
-        if flags & os.O_ACCMODE != os.O_WRONLY and not handle.keeps_atime:
+        if flags & os.O_ACCMODE != os.O_WRONLY and not (handle.keeps_atime or self._keeps_atime):
             times = attributes.atime_ns, attributes.mtime_ns, attributes.ctime_ns
             handle.wants_reads = read_moves_atime(*times, self._clock.now_ns())
         return fh
@@ -155,7 +158,7 @@ class FileIo:
             return b""
         data = await self._chunks.read(opened.inode, offset, length, handle.readahead)
         assert len(data) == length
-        if not handle.keeps_atime:
+        if not (handle.keeps_atime or self._keeps_atime):
             await self._note_read(opened)
         if offset + length > opened.size_bytes:
             return data[: max(0, opened.size_bytes - offset)]
@@ -167,6 +170,7 @@ class FileIo:
         opened = handle.opened
         end = offset + len(data)
         if end > MAX_FILE_BYTES:
+            # Not a part of it, though POSIX would like that: the kernel makes EIO of a short answer to O_DIRECT.
             raise FilesystemError(errno.EFBIG)
         try:
             await self._chunks.write(opened.inode, offset, data)

@@ -71,14 +71,17 @@ class Filesystem:
         *,
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
         clock: KernelClock | None = None,
+        keeps_atime: bool = False,
     ) -> None:
+        """With `keeps_atime` no read moves an atime: what noatime and ro mean, which the kernel leaves to us."""
         self._metadata = metadata
         self._chunks = chunks
         self._capacity_bytes = capacity_bytes
         self._clock = clock or KernelClock()
         self._handles = HandleTable()
         self._references = References(self._handles)
-        self.files = FileIo(metadata, chunks, self._handles, self._clock)
+        self._keeps_atime = keeps_atime
+        self.files = FileIo(metadata, chunks, self._handles, self._clock, keeps_atime=keeps_atime)
 
     # Names
 
@@ -153,7 +156,8 @@ class Filesystem:
     async def symlink_target(self, inode: InodeNumber) -> bytes:
         """Where a symbolic link points. EINVAL, ESTALE."""
         target = await self._metadata.symlink_target(inode)
-        await self._metadata.note_read(inode, self._clock.now_ns())
+        if not self._keeps_atime:
+            await self._metadata.note_read(inode, self._clock.now_ns())
         return target
 
     # Attributes
@@ -228,7 +232,7 @@ class Filesystem:
         kernel believes what it is told for a long time. EBADF, ESTALE.
         """
         handle = self._handles.directory(fh)
-        if after_cookie == 0:
+        if after_cookie == 0 and not self._keeps_atime:
             await self._metadata.note_read(handle.inode, self._clock.now_ns())
         if not await self._add_dots(handle.inode, after_cookie, add):
             return

@@ -121,9 +121,26 @@ def test_too_large_is_refused(here: Path) -> None:
     assert errno.EFBIG == failing(lambda: os.ftruncate(fd, (1 << 60) + 1))
     assert errno.EFBIG == failing(lambda: os.pwrite(fd, b"xx", 1 << 60))
     assert errno.EINVAL == failing(lambda: os.ftruncate(fd, -1))
+    assert errno.EINVAL == failing(lambda: os.pwrite(fd, b"x", -1))
+    assert errno.EINVAL == failing(lambda: os.pwrite(fd, b"x", (1 << 63) - 1))
+    assert errno.EFBIG == failing(lambda: os.ftruncate(fd, (1 << 63) - 1))
     assert 4 == os.fstat(fd).st_size
     os.close(fd)
     assert resource.RLIM_INFINITY == resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+
+
+@pytest.mark.parametrize("flags", [0, os.O_DIRECT], ids=["cached", "direct"])
+def test_last_byte_of_the_largest_file(here: Path, flags: int) -> None:
+    """The last byte can be written and read where the cache's own disk has such offsets; else EFBIG."""
+    fd = os.open(here / "file", os.O_RDWR | os.O_CREAT | flags)
+    assert errno.EFBIG == failing(lambda: os.pwrite(fd, b"x", 1 << 60))
+    os.ftruncate(fd, 1 << 60)
+    refused = failing(lambda: os.pwrite(fd, b"x", (1 << 60) - 1))
+    assert refused in {0, errno.EFBIG}
+    assert (1 << 60) == os.fstat(fd).st_size
+    assert (b"\0" if refused else b"x") == os.pread(fd, 100, (1 << 60) - 1)
+    assert b"" == os.pread(fd, 100, 1 << 60)
+    os.close(fd)
 
 
 def test_open_with_truncate(here: Path) -> None:

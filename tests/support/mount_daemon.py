@@ -27,6 +27,7 @@ from disfs.chunkstore.keys import VolumeKey
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
 from disfs.chunkstore.transport.memory import MemoryTransport
+from disfs.daemon import KEEP_ATIME
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
 from disfs.local_volume import keep_marks, take_over_cache
@@ -60,12 +61,12 @@ KEPT_SETTINGS = ChunkStoreSettings(
 
 
 @contextlib.asynccontextmanager
-async def open_filesystem(parts: str, state: Path) -> AsyncIterator[Filesystem]:
+async def open_filesystem(parts: str, state: Path, *, keeps_atime: bool) -> AsyncIterator[Filesystem]:
     """The file system over the parts that were asked for."""
     async with contextlib.AsyncExitStack() as stack:
         if parts == "memory":
             memory = MemoryMetadataStore()
-            yield Filesystem(memory, await stack.enter_async_context(failing_chunks(memory)))
+            yield Filesystem(memory, await stack.enter_async_context(failing_chunks(memory)), keeps_atime=keeps_atime)
             return
         path = state / "metadata.db"
         chunk_bytes = KEPT_CHUNK_BYTES if parts == "kept" else DEFAULT_CHUNK_BYTES
@@ -74,7 +75,8 @@ async def open_filesystem(parts: str, state: Path) -> AsyncIterator[Filesystem]:
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(metadata.run)
-        yield Filesystem(metadata, await stack.enter_async_context(chunks_of(parts, metadata, state)))
+        chunks = await stack.enter_async_context(chunks_of(parts, metadata, state))
+        yield Filesystem(metadata, chunks, keeps_atime=keeps_atime)
 
 
 def chunks_of(parts: str, metadata: SqliteMetadataStore, state: Path) -> AbstractAsyncContextManager[FileChunks]:
@@ -152,7 +154,8 @@ async def terminate_on_signal() -> None:
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    async with open_filesystem(arguments.parts, arguments.state) as filesystem, trio.open_nursery() as nursery:
+    opening = open_filesystem(arguments.parts, arguments.state, keeps_atime=bool(KEEP_ATIME & set(arguments.option)))
+    async with opening as filesystem, trio.open_nursery() as nursery:
         await filesystem.remove_orphans()
         options = {"fsname=disfs-test", "default_permissions", *arguments.option}
         chunk_bytes = KEPT_CHUNK_BYTES if arguments.parts == "kept" else DEFAULT_CHUNK_BYTES
