@@ -215,6 +215,36 @@ def test_two_handles_append_in_turn(here: Path) -> None:
     assert b"".join(b"%d," % n for n in range(50)) == (here / "log").read_bytes()
 
 
+def test_append_wins_over_the_offset(here: Path) -> None:
+    """A pwrite with O_APPEND goes to the end, as Linux does it."""
+    (here / "log").write_bytes(b"first")
+    fd = os.open(here / "log", os.O_WRONLY | os.O_APPEND)
+    os.pwrite(fd, b" second", 0)
+    os.close(fd)
+    assert b"first second" == (here / "log").read_bytes()
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 4096), (4096, 8192), (5, 7), (128 * KIB - 1, 2), (MIB - 1, 4096)])
+def test_direct_and_cached_access_see_each_other(here: Path, offset: int, length: int) -> None:
+    """What goes past the page cache, at any place, and what goes through it or through a mapping is one file."""
+    model = bytearray(random.Random(offset).randbytes(MIB))
+    (here / "file").write_bytes(model)
+    direct = os.open(here / "file", os.O_RDWR | os.O_DIRECT)
+    cached = os.open(here / "file", os.O_RDWR)
+    with mmap.mmap(cached, 0) as view:
+        for turn, write in enumerate((direct, cached, direct)):
+            data = bytes([turn + 1]) * length
+            model[offset : offset + length] = data
+            assert length == os.pwrite(write, data, offset)
+            assert data == os.pread(direct, length, offset) == os.pread(cached, length, offset)
+            assert bytes(model[: len(view)]) == view[:]
+        view[:3] = model[:3] = b"map"
+        assert b"map" == os.pread(direct, 3, 0)
+    os.close(direct)
+    os.close(cached)
+    assert bytes(model) == (here / "file").read_bytes()
+
+
 def test_mapped_file_is_read(here: Path) -> None:
     """A mapping shows the contents, and what is written later by write(2)."""
     data = random.Random(3).randbytes(MIB + 17)
