@@ -291,17 +291,3 @@ def test_sync_calls_succeed(here: Path, flags: int) -> None:
     os.fdatasync(directory)
     os.close(directory)
     assert b"data" == (here / "file").read_bytes()
-
-
-def test_unsupported_calls_say_so(here: Path) -> None:
-    """What pyfuse3 cannot pass on fails in a way that programs fall back from."""
-    (here / "file").write_bytes(b"data")
-    fd = os.open(here / "file", os.O_RDWR)
-    assert errno.EOPNOTSUPP == failing(lambda: os.posix_fallocate(fd, 0, 100)) or os.fstat(fd).st_size == 100
-    copied = os.open(here / "copy", os.O_RDWR | os.O_CREAT)
-    os.lseek(fd, 0, os.SEEK_SET)
-    assert 4 == os.copy_file_range(fd, copied, 4)
-    assert b"data" == (here / "copy").read_bytes()
-    assert 0 == os.lseek(fd, 0, os.SEEK_DATA)
-    os.close(fd)
-    os.close(copied)
