@@ -8,6 +8,7 @@ import itertools
 import os
 import stat
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ class Trial:
         self.local = RealSurface(local / name)
         self.slots = itertools.count()
         self._inodes: dict[int, int] = {}
+        self._steps: deque[str] = deque(maxlen=60)
         self._rebuilt_ns = 0
         disk.mount()
         self.model = ModelFilesystem(
@@ -72,6 +74,7 @@ class Trial:
 
     def step(self, call: str, *arguments: Any) -> object:
         """Do one operation everywhere; it must give the same, and leave the same. What it gave."""
+        self._steps.append(f"{call}{arguments}"[:120])
         before = copy.deepcopy(self.model) if call not in ("read", "readlink", "listdir", "fstat") else None
         self._begin()
         answers = [answer_of(surface, call, arguments) for surface in (self.model, self.mount, self.local)]
@@ -83,6 +86,10 @@ class Trial:
             self._history.append(Past(before, time.monotonic()))
         self.compare(what)
         return answers[0]
+
+    def last_steps(self) -> str:
+        """What was done last, one operation a line."""
+        return "\n".join(self._steps)
 
     def _begin(self) -> None:
         self.model.now = _a_new_moment()
@@ -140,6 +147,7 @@ class Trial:
 
     def remount(self) -> None:
         """A stop in order: nothing changes, and what is stored holds together."""
+        self._steps.append("remount")
         self._close_all()
         self._disk.unmount()
         assert [] == faults_of(self._disk.metadata_path)
@@ -149,8 +157,14 @@ class Trial:
 
     def crash(self, *, synced: bool) -> None:
         """kill -9: with everything synced nothing changes, else the tree is as it was at some time since."""
+        self._steps.append(f"crash, synced {synced}")
         if synced:
+            self._begin()
             self.mount.sync()
+            for _, node in tree(self.model):
+                if node.is_directory:
+                    node.read(self.model.now)
+            self._end()
             self.settled()
         now = time.monotonic()
         self._disk.kill()
