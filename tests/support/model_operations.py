@@ -167,7 +167,8 @@ class Operations:
         self._step("touch", path)
 
     def setxattr(self, path: str | int, name: str, length: int, flags: int) -> None:
-        self._step("setxattr", path, name, self._text(length), flags)
+        # Never twice the same value: whether that moves the ctime is where local file systems differ.
+        self._step("setxattr", path, name, str(self._count).encode() + self._text(length), flags)
 
     def removexattr(self, path: str | int, name: str) -> None:
         self._step("getxattr", path, name)
