@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 EXAMPLES = int(os.environ.get("DISFS_MODEL_EXAMPLES", "0"))
 STEPS = int(os.environ.get("DISFS_MODEL_STEPS", "0"))
 SEED = int(os.environ.get("DISFS_MODEL_SEED", "0"))
-USUAL_STEPS, USUAL_EXAMPLES = 200, 4
+USUAL_STEPS, USUAL_EXAMPLES = 150, 4
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("known_umask")]
 

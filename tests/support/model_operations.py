@@ -65,7 +65,7 @@ OPERATIONS: dict[str, dict[str, Sequence[Any]]] = {
     "use_open_directory": {"number": SLOTS},
     "close": {"number": SLOTS},
     "fsync": {"number": SLOTS},
-    "end_daemon": {"way": [*LIVES, *[""] * 4]},
+    "end_daemon": {"way": [*LIVES, *[""] * 8]},
 }
 """`end_daemon` is rare, as it costs a second."""
 

@@ -56,6 +56,7 @@ class Trial:
         self.local = RealSurface(local / name)
         self.slots = itertools.count()
         self._inodes: dict[int, int] = {}
+        self._atimes: dict[int, list[Moment]] = {}
         self._steps: deque[str] = deque(maxlen=60)
         self._rebuilt_ns = 0
         disk.mount()
@@ -100,6 +101,7 @@ class Trial:
     def compare(self, what: str) -> None:
         """Mount and local disk show what the model says: first the times, as looking further moves some."""
         paths = list(tree(self.model))
+        self._note_atimes()
         for path, node in paths:
             self._compare_times(f"after {what}: {path}", node, path)
         self._begin()
@@ -112,6 +114,13 @@ class Trial:
             if node.is_directory or node.is_symlink:
                 node.read(self.model.now)
         self._end()
+        self._note_atimes()
+
+    def _note_atimes(self) -> None:
+        """Every atime that a file had: a crash may bring any of the last ones back, as nothing else moves with it."""
+        for _, node in tree(self.model):
+            self._atimes.setdefault(node.number, []).extend([node.atime, *node.late_atimes])
+            del self._atimes[node.number][:-20]
 
     def _compare_times(self, what: str, node: Node, path: str) -> None:
         found = self.mount.status(path)
@@ -184,23 +193,25 @@ class Trial:
             reason = crash_difference(states[index:], self.mount)
             if reason is None:
                 states[index].now = looking
-                self._continue_from(states[index], states, atimes)
+                self._continue_from(states[index], atimes)
                 return
             reasons.append(reason)
         raise CrashedWrongError("\n".join(["no state of the past:", *reasons]))
 
-    def _continue_from(self, state: ModelFilesystem, states: Sequence[ModelFilesystem], atimes: dict[str, int]) -> None:
+    def _continue_from(self, state: ModelFilesystem, atimes: dict[str, int]) -> None:
         state.files.clear()
         self.model = state
         for path, node in tree(state):
-            # A read between two changes may be lost without a change: any atime that it once had will do.
-            assert any(known.observed_atime(atimes[path]) for known in versions_of(node, states)), f"atime of {path}"
+            assert any(known.holds(atimes[path]) for known in self._atimes[node.number]), f"atime of {path}"
             node.set_atime(Moment.exactly(atimes[path]))
             if node.is_file:
                 node.content[:] = self.mount.seen(path).content
             if node.is_directory or node.is_symlink:
                 node.read(state.now)  # to look at it was to read it
         self._end()
+        # What is lost never was: its number may be given again.
+        numbers = {node.number for _, node in tree(state)}
+        self._inodes = {number: inode for number, inode in self._inodes.items() if number in numbers}
 
     def _rebuild_local(self) -> None:
         for name in os.listdir(self.local.top):  # noqa: PTH208 - a surface is about paths as text
@@ -279,12 +290,6 @@ def differing_runs(versions: Sequence[bytes], found: bytes) -> list[tuple[int, i
         else:
             runs.append((place, place + 1))
     return runs
-
-
-def versions_of(node: Node, states: Sequence[ModelFilesystem]) -> Iterator[Node]:
-    """The same inode in each of the states."""
-    for state in states:
-        yield from (known for _, known in tree(state) if known.number == node.number)
 
 
 def block_difference(node: Node, used_bytes: int, chunk_bytes: int) -> str | None:
