@@ -174,6 +174,7 @@ class Trial:
                 if node.is_directory:
                     node.read(self.model.now)
             self._end()
+            self._note_atimes()
             self.settled()
         now = time.monotonic()
         self._disk.kill()
