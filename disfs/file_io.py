@@ -37,7 +37,7 @@ import trio
 
 from disfs.callers import mode_after_change
 from disfs.errors import FilesystemError
-from disfs.metadata.base import Atime
+from disfs.metadata.base import Atime, read_moves_atime
 from disfs.values import AttributeChanges
 
 if TYPE_CHECKING:
@@ -146,8 +146,11 @@ class FileIo:
         if not stat.S_ISREG(attributes.mode):
             raise FilesystemError(errno.EISDIR if stat.S_ISDIR(attributes.mode) else errno.EINVAL)
         fh = self._handles.open_file(attributes, flags, self._chunks.new_readahead())
+        handle = self._handles.file(fh)
         if empties:
-            self._handles.file(fh).opened.lacks_capability = True
+            handle.opened.lacks_capability = True
+        if flags & os.O_ACCMODE != os.O_WRONLY and not handle.keeps_atime:
+            handle.wants_reads = read_moves_atime(self._atime, attributes, self._clock.now_ns())
         return fh
 
     def open_new(self, made: Attributes, flags: int) -> int:
@@ -157,13 +160,16 @@ class FileIo:
     def keeps_page_cache(self, fh: int) -> bool:
         """Whether what the kernel has cached of the file is what the file holds.
 
-        Every change passes through this one kernel, so it is, but after a write that failed.
+        Every change passes through this one kernel, so it is, but after a write that failed. Not kept either where the
+        next read moves the atime: one that the kernel answers by itself is not seen here, and the atime tells
+        programs such as mail readers whether what is new was read.
         """
-        inode = self._handles.file(fh).opened.inode
+        handle = self._handles.file(fh)
+        inode = handle.opened.inode
         if inode in self._distrusted:
             self._distrusted.discard(inode)
             return False
-        return True
+        return not handle.wants_reads
 
     async def read(self, fh: int, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer only at the end of the file. EBADF, and what fetching raises."""
@@ -186,6 +192,7 @@ class FileIo:
         opened = handle.opened
         end = offset + len(data)
         if end > MAX_FILE_BYTES:
+            # Not a part of it, though POSIX would like that: the kernel makes EIO of a short answer to O_DIRECT.
             raise FilesystemError(errno.EFBIG)
         try:
             await self._write_chunks(opened.inode, offset, data)

@@ -46,7 +46,7 @@ class OpenInode:
 class FileHandle:
     """One open(2) of a regular file."""
 
-    __slots__ = ("keeps_atime", "opened", "readahead", "syncs_writes")
+    __slots__ = ("keeps_atime", "opened", "readahead", "syncs_writes", "wants_reads")
 
     def __init__(self, opened: OpenInode, flags: int, readahead: Readahead) -> None:
         self.opened = opened
@@ -54,6 +54,8 @@ class FileHandle:
         # O_SYNC contains O_DSYNC.
         self.syncs_writes = bool(flags & os.O_DSYNC)
         self.keeps_atime = bool(flags & os.O_NOATIME)
+        self.wants_reads = False
+        """The first read moves the atime: it must come here and not be answered by the kernel's page cache."""
 
 
 class HandleTable:

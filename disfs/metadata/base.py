@@ -47,6 +47,9 @@ class XattrMode(enum.Enum):
     REPLACE = enum.auto()
 
 
+_DAY_NS = 24 * 60 * 60 * 1_000_000_000
+
+
 class Atime(enum.Enum):
     """Which reads move the atime."""
 
@@ -55,6 +58,14 @@ class Atime(enum.Enum):
     """Those after a change, and one a day: relatime, as Linux has it where nothing else is asked for."""
     STRICT = enum.auto()
     """All that come here; what the kernel answers from its own memory does not."""
+
+
+def read_moves_atime(rule: Atime, before: Attributes, now_ns: int) -> bool:
+    """Whether a read at `now_ns` moves the atime."""
+    if rule is not Atime.RELATIVE:
+        return rule is Atime.STRICT
+    atime_ns = before.atime_ns
+    return atime_ns <= before.mtime_ns or atime_ns <= before.ctime_ns or now_ns - atime_ns >= _DAY_NS
 
 
 @dataclass(frozen=True, slots=True)

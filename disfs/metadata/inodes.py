@@ -13,13 +13,14 @@ import stat
 from typing import TYPE_CHECKING
 
 from disfs.errors import FilesystemError
-from disfs.metadata.base import SYMLINK_MAX, Atime, Unlinked
+from disfs.metadata.base import SYMLINK_MAX, Unlinked, read_moves_atime
 from disfs.values import Attributes, InodeNumber
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from disfs.metadata.acls import Acls
+    from disfs.metadata.base import Atime
     from disfs.metadata.counters import Counter
     from disfs.metadata.database import Database, Row
     from disfs.metadata.totals import Totals
@@ -31,7 +32,6 @@ COLUMNS = "inode, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, c
 MAX_INTEGER = (1 << 63) - 1
 """What a column of the database holds at most."""
 
-_DAY_NS = 24 * 60 * 60 * 1_000_000_000
 _PERMISSION_BITS = 0o7777
 
 _KNOWN = 16_384
@@ -127,11 +127,8 @@ class Inodes:
 
     def note_read(self, inode: InodeNumber, now_ns: int, rule: Atime) -> None:
         """See MetadataStore. Asks first: most reads move nothing and should open no transaction."""
-        if rule is Atime.NEVER:
-            return
         old = self.attributes(inode)
-        is_due = old.atime_ns <= old.mtime_ns or old.atime_ns <= old.ctime_ns or now_ns - old.atime_ns >= _DAY_NS
-        if is_due or rule is Atime.STRICT:
+        if read_moves_atime(rule, old, now_ns):
             with self._database.changing:
                 self._put(old._replace(atime_ns=now_ns))
 

@@ -106,7 +106,7 @@ async def test_failed_write_changes_nothing_and_drops_the_page_cache(world: Worl
         await files.write(fh, 0, b"x")
     world.chunks.fails_with = None
     assert before == await world.metadata.attributes(inode)
-    second, third = await files.open(inode, 0), await files.open(inode, 0)
+    second, third = await files.open(inode, os.O_WRONLY), await files.open(inode, os.O_WRONLY)
     assert [False, True] == [files.keeps_page_cache(second), files.keeps_page_cache(third)]
 
 
@@ -227,3 +227,14 @@ async def check_interleaving(operations: list[tuple[str, int, int]], order: obje
     assert bytes(model) == await filesystem.files.read(fh, 0, 1000)
     await filesystem.change_attributes(made.inode, AttributeChanges(size_bytes=200))
     assert bytes(model) + bytes(200 - len(model)) == await filesystem.files.read(fh, 0, 1000)
+
+
+async def test_regression_a_read_that_moves_the_atime_is_asked_for(world: World) -> None:
+    """A file whose atime is due is opened without the kernel's pages of it, but not for writing or with O_NOATIME."""
+    created, inode = await world.create()
+    files = world.filesystem.files
+    await files.write(created, 0, b"x" * 4096)
+    for flags, keeps in ((os.O_RDONLY, False), (os.O_RDWR, False), (os.O_WRONLY, True), (os.O_NOATIME, True)):
+        assert keeps == files.keeps_page_cache(await files.open(inode, flags))
+    await files.read(created, 0, 1)
+    assert files.keeps_page_cache(await files.open(inode, os.O_RDONLY))

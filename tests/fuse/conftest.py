@@ -27,6 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.fuse)
 
 
+@pytest.fixture(autouse=True)
+def known_umask() -> Iterator[None]:
+    """A usual umask, whatever a test before has left."""
+    old = os.umask(0o022)
+    yield
+    os.umask(old)
+
+
 @pytest.fixture(scope="module", params=["sqlite", "real"])
 def mount(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Mounted]:
     """One mount for the tests of a module; each test works in a directory of its own.

@@ -1,6 +1,6 @@
 """Attributes on a real mount: modes, owners, times, sizes in blocks, extended attributes, statfs."""
 
-# ruff: noqa: PTH104, PTH211 - these tests are about system calls
+# ruff: noqa: PTH104, PTH208, PTH211 - these tests are about system calls
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ def test_chmod_keeps_every_bit(here: Path, mode: int) -> None:
 def test_chown_keeps_ids_of_32_bits(here: Path) -> None:
     """Owner and group can be any numbers, also one alone, also of a symbolic link."""
     (here / "file").touch()
+    os.chown(here / "file", 2**32 - 2, 2**32 - 2)
+    assert (2**32 - 2, 2**32 - 2) == (here / "file").stat()[4:6]
     os.chown(here / "file", 4_000_000_000, 3)
     os.chown(here / "file", -1, 4)
     assert (4_000_000_000, 4) == (here / "file").stat()[4:6]
@@ -70,7 +72,12 @@ def test_set_id_bits_go_with_a_write_by_others(here: Path) -> None:
 def test_times_keep_nanoseconds(here: Path) -> None:
     """utimensat(2) stores nanoseconds, before 1970 and after 2106 too; ctime is now."""
     (here / "file").touch()
-    for times in ((1, 999_999_999), (-1_500_000_001, -7), (5_000_000_000_123_456_789, 5_000_000_000_987_654_321)):
+    for times in (
+        (1, 999_999_999),
+        (-1_500_000_001, -7),
+        (-(2**31) * 10**9 - 1, 2**32 * 10**9 + 1),
+        (5_000_000_000_123_456_789, 5_000_000_000_987_654_321),
+    ):
         before = coarse_now_ns()
         os.utime(here / "file", ns=times)
         found = (here / "file").stat()
@@ -153,6 +160,29 @@ def test_reading_moves_an_old_atime(here: Path) -> None:
         read()
         assert then < path.lstat().st_atime_ns
         assert then == path.lstat().st_mtime_ns
+
+
+@pytest.mark.parametrize(
+    ("atime_seconds", "moves"),
+    [(3600, False), (-1, True), (-10 * 86_400, True)],
+    ids=["newer than the changes", "older by a second", "by days"],
+)
+@pytest.mark.parametrize("name", ["file", "dir", "link"])
+def test_relatime_moves_only_what_is_due(here: Path, name: str, atime_seconds: int, moves: bool) -> None:
+    """A read moves an atime that is not newer than mtime and ctime, and no other; it moves nothing else."""
+    (here / "file").write_bytes(b"x" * 8192)
+    (here / "dir").mkdir()
+    (here / "link").symlink_to("file")
+    path = here / name
+    os.utime(path, follow_symlinks=False)
+    before = path.lstat()
+    os.utime(path, ns=(before.st_ctime_ns + atime_seconds * 10**9, before.st_mtime_ns), follow_symlinks=False)
+    before = path.lstat()
+    {"file": path.read_bytes, "dir": lambda: os.listdir(path), "link": path.readlink}[name]()
+    after = path.lstat()
+    assert moves == (before.st_atime_ns != after.st_atime_ns)
+    assert not moves or before.st_ctime_ns <= after.st_atime_ns
+    assert (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
 
 
 def test_atime_stays_where_the_reader_asks_for_it(here: Path) -> None:

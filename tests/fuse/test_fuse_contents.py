@@ -10,15 +10,12 @@ import mmap
 import os
 import random
 import resource
-import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from support.syscalls import eventually, failing
-
-from bench.suites.posix.calls import as_user
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,9 +121,26 @@ def test_too_large_is_refused(here: Path) -> None:
     assert errno.EFBIG == failing(lambda: os.ftruncate(fd, (1 << 60) + 1))
     assert errno.EFBIG == failing(lambda: os.pwrite(fd, b"xx", 1 << 60))
     assert errno.EINVAL == failing(lambda: os.ftruncate(fd, -1))
+    assert errno.EINVAL == failing(lambda: os.pwrite(fd, b"x", -1))
+    assert errno.EINVAL == failing(lambda: os.pwrite(fd, b"x", (1 << 63) - 1))
+    assert errno.EFBIG == failing(lambda: os.ftruncate(fd, (1 << 63) - 1))
     assert 4 == os.fstat(fd).st_size
     os.close(fd)
     assert resource.RLIM_INFINITY == resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+
+
+@pytest.mark.parametrize("flags", [0, os.O_DIRECT], ids=["cached", "direct"])
+def test_last_byte_of_the_largest_file(here: Path, flags: int) -> None:
+    """The last byte can be written and read where the cache's own disk has such offsets; else EFBIG."""
+    fd = os.open(here / "file", os.O_RDWR | os.O_CREAT | flags)
+    assert errno.EFBIG == failing(lambda: os.pwrite(fd, b"x", 1 << 60))
+    os.ftruncate(fd, 1 << 60)
+    refused = failing(lambda: os.pwrite(fd, b"x", (1 << 60) - 1))
+    assert refused in {0, errno.EFBIG}
+    assert (1 << 60) == os.fstat(fd).st_size
+    assert (b"\0" if refused else b"x") == os.pread(fd, 100, (1 << 60) - 1)
+    assert b"" == os.pread(fd, 100, 1 << 60)
+    os.close(fd)
 
 
 def test_open_with_truncate(here: Path) -> None:
@@ -140,28 +154,6 @@ def test_open_with_truncate(here: Path) -> None:
         assert 0 == os.fstat(other.fileno()).st_size
         other.seek(0)
         assert b"" == other.read()
-
-
-@pytest.mark.parametrize(
-    ("mode", "uid", "left"),
-    [
-        (0o6777, 54321, 0o777),
-        (0o4777, 54321, 0o777),
-        (0o2666, 54321, 0o2666),
-        (0o777, 54321, 0o777),
-        (0o6777, 0, 0o6777),
-    ],
-)
-def test_regression_open_with_truncate_takes_privileges(here: Path, mode: int, uid: int, left: int) -> None:
-    """Who empties another's program by O_TRUNC cannot make it run as its owner; root may."""
-    (here / "file").write_bytes(b"old contents")
-    (here / "file").chmod(mode)
-    directory = os.open(here, os.O_RDONLY)  # the directories above are closed to others
-    with as_user(uid, uid):
-        os.close(os.open("file", os.O_WRONLY | os.O_TRUNC, dir_fd=directory))
-    os.close(directory)
-    assert left == stat.S_IMODE((here / "file").stat().st_mode)
-    assert b"" == (here / "file").read_bytes()
 
 
 def test_unlinked_file_lives_while_it_is_open(here: Path) -> None:
@@ -223,6 +215,36 @@ def test_two_handles_append_in_turn(here: Path) -> None:
     assert b"".join(b"%d," % n for n in range(50)) == (here / "log").read_bytes()
 
 
+def test_append_wins_over_the_offset(here: Path) -> None:
+    """A pwrite with O_APPEND goes to the end, as Linux does it."""
+    (here / "log").write_bytes(b"first")
+    fd = os.open(here / "log", os.O_WRONLY | os.O_APPEND)
+    os.pwrite(fd, b" second", 0)
+    os.close(fd)
+    assert b"first second" == (here / "log").read_bytes()
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 4096), (4096, 8192), (5, 7), (128 * KIB - 1, 2), (MIB - 1, 4096)])
+def test_direct_and_cached_access_see_each_other(here: Path, offset: int, length: int) -> None:
+    """What goes past the page cache, at any place, and what goes through it or through a mapping is one file."""
+    model = bytearray(random.Random(offset).randbytes(MIB))
+    (here / "file").write_bytes(model)
+    direct = os.open(here / "file", os.O_RDWR | os.O_DIRECT)
+    cached = os.open(here / "file", os.O_RDWR)
+    with mmap.mmap(cached, 0) as view:
+        for turn, write in enumerate((direct, cached, direct)):
+            data = bytes([turn + 1]) * length
+            model[offset : offset + length] = data
+            assert length == os.pwrite(write, data, offset)
+            assert data == os.pread(direct, length, offset) == os.pread(cached, length, offset)
+            assert bytes(model[: len(view)]) == view[:]
+        view[:3] = model[:3] = b"map"
+        assert b"map" == os.pread(direct, 3, 0)
+    os.close(direct)
+    os.close(cached)
+    assert bytes(model) == (here / "file").read_bytes()
+
+
 def test_mapped_file_is_read(here: Path) -> None:
     """A mapping shows the contents, and what is written later by write(2)."""
     data = random.Random(3).randbytes(MIB + 17)
@@ -269,17 +291,3 @@ def test_sync_calls_succeed(here: Path, flags: int) -> None:
     os.fdatasync(directory)
     os.close(directory)
     assert b"data" == (here / "file").read_bytes()
-
-
-def test_unsupported_calls_say_so(here: Path) -> None:
-    """What pyfuse3 cannot pass on fails in a way that programs fall back from."""
-    (here / "file").write_bytes(b"data")
-    fd = os.open(here / "file", os.O_RDWR)
-    assert errno.EOPNOTSUPP == failing(lambda: os.posix_fallocate(fd, 0, 100)) or os.fstat(fd).st_size == 100
-    copied = os.open(here / "copy", os.O_RDWR | os.O_CREAT)
-    os.lseek(fd, 0, os.SEEK_SET)
-    assert 4 == os.copy_file_range(fd, copied, 4)
-    assert b"data" == (here / "copy").read_bytes()
-    assert 0 == os.lseek(fd, 0, os.SEEK_DATA)
-    os.close(fd)
-    os.close(copied)

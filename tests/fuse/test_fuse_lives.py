@@ -154,3 +154,18 @@ def test_kernel_forgets_and_so_do_we(tmp_path: Path) -> None:
             for number in range(400):
                 (found.root / str(number)).unlink()
         eventually(lambda: 1 == os.statvfs(found.root).f_files - os.statvfs(found.root).f_ffree)
+
+
+@pytest.mark.parametrize("option", ["noatime", "ro"])
+def test_regression_atimes_stay_where_the_mount_says_so(tmp_path: Path, option: str) -> None:
+    """With noatime or ro no read moves an atime: not of a file, a directory or a link."""
+    with mounted(tmp_path, parts="kept") as found:
+        (found.root / "file").write_bytes(b"x")
+        (found.root / "dir").mkdir()
+        (found.root / "link").symlink_to("file")
+        for name in ("file", "dir", "link"):
+            os.utime(found.root / name, ns=(5, 6), follow_symlinks=False)
+    with mounted(tmp_path, parts="kept", options=[option]) as found:
+        assert b"x" == (found.root / "link").read_bytes()
+        assert [] == os.listdir(found.root / "dir")
+        assert [5, 5, 5] == [(found.root / name).lstat().st_atime_ns for name in ("file", "dir", "link")]

@@ -1,12 +1,13 @@
 """Names on a real mount: making, linking, renaming, removing, and how each of them is refused."""
 
-# ruff: noqa: PTH102, PTH104, PTH108, PTH115, PTH118, PTH208, PTH211 - these tests are about system calls
+# ruff: noqa: PTH102, PTH104, PTH108, PTH115, PTH116, PTH118, PTH208, PTH211 - these tests are about system calls
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import subprocess
 from typing import TYPE_CHECKING
 
 from support.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, failing, renameat2
@@ -249,9 +250,11 @@ def test_special_files_keep_kind_and_device_number(here: Path) -> None:
     os.mknod(here / "socket", stat.S_IFSOCK | 0o600)
     os.mknod(here / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     os.mknod(here / "block", stat.S_IFBLK | 0o600, os.makedev(259, 70000))
+    os.mknod(here / "large", stat.S_IFCHR | 0o600, os.makedev(4095, (1 << 20) - 1))
     os.mknod(here / "plain", stat.S_IFREG | 0o600)
     kinds = {name: stat.filemode((here / name).stat().st_mode)[0] for name in names(here)}
-    assert {"fifo": "p", "socket": "s", "null": "c", "block": "b", "plain": "-"} == kinds
+    assert {"fifo": "p", "socket": "s", "null": "c", "block": "b", "large": "c", "plain": "-"} == kinds
+    assert os.makedev(4095, (1 << 20) - 1) == (here / "large").stat().st_rdev
     assert os.makedev(259, 70000) == (here / "block").stat().st_rdev
     reader = os.open(here / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     writer = os.open(here / "fifo", os.O_WRONLY)
@@ -314,3 +317,20 @@ def test_many_links_up_to_the_limit(here: Path) -> None:
         os.link(here / "a", here / str(number))
     assert 301 == (here / "a").stat().st_nlink
     assert 301 == len(names(here))
+
+
+def test_tree_deeper_than_any_path(here: Path) -> None:
+    """Names beyond PATH_MAX are reached step by step; their path is ENAMETOOLONG, and rm gets rid of them."""
+    name = "n" * 255
+    directory = os.open(here, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir(name, dir_fd=directory)
+        below = os.open(name, os.O_RDONLY, dir_fd=directory)
+        os.close(directory)
+        directory = below
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=directory))
+    assert ["file"] == os.listdir(directory)
+    os.close(directory)
+    assert errno.ENAMETOOLONG == failing(lambda: os.stat(here.joinpath(*[name] * 20)))
+    subprocess.run(["rm", "-r", here / name], check=True)
+    assert [] == os.listdir(here)

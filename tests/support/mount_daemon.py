@@ -1,12 +1,15 @@
 """A small daemon for tests: one mounted file system in a process of its own, without Discord and command line.
 
-`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--listings stock] [--parts memory|sqlite|real]
+`python -m support.mount_daemon MOUNTPOINT STATE [--loop stock] [--listings stock] [--parts memory|sqlite|real|kept]
 [--size BYTES] [--option NAME]... [--log-requests]`
 
 It ends when the file system is unmounted, or on SIGTERM. After SIGUSR1 reads and writes fail with an exception that
 nobody expects (parts memory and sqlite), until SIGUSR2. On SIGHUP it makes a file in the root that the kernel did not
 ask for, tells the kernel, and then logs that. A process that uses a mount that it serves
 itself waits for itself, hence the second process.
+
+What parts `kept` hold outlives the daemon, however it ends; its chunks are 4 KiB and its cache holds few of them, so
+that small files are many chunks and travel.
 """
 
 from __future__ import annotations
@@ -32,23 +35,41 @@ from disfs.config import VolumeSettings
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
 from disfs.fuse_variants import vary_answers
+from disfs.local_volume import keep_marks, take_over_cache
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.mount_options import parse_options
 from disfs.polled_loop import polled_loop
 from disfs.session_hook import SessionHook
+from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.values import ROOT_INODE, NewInode
+from support.kept_transport import KeptTransport
 from support.memory_chunks import MemoryChunks
 from support.memory_metadata import MemoryMetadataStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
+    from disfs.file_io import FileChunks
     from disfs.mount_options import Behaviour
     from disfs.values import InodeNumber
     from support.memory_chunks import ChunkCounter
 
 log = logging.getLogger(__name__)
+
+KEPT_CHUNK_BYTES = 4096
+KEPT_SETTINGS = ChunkStoreSettings(
+    chunk_bytes=KEPT_CHUNK_BYTES,
+    cache_bytes=48 * KEPT_CHUNK_BYTES,
+    dirty_limit_bytes=32 * KEPT_CHUNK_BYTES,
+    min_free_bytes=0,
+    attachment_bytes=8 * KEPT_CHUNK_BYTES,
+    message_bytes=16 * KEPT_CHUNK_BYTES,
+    writeback_delay_seconds=0.02,
+    sweep_grace_seconds=0.1,
+    sweep_interval_seconds=0.5,
+)
 
 
 @contextlib.asynccontextmanager
@@ -61,13 +82,21 @@ async def open_filesystem(parts: str, state: Path, size: int, behaviour: Behavio
             yield make(memory, await stack.enter_async_context(failing_chunks(memory)))
             return
         path = state / "metadata.db"
-        metadata = SqliteMetadataStore.open(path, create=not path.exists(), capacity_bytes=size)
+        chunk_bytes = KEPT_CHUNK_BYTES if parts == "kept" else DEFAULT_CHUNK_BYTES
+        metadata = SqliteMetadataStore.open(
+            path, create=not path.exists(), chunk_bytes=chunk_bytes, capacity_bytes=size
+        )
         stack.callback(metadata.close)
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         nursery.start_soon(metadata.run)
-        make_chunks = failing_chunks(metadata) if parts == "sqlite" else real_chunks(metadata, state)
-        yield make(metadata, await stack.enter_async_context(make_chunks))
+        yield make(metadata, await stack.enter_async_context(chunks_of(parts, metadata, state)))
+
+
+def chunks_of(parts: str, metadata: SqliteMetadataStore, state: Path) -> AbstractAsyncContextManager[FileChunks]:
+    if parts == "kept":
+        return kept_chunks(metadata, state)
+    return failing_chunks(metadata) if parts == "sqlite" else real_chunks(metadata, state)
 
 
 @contextlib.asynccontextmanager
@@ -122,6 +151,26 @@ async def change_on_signal(filesystem: Filesystem) -> None:
             log.info("changed behind the kernel")
 
 
+@contextlib.asynccontextmanager
+async def kept_chunks(metadata: SqliteMetadataStore, state: Path) -> AsyncIterator[ChunkStore]:
+    """A chunk store that takes over what an earlier one left, in order or not, as the daemon of the product does."""
+    transport = KeptTransport(state / "discord")
+    chunks = ChunkStore(
+        ledger=metadata,
+        transport=transport,
+        channels=transport.data_channels,
+        volume_key=VolumeKey(bytes(range(32))),
+        cache_directory=state / "cache",
+        settings=KEPT_SETTINGS,
+    )
+    await take_over_cache(metadata, chunks)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(chunks.run)
+        yield chunks
+        nursery.cancel_scope.cancel()
+    keep_marks(metadata, await chunks.stop())
+
+
 async def terminate_on_signal() -> None:
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async for _ in signals:
@@ -136,7 +185,8 @@ async def serve(arguments: argparse.Namespace) -> None:
             await filesystem.remove_orphans()
         filesystem.has_acls = options.apply(VolumeSettings()).has_acls
         hook = SessionHook()
-        operations = FuseOperations(filesystem, hook=hook)
+        chunk_bytes = KEPT_CHUNK_BYTES if arguments.parts == "kept" else DEFAULT_CHUNK_BYTES
+        operations = FuseOperations(filesystem, chunk_bytes=chunk_bytes, hook=hook)
         vary_answers(operations, options.behaviour, filesystem)
         flags = {"fsname=disfs-test", "default_permissions", *options.kernel_flags}
         with hook.offered() if arguments.listings == "kernel" else contextlib.nullcontext():
@@ -158,7 +208,7 @@ def main() -> None:
     parser.add_argument("state", type=Path)
     parser.add_argument("--loop", choices=("polled", "stock"), default="polled")
     parser.add_argument("--listings", choices=("kernel", "stock"), default="kernel")
-    parser.add_argument("--parts", choices=("memory", "sqlite", "real"), default="sqlite")
+    parser.add_argument("--parts", choices=("memory", "sqlite", "real", "kept"), default="sqlite")
     parser.add_argument("--size", type=int, default=DEFAULT_CAPACITY_BYTES)
     parser.add_argument("--option", action="append", default=[])
     parser.add_argument("--log-requests", action="store_true")
