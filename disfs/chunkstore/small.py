@@ -12,7 +12,8 @@ Rules:
 2. What grows beyond `each_bytes` *spills* into a cache file, and stays one until nothing of it is cached. The row is
    removed in the transaction that makes the file count. Of an inode that has both, the row counts: a crash came between
    spill and commit, or a power cut brought a file back that was removed before the row was written.
-3. Once the row's removal is durable the file's bytes must be: a spilled inode is `overlaid`.
+3. Once the row's removal is durable the file's bytes must be: a spilled inode is `overlaid`; and if the row was
+   promised to be durable, and Discord does not have it, the file is on the disk before the row goes (see `spilling`).
 4. Together they take no more than `limit_bytes`, because SQLite's file never shrinks. What is over it is a file.
 """
 
@@ -37,6 +38,8 @@ class SmallContents:
         self._limit_bytes = limit_bytes
         self.total_bytes = 0
         """How long all of them are together."""
+        self._fresh: set[InodeNumber] = set()
+        """Written from nothing, and nobody was promised since that anything of it is durable."""
 
     def takes(self, record: InodeChunks, end: int) -> bool:
         """Whether a content that ends at `end` may be a row from now on, or stay one."""
@@ -49,6 +52,23 @@ class SmallContents:
         revision = self._ledger.write_small(record.inode, content)
         self._became(record, len(content))
         return revision
+
+    def write_first(self, record: InodeChunks, content: bytes) -> Revision:
+        """`write`, where there was nothing before, here or in Discord, that a power cut could take."""
+        self._fresh.add(record.inode)
+        return self.write(record, content)
+
+    def promise(self, inode: InodeNumber) -> None:
+        """What the inode has now will be durable; to be called before it is."""
+        self._fresh.discard(inode)
+
+    def promise_all(self) -> None:
+        """`promise` for every inode."""
+        self._fresh.clear()
+
+    def is_promised(self, inode: InodeNumber) -> bool:
+        """Whether somebody may have been promised that something of it is durable."""
+        return inode not in self._fresh
 
     def keep(self, record: InodeChunks, content: bytes) -> None:
         """`content` is all there is of the inode, and Discord has it. FilesystemError, with nothing changed."""
@@ -68,6 +88,7 @@ class SmallContents:
         """The cache file has all of it, up to the end or beyond; the caller sets the ends."""
         self._ledger.remove_small(record.inode)
         self.total_bytes -= record.end
+        self._fresh.discard(record.inode)
 
     def found(self, record: InodeChunks, length: int) -> None:
         """At the start: there is such a row."""
@@ -80,6 +101,8 @@ class SmallContents:
     def _became(self, record: InodeChunks, end: int) -> None:
         self.total_bytes += end - record.end
         record.end = end
+        if not end:
+            self._fresh.discard(record.inode)
 
 
 def overwritten(content: bytes, offset: int, data: bytes) -> bytes:

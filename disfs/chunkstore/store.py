@@ -282,11 +282,13 @@ class ChunkStore:
 
         Includes `sync_overlaid`: the ledger may be made durable next.
         """
+        self._small.promise(inode)
         await self._sync.sync(inode)
         await self._sync.sync_overlaid()
 
     async def sync_all(self) -> None:
         """`sync` for every inode; an error of one is raised when all others are synced."""
+        self._small.promise_all()
         await self._sync.sync_all()
 
     async def sync_overlaid(self) -> None:

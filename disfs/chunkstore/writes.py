@@ -58,11 +58,11 @@ class Writes:
             await self._slow_down(inode, chunks, end)
         while True:
             end = max(end, *(_reach(target, held, self._chunk_bytes) for target in held), 0) if held else end
-            if self._cache.needs_settling(inode, end) or not self._has_room(inode, chunks, end):
+            if self._cache.needs_preparing(inode, end) or not self._has_room(inode, chunks, end):
                 await self._wait_for_room(inode, chunks, end)
             targets = await self._remote(inode, edges) if edges else []
             absent = [target for target in targets if target not in held]
-            if not absent and self._cache.has_room(inode, chunks, end) and not self._cache.needs_settling(inode, end):
+            if not absent and self._cache.has_room(inode, chunks, end) and not self._cache.needs_preparing(inode, end):
                 break
             await self._hold(absent, held)
         self._cache.write(inode, offset, data, {t.key.chunk: held[t] for t in targets})
@@ -85,8 +85,8 @@ class Writes:
 
     async def _wait_for_room(self, inode: InodeNumber, chunks: range, end: int) -> None:
         while True:
-            if self._cache.needs_settling(inode, end):
-                await self._cache.settle_cut(inode)
+            if self._cache.needs_preparing(inode, end):
+                await self._cache.prepare(inode)
             elif self._has_room(inode, chunks, end):
                 return
             else:
@@ -163,6 +163,8 @@ class Writes:
         return await self._remote(inode, [boundary])
 
     def _fits(self, inode: InodeNumber, boundary: int, end: int) -> bool:
+        if self._cache.needs_preparing(inode, end):
+            return False
         return self._cache.has_room(inode, range(boundary, boundary + 1), end)
 
     def discard(self, inode: InodeNumber) -> None:
