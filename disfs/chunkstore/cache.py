@@ -26,8 +26,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.chunkstore.free_space import FreeSpace
-from disfs.chunkstore.small import overwritten
-from disfs.chunkstore.spilling import SpillCopies
 from disfs.chunkstore.states import IRREPLACEABLE, ChunkEvent, ChunkState
 from disfs.errors import FilesystemError
 from disfs.spans import chunk_count, chunk_range
@@ -70,7 +68,6 @@ class Cache:
     ) -> None:
         self.files = files
         self.small = small
-        self._copies = SpillCopies(files)
         self.map = chunks
         self.changed = trio.lowlevel.ParkingLot()
         self.bulk_step = trio.Lock()
@@ -112,18 +109,11 @@ class Cache:
         if record is None or (wanted := min(offset + length, record.end) - offset) <= 0:
             return b""
         if record.is_small:
-            return self._whole(record)[offset : offset + wanted]
+            return self.small.read(record)[offset : offset + wanted]
         data = self.files.read(inode, offset, wanted)
         if len(data) != wanted:
             raise FilesystemError(errno.EIO, f"the cache file of inode {inode} was shortened by somebody else")
         return data
-
-    def _whole(self, record: InodeChunks) -> bytes:
-        """All of a small content."""
-        content = self.small.read(record)
-        if len(content) != record.end:
-            raise FilesystemError(errno.EIO, f"the small content of inode {record.inode} was changed by somebody else")
-        return content
 
     def content_length(self, key: ChunkKey) -> int:
         """How long the content of a present chunk is."""
@@ -192,7 +182,6 @@ class Cache:
         chunk_bytes = self.map.chunk_bytes
         record = self.map.inodes[inode]
         if record.is_small:
-            self._copies.drop(inode)
             self.small.remove(record)
             self.map.move(ChunkKey(inode, index), event)
             return
@@ -233,13 +222,10 @@ class Cache:
         if record is None:
             return False
         if record.is_small:
-            return not self.small.takes(record, max(end, record.end)) and self._needs_copy(record)
+            if self.small.takes(record, max(end, record.end)) or self.small.is_safe(inode):
+                return False
+            return self.map.irreplaceable(inode, 0)
         return record.doomed and end > record.end
-
-    def _needs_copy(self, record: InodeChunks) -> bool:
-        if self._copies.has(record.inode) or not self.small.is_promised(record.inode):
-            return False
-        return self.map.irreplaceable(record.inode, 0)
 
     async def prepare(self, inode: InodeNumber) -> None:
         """Make what `needs_preparing` asks for, and ask it again.
@@ -248,7 +234,7 @@ class Cache:
         """
         record = self.map.inodes.get(inode)
         if record is not None and record.is_small:
-            await self._copies.make(inode, self._whole(record))
+            await self.small.make_safe(record)
         else:
             await self.settle_cut(inode)
 
@@ -279,13 +265,7 @@ class Cache:
         self, record: InodeChunks, offset: int, data: Buffer, fills: Mapping[ChunkIndex, bytes]
     ) -> Revision:
         try:
-            if record.is_small:
-                content = overwritten(self._whole(record), offset, bytes(data))
-                self._copies.drop(record.inode)
-                return self.small.write(record, content)
-            if fills:
-                return self.small.write(record, overwritten(b"".join(fills.values()), offset, bytes(data)))
-            return self.small.write_first(record, overwritten(b"", offset, bytes(data)))
+            return self.small.write(record, offset, bytes(data), b"".join(fills.values()))
         except BaseException:
             self.map.forget_if_empty(record.inode)
             raise
@@ -313,15 +293,13 @@ class Cache:
         """Whether the first write is to create the cache file. A small content is copied into it before."""
         if not record.is_small:
             return not record.disk_end
-        if not self._copies.has(record.inode):
-            self.files.write(record.inode, 0, self._whole(record), create=True)
+        self.small.begin_spill(record)
         return False
 
     def _has_spilled(self, record: InodeChunks) -> None:
         """If there is a row, the file replaces it."""
         if record.is_small:
-            self._copies.take(record.inode)
-            self.small.spilled(record)
+            self.small.end_spill(record)
             self._free_space.took(record.end)
             self.unsynced.add(record.inode)
             self.overlaid.add(record.inode)
@@ -385,7 +363,7 @@ class Cache:
     def _undo(self, record: InodeChunks, chunks: range) -> None:
         """After a write that failed half-way: make holes again, and drop clean chunks that it may have touched."""
         if not record.disk_end:
-            self._copies.take(record.inode)
+            self.small.give_up_spill(record.inode)
             self.files.remove(record.inode)
             self.map.forget_if_empty(record.inode)
             return
@@ -423,7 +401,6 @@ class Cache:
             self._recorded.pop(ChunkKey(inode, index), None)
             self.map.move(ChunkKey(inode, index), ChunkEvent.CUT)
         if record.is_small and not size_bytes:
-            self._copies.drop(inode)
             self.small.remove(record)
         record.end = min(record.end, size_bytes)
         if revision is not None:
@@ -434,9 +411,7 @@ class Cache:
 
     def _mark_shortened(self, record: InodeChunks, boundary: ChunkIndex, size_bytes: int) -> Revision:
         if record.is_small:
-            content = self._whole(record)[:size_bytes]
-            self._copies.drop(record.inode)
-            return self.small.write(record, content)
+            return self.small.shorten(record, size_bytes)
         revision = self._ledger.mark_dirty(record.inode, boundary, 1)
         self.unsynced.add(record.inode)
         self.overlaid.add(record.inode)

@@ -101,7 +101,7 @@ class ChunkStore:
         self._ledger = ledger
         self._files = CacheFiles(cache_directory, settings.open_files)
         self._map = ChunkMap(settings.chunk_bytes)
-        self._small = SmallContents(ledger, settings.small_bytes, settings.small_limit_bytes)
+        self._small = SmallContents(ledger, self._files, settings.small_bytes, settings.small_limit_bytes)
         self._cache = Cache(
             self._files,
             self._small,
