@@ -243,7 +243,9 @@ class Cache:
 
         Room has been made. Raises FilesystemError with nothing changed but, perhaps, the very range in dirty chunks.
         """
-        end = max(offset + len(data), *(start * self.map.chunk_bytes + len(plain) for start, plain in fills.items()), 0)
+        end = offset + len(data)
+        for filled, plain in fills.items():
+            end = max(end, filled * self.map.chunk_bytes + len(plain))
         assert not self.needs_preparing(inode, end)
         chunks = chunk_range(offset, len(data), self.map.chunk_bytes)
         record = self.map.at(inode)
