@@ -135,14 +135,18 @@ async def test_a_row_counts_before_a_file(tmp_path: Path, autojump_clock: MockCl
         assert b"row\0\0s" == await world.contents(FILE)
 
 
-async def test_small_contents_survive_a_crash_sent_or_not(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """After a crash what was sent is still cached, and what was not is sent."""
+async def test_small_contents_survive_a_crash_sent_or_not(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a crash what was sent is still cached, and what was not is sent; there is nothing to sync of either."""
     async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, nursery):
         await world.write(FILE, 0, b"sent")
         await world.store.drain()
         await world.write(OTHER, 0, b"not sent")
         world.ledger.commit()
         await world.crash(nursery)
+        await world.store.sync_all()
+        assert [] == caplog.records
         assert (b"sent", b"not sent") == (await world.contents(FILE), await world.contents(OTHER))
         assert 0 == world.transport.calls["fetch"]
         await world.store.drain()
