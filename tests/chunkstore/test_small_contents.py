@@ -220,6 +220,25 @@ async def test_a_chunk_beside_a_small_content_is_fetched(tmp_path: Path, autojum
         assert b"first".ljust(3 * CHUNK, b"\0") + pattern(CHUNK) == await world.contents(FILE)
 
 
+async def test_a_chunk_beside_a_promised_small_content(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Beside an unsent content that was synced a reader's chunk is not kept, which would make it spill at once; a
+    warm-up brings all of the file."""
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, _):
+        await world.write(FILE, 3 * CHUNK, pattern(CHUNK))
+        await world.store.drain()
+        world.store.evict_all()
+        await world.write(FILE, 0, b"first")
+        await world.store.sync_all()
+        assert b"first".ljust(3 * CHUNK, b"\0") + pattern(CHUNK) == await world.contents(FILE)
+        assert {FILE: 5} == rows(world)
+        heard: list[int] = []
+        await world.store.warm(FILE, 4 * CHUNK, heard.append)
+        assert (4 * CHUNK, {}) == (sum(heard), rows(world))
+        fetched = world.transport.calls["fetch"]
+        assert b"first".ljust(3 * CHUNK, b"\0") + pattern(CHUNK) == await world.contents(FILE)
+        assert fetched == world.transport.calls["fetch"]
+
+
 async def test_a_spill_that_fails_has_changed_nothing(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
