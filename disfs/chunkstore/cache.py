@@ -8,7 +8,7 @@ Rules that keep data whole, where it lies in a file (what lies in a row has the 
    durable record of the ledger may name as the only copy waits for `settle`, which makes the ledger durable first.
    Without this, `mv new old` and a crash could bring `old` back without its unsent bytes.
 3. Bytes that were cut and wait lie in `[end, disk_end)` of their inode: they are never shown, never sent, and the
-   file does not grow over them before they are gone (`needs_settling`).
+   file does not grow over them before they are gone (`needs_preparing`).
 4. Sizes are reserved before bytes are written: the budget and the free space of the disk hold at every moment.
 5. Pinned inodes keep their chunks, up to `pinned_limit_bytes` together. What they have beyond that, because they grew,
    is evicted when nothing else can be: a file that does not stay whole here is better than a write that fails.
@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.chunkstore.free_space import FreeSpace
-from disfs.chunkstore.small import overwritten
 from disfs.chunkstore.states import IRREPLACEABLE, ChunkEvent, ChunkState
 from disfs.errors import FilesystemError
 from disfs.spans import chunk_count, chunk_range
@@ -110,18 +109,11 @@ class Cache:
         if record is None or (wanted := min(offset + length, record.end) - offset) <= 0:
             return b""
         if record.is_small:
-            return self._whole(record)[offset : offset + wanted]
+            return self.small.read(record)[offset : offset + wanted]
         data = self.files.read(inode, offset, wanted)
         if len(data) != wanted:
             raise FilesystemError(errno.EIO, f"the cache file of inode {inode} was shortened by somebody else")
         return data
-
-    def _whole(self, record: InodeChunks) -> bytes:
-        """All of a small content."""
-        content = self.small.read(record)
-        if len(content) != record.end:
-            raise FilesystemError(errno.EIO, f"the small content of inode {record.inode} was changed by somebody else")
-        return content
 
     def content_length(self, key: ChunkKey) -> int:
         """How long the content of a present chunk is."""
@@ -223,13 +215,38 @@ class Cache:
         record = self.map.inodes.get(inode)
         return record is not None and record.doomed and end > record.end
 
+    def needs_preparing(self, inode: InodeNumber, end: int) -> bool:
+        """Whether content cannot be written up to `end` before `prepare`: it needs settling, or would make a small
+        content spill that a power cut must not take."""
+        record = self.map.inodes.get(inode)
+        if record is None:
+            return False
+        if record.is_small:
+            if self.small.takes(record, max(end, record.end)) or self.small.is_safe(inode):
+                return False
+            return self.map.irreplaceable(inode, 0)
+        return record.doomed and end > record.end
+
+    async def prepare(self, inode: InodeNumber) -> None:
+        """Make what `needs_preparing` asks for, and ask it again.
+
+        FilesystemError if the disk does not let go of what was cut, or does not take the copy of what is to spill.
+        """
+        record = self.map.inodes.get(inode)
+        if record is not None and record.is_small:
+            await self.small.make_safe(record)
+        else:
+            await self.settle_cut(inode)
+
     def write(self, inode: InodeNumber, offset: int, data: Buffer, fills: Mapping[ChunkIndex, bytes]) -> None:
         """Take new content: `fills` (what Discord has of partly covered chunks) below it, all chunks dirty.
 
         Room has been made. Raises FilesystemError with nothing changed but, perhaps, the very range in dirty chunks.
         """
-        end = max(offset + len(data), *(start * self.map.chunk_bytes + len(plain) for start, plain in fills.items()), 0)
-        assert not self.needs_settling(inode, end)
+        end = offset + len(data)
+        for filled, plain in fills.items():
+            end = max(end, filled * self.map.chunk_bytes + len(plain))
+        assert not self.needs_preparing(inode, end)
         chunks = chunk_range(offset, len(data), self.map.chunk_bytes)
         record = self.map.at(inode)
         if self.small.takes(record, max(end, record.end)):
@@ -250,8 +267,7 @@ class Cache:
         self, record: InodeChunks, offset: int, data: Buffer, fills: Mapping[ChunkIndex, bytes]
     ) -> Revision:
         try:
-            before = self._whole(record) if record.is_small else b"".join(fills.values())
-            return self.small.write(record, overwritten(before, offset, bytes(data)))
+            return self.small.write(record, offset, bytes(data), b"".join(fills.values()))
         except BaseException:
             self.map.forget_if_empty(record.inode)
             raise
@@ -263,10 +279,11 @@ class Cache:
         chunks = chunk_range(offset, len(data), self.map.chunk_bytes)
         try:
             self._disown_copies(record, chunks)
-            self._spill(record)
+            create = self._begin_file(record)
             for filled, plain in fills.items():
-                self.files.write(inode, filled * self.map.chunk_bytes, plain, create=not record.disk_end)
-            self.files.write(inode, offset, data, create=not record.disk_end)
+                self.files.write(inode, filled * self.map.chunk_bytes, plain, create=create)
+                create = False
+            self.files.write(inode, offset, data, create=create)
             revision = self._ledger.mark_dirty(inode, ChunkIndex(chunks.start), len(chunks))
             self._has_spilled(record)
         except BaseException:
@@ -274,15 +291,17 @@ class Cache:
             raise
         return revision
 
-    def _spill(self, record: InodeChunks) -> None:
-        """If there is a row, its content is in the file too from now on; it counts as long as the row is there."""
-        if record.is_small:
-            self.files.write(record.inode, 0, self._whole(record), create=True)
+    def _begin_file(self, record: InodeChunks) -> bool:
+        """Whether the first write is to create the cache file. A small content is copied into it before."""
+        if not record.is_small:
+            return not record.disk_end
+        self.small.begin_spill(record)
+        return False
 
     def _has_spilled(self, record: InodeChunks) -> None:
         """If there is a row, the file replaces it."""
         if record.is_small:
-            self.small.spilled(record)
+            self.small.end_spill(record)
             self._free_space.took(record.end)
             self.unsynced.add(record.inode)
             self.overlaid.add(record.inode)
@@ -305,7 +324,7 @@ class Cache:
         end = start + len(plain)
         chunks = range(key.chunk, key.chunk + 1)
         try:
-            if not plain or self.needs_settling(key.inode, end) or not self.reserve(key.inode, chunks, end):
+            if not plain or self.needs_preparing(key.inode, end) or not self.reserve(key.inode, chunks, end):
                 return False
             record = self.map.at(key.inode)
             if not self._fill_small(record, key, plain):
@@ -331,8 +350,8 @@ class Cache:
     def _fill_file(self, record: InodeChunks, key: ChunkKey, plain: bytes) -> None:
         start = key.chunk * self.map.chunk_bytes
         try:
-            self._spill(record)
-            self.files.write(key.inode, start, plain, create=not record.disk_end)
+            create = self._begin_file(record)
+            self.files.write(key.inode, start, plain, create=create)
             self._has_spilled(record)
         except FilesystemError:
             self._undo(record, range(key.chunk, key.chunk + 1))
@@ -346,6 +365,7 @@ class Cache:
     def _undo(self, record: InodeChunks, chunks: range) -> None:
         """After a write that failed half-way: make holes again, and drop clean chunks that it may have touched."""
         if not record.disk_end:
+            self.small.give_up_spill(record.inode)
             self.files.remove(record.inode)
             self.map.forget_if_empty(record.inode)
             return
@@ -393,7 +413,7 @@ class Cache:
 
     def _mark_shortened(self, record: InodeChunks, boundary: ChunkIndex, size_bytes: int) -> Revision:
         if record.is_small:
-            return self.small.write(record, self._whole(record)[:size_bytes])
+            return self.small.shorten(record, size_bytes)
         revision = self._ledger.mark_dirty(record.inode, boundary, 1)
         self.unsynced.add(record.inode)
         self.overlaid.add(record.inode)

@@ -149,8 +149,8 @@ class CacheFiles:
     def write(self, inode: InodeNumber, offset: int, data: Buffer, *, create: bool) -> None:
         """Write all of `data`, or raise; how much of it got there is then unknown.
 
-        `create` only where the file has no content yet: a file that should be there and is not must never come
-        back as an empty one, whose zeros would look like data.
+        `create` only where the file has no content yet, and in the first write: a file that should be there and is not
+        must never come back as an empty one, whose zeros would look like data. What an earlier life left is cut off.
         """
         view = memoryview(data)
         try:
@@ -235,7 +235,7 @@ class CacheFiles:
             return descriptor
         while len(self._descriptors) >= self._open_files:
             os.close(self._descriptors.popitem(last=False)[1])
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_TRUNC if create else 0)
         descriptor = os.open(_path(inode), flags, 0o600, dir_fd=self._root)
         self._descriptors[inode] = descriptor
         return descriptor

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 4096
 _NO_REVISION = Revision(0)
+_WITHOUT_ENTRY = frozenset({ChunkState.ABSENT, ChunkState.CLEAN})
 
 
 @dataclass(slots=True)
@@ -192,7 +193,7 @@ class ChunkMap:
         if before is ChunkState.DIRTY and state is not ChunkState.DIRTY:
             self.waiting.remove(key, chunks.entries[key.chunk])
         self._count(entry, before, state)
-        if state in {ChunkState.ABSENT, ChunkState.CLEAN}:
+        if state in _WITHOUT_ENTRY:
             chunks.entries.pop(key.chunk, None)
         elif entry is None:
             entry = chunks.entries[key.chunk] = Entry(state)

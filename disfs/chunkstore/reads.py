@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_AWAY = frozenset({ChunkState.ABSENT, ChunkState.FETCHING})
+AWAY = frozenset({ChunkState.ABSENT, ChunkState.FETCHING})
+"""States of a chunk that the cache does not have: Discord may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Reads:
         away: list[Span] = []
         for span in missing:
             position = span.index * self._chunk_bytes + span.start
-            if usable_state(self._map, inode, span.index) not in _AWAY:
+            if usable_state(self._map, inode, span.index) not in AWAY:
                 self._cached_chunks += 1
                 _copy(self._cache.read(inode, position, span.length), data, position - offset)
             elif span.index in targets:

@@ -101,7 +101,7 @@ class ChunkStore:
         self._ledger = ledger
         self._files = CacheFiles(cache_directory, settings.open_files)
         self._map = ChunkMap(settings.chunk_bytes)
-        self._small = SmallContents(ledger, settings.small_bytes, settings.small_limit_bytes)
+        self._small = SmallContents(ledger, self._files, settings.small_bytes, settings.small_limit_bytes)
         self._cache = Cache(
             self._files,
             self._small,
@@ -286,11 +286,13 @@ class ChunkStore:
 
         Includes `sync_overlaid`: the ledger may be made durable next.
         """
+        self._small.promise(inode)
         await self._sync.sync(inode)
         await self._sync.sync_overlaid()
 
     async def sync_all(self) -> None:
         """`sync` for every inode; an error of one is raised when all others are synced."""
+        self._small.promise_all()
         await self._sync.sync_all()
 
     async def sync_overlaid(self) -> None:

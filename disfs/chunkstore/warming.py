@@ -68,9 +68,11 @@ class Warmer:
 
         What was cached, and holes, count at once. FilesystemError: ENOSPC when it cannot stay beside pinned and dirty
         data and some room for work, known before anything is fetched unless others take the room meanwhile; EIO when a
-        chunk cannot be had. A cancel or an error leaves in the cache what has come.
+        chunk cannot be had, or the cache's disk fails. A cancel or an error leaves in the cache what has come.
         """
         await self._check_room(inode, size_bytes)
+        while self._cache.needs_preparing(inode, size_bytes):
+            await self._cache.prepare(inode)  # else what comes is not kept beside what is there
         stream = FetchStream(background=True, run_bytes=self._run_bytes)
         steps: deque[_Step] = deque()
         count = chunk_count(size_bytes, self._chunk_bytes)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from disfs.chunkstore.reads import usable_state
+from disfs.chunkstore.reads import AWAY, usable_state
 from disfs.chunkstore.states import UNSENT, ChunkState
 from disfs.errors import FilesystemError
 from disfs.spans import chunk_range
@@ -61,17 +61,18 @@ class Writes:
             return
         end = offset + length
         chunks = chunk_range(offset, length, self._chunk_bytes)
-        edges = [index for index in {chunks[0], chunks[-1]} if self._covers_partly(index, offset, end)]
+        edges = self._edges(chunks, offset, end)
         held: dict[Target, bytes] = {}
         if self._map.dirty_bytes > self._settings.soft_mark_bytes:
             await self._slow_down(inode, chunks, end)
         while True:
-            end = max(end, *(_reach(target, held, self._chunk_bytes) for target in held), 0) if held else end
-            if self._cache.needs_settling(inode, end) or not self._has_room(inode, chunks, end):
+            for target, plain in held.items():
+                end = max(end, target.key.chunk * self._chunk_bytes + len(plain))
+            if self._cache.needs_preparing(inode, end) or not self._has_room(inode, chunks, end):
                 await self._wait_for_room(inode, chunks, end)
             targets = await self._remote(inode, edges) if edges else []
             absent = [target for target in targets if target not in held]
-            if not absent and self._cache.has_room(inode, chunks, end) and not self._cache.needs_settling(inode, end):
+            if not absent and self._cache.has_room(inode, chunks, end) and not self._cache.needs_preparing(inode, end):
                 break
             await self._hold(absent, held)
         # Only here: while this write waited, others may have taken the room, or have cut what it lies over.
@@ -79,13 +80,17 @@ class Writes:
         self._cache.write(inode, offset, data, {t.key.chunk: held[t] for t in targets})
         self._writeback.poke()
 
-    def _covers_partly(self, index: int, start: int, end: int) -> bool:
-        return start > index * self._chunk_bytes or end < (index + 1) * self._chunk_bytes
+    def _edges(self, chunks: range, start: int, end: int) -> list[int]:
+        """Those of `chunks` that the bytes from `start` to `end` cover in part."""
+        first, last = chunks.start, chunks.stop - 1
+        edges = [first] if start > first * self._chunk_bytes else []
+        if end < chunks.stop * self._chunk_bytes and last not in edges:
+            edges.append(last)
+        return edges
 
     async def _remote(self, inode: InodeNumber, indices: Iterable[int]) -> list[Target]:
         """Where those of the chunks lie that only Discord has; EIO for a lost one."""
-        away = {ChunkState.ABSENT, ChunkState.FETCHING}
-        absent = [index for index in indices if usable_state(self._map, inode, index) in away]
+        absent = [index for index in indices if usable_state(self._map, inode, index) in AWAY]
         return list((await self._fetcher.locate(inode, absent)).values()) if absent else []
 
     async def _hold(self, targets: Sequence[Target], held: dict[Target, bytes]) -> None:
@@ -96,8 +101,8 @@ class Writes:
 
     async def _wait_for_room(self, inode: InodeNumber, chunks: range, end: int) -> None:
         while True:
-            if self._cache.needs_settling(inode, end):
-                await self._cache.settle_cut(inode)
+            if self._cache.needs_preparing(inode, end):
+                await self._cache.prepare(inode)
             elif self._has_room(inode, chunks, end):
                 return
             else:
@@ -174,12 +179,10 @@ class Writes:
         return await self._remote(inode, [boundary])
 
     def _fits(self, inode: InodeNumber, boundary: int, end: int) -> bool:
+        if self._cache.needs_preparing(inode, end):
+            return False
         return self._cache.has_room(inode, range(boundary, boundary + 1), end)
 
     def discard(self, inode: InodeNumber) -> None:
         """The inode is gone for good: so are its contents, sent or not."""
         self._cache.cut(inode, 0)
-
-
-def _reach(target: Target, held: dict[Target, bytes], chunk_bytes: int) -> int:
-    return target.key.chunk * chunk_bytes + len(held[target])

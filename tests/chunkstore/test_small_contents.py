@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 from support.chunk_worlds import CHUNK, FILE, OTHER, chunk_world
 from support.real_stores import real_stores
 
+from disfs.chunkstore import spilling
 from disfs.errors import FilesystemError
 from disfs.values import InodeNumber
 
@@ -133,14 +135,18 @@ async def test_a_row_counts_before_a_file(tmp_path: Path, autojump_clock: MockCl
         assert b"row\0\0s" == await world.contents(FILE)
 
 
-async def test_small_contents_survive_a_crash_sent_or_not(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """After a crash what was sent is still cached, and what was not is sent."""
+async def test_small_contents_survive_a_crash_sent_or_not(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a crash what was sent is still cached, and what was not is sent; there is nothing to sync of either."""
     async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, nursery):
         await world.write(FILE, 0, b"sent")
         await world.store.drain()
         await world.write(OTHER, 0, b"not sent")
         world.ledger.commit()
         await world.crash(nursery)
+        await world.store.sync_all()
+        assert [] == caplog.records
         assert (b"sent", b"not sent") == (await world.contents(FILE), await world.contents(OTHER))
         assert 0 == world.transport.calls["fetch"]
         await world.store.drain()
@@ -212,6 +218,25 @@ async def test_a_chunk_beside_a_small_content_is_fetched(tmp_path: Path, autojum
         world.ledger.commit()
         await world.crash(nursery)
         assert b"first".ljust(3 * CHUNK, b"\0") + pattern(CHUNK) == await world.contents(FILE)
+
+
+async def test_a_chunk_beside_a_promised_small_content(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Beside an unsent content that was synced a reader's chunk is not kept, which would make it spill at once; a
+    warm-up brings all of the file."""
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, _):
+        await world.write(FILE, 3 * CHUNK, pattern(CHUNK))
+        await world.store.drain()
+        world.store.evict_all()
+        await world.write(FILE, 0, b"first")
+        await world.store.sync_all()
+        assert b"first".ljust(3 * CHUNK, b"\0") + pattern(CHUNK) == await world.contents(FILE)
+        assert {FILE: 5} == rows(world)
+        heard: list[int] = []
+        await world.store.warm(FILE, 4 * CHUNK, heard.append)
+        assert (4 * CHUNK, {}) == (sum(heard), rows(world))
+        fetched = world.transport.calls["fetch"]
+        assert b"first".ljust(3 * CHUNK, b"\0") + pattern(CHUNK) == await world.contents(FILE)
+        assert fetched == world.transport.calls["fetch"]
 
 
 async def test_a_spill_that_fails_has_changed_nothing(
@@ -361,3 +386,115 @@ async def test_a_file_that_could_not_be_synced_and_is_written_anew_as_a_row(
         await world.truncate(inode, 0)
         await world.filesystem.files.write(handle, 0, b"small")
         await world.filesystem.files.fsync(handle)
+
+
+async def test_what_was_promised_is_on_the_disk_before_its_row_goes(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small content that was fsynced is copied into a synced file before it spills, whoever syncs the log when; a new
+    one spills without any sync, and so does one that Discord has."""
+    rows_then: list[dict[int, int]] = []
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, _):
+        monkeypatch.setattr(os, "fdatasync", lambda _: rows_then.append(rows(world)))
+        await world.write(FILE, 0, pattern(SMALL))
+        await world.write(FILE, SMALL, b"new")
+        await world.write(OTHER, 0, pattern(SMALL, 2))
+        await world.store.drain()
+        rows_then.clear()
+        await world.write(OTHER, SMALL, b"sent")
+        assert [] == rows_then
+        await world.cut(OTHER, 0)
+        await world.write(OTHER, 0, pattern(SMALL))
+        await world.store.sync_all()
+        rows_then.clear()
+        await world.cut(OTHER, 3 * SMALL)
+        assert [] == rows_then
+        await world.write(OTHER, SMALL, b"promised")
+        assert [{OTHER: SMALL}] * 2 == rows_then  # the file and its folder
+        assert {} == rows(world)
+        assert pattern(SMALL) + b"promised" == await world.store.read(OTHER, 0, SMALL + 8)
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "written", "shortened", "emptied", "deleted", "spilled", "sent"])
+async def test_what_changes_while_it_is_copied(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """Whatever happens to a small content while its copy is being synced, the write that waits for it falls on what is
+    there by then, warm, after a crash and cold."""
+    begun, go_on = trio.Event(), trio.Event()
+
+    async def slow(call: Any, *args: Any, limiter: Any = None) -> Any:
+        if call is spilling._sync:
+            begun.set()
+            await go_on.wait()
+        return call(*args)
+
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        monkeypatch.setattr(trio.to_thread, "run_sync", slow)
+        await world.write(FILE, 0, pattern(SMALL))
+        await world.store.sync(FILE)
+        nursery.start_soon(world.write, FILE, SMALL, b"spills")
+        await begun.wait()
+        expected = pattern(SMALL)
+        if meanwhile == "written":
+            await world.write(FILE, 5, b"X")
+            expected = expected[:5] + b"X" + expected[6:]
+        elif meanwhile == "shortened":
+            await world.cut(FILE, 10)
+            expected = expected[:10].ljust(SMALL, b"\0")
+        elif meanwhile in {"emptied", "deleted"}:
+            if meanwhile == "emptied":
+                await world.cut(FILE, 0)
+            else:
+                world.discard(FILE)
+            assert [] == cache_files(tmp_path)
+            await world.write(FILE, 0, b"anew")
+            expected = b"anew".ljust(SMALL, b"\0")
+        elif meanwhile == "spilled":
+            nursery.start_soon(world.write, FILE, SMALL + 6, b"too")
+        elif meanwhile == "sent":
+            await world.store.drain()
+            world.store.evict_all()
+            assert ([], {}) == (cache_files(tmp_path), rows(world))
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+        await trio.sleep(1)
+        expected += b"spills" + (b"too" if meanwhile == "spilled" else b"")
+        assert (["7"], {}) == (cache_files(tmp_path), rows(world))
+        assert expected == await world.contents(FILE)
+        world.ledger.commit()
+        await world.crash(nursery)
+        assert expected == await world.contents(FILE)
+        await world.store.drain()
+        world.store.evict_all()
+        assert expected == await world.contents(FILE)
+
+
+async def test_a_copy_that_cannot_be_synced(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A promised content whose copy the disk does not take stays small: the write fails, and nothing has changed."""
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, _):
+        await world.write(FILE, 0, pattern(SMALL))
+        await world.store.sync(FILE)
+
+        def bad(_: int) -> None:
+            raise OSError(errno.EIO, "bad disk")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", bad)
+            with pytest.raises(FilesystemError, match="EIO"):
+                await world.write(FILE, SMALL, b"more")
+        assert ([], {FILE: SMALL}) == (cache_files(tmp_path), rows(world))
+        assert pattern(SMALL) == await world.contents(FILE)
+        await world.write(FILE, SMALL, b"more")
+        assert pattern(SMALL) + b"more" == await world.contents(FILE)
+
+
+async def test_a_new_cache_file_begins_empty(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What an earlier life left under the name of a cache file is not content of the new one."""
+    async with chunk_world(tmp_path, small_content_bytes=0) as (world, _):
+        (tmp_path / "files" / "07" / "7").write_bytes(b"what should be gone" * 1000)
+        await world.write(FILE, 5, b"new")
+        await world.write(FILE, 2 * CHUNK, b"far")
+        assert b"\0" * 5 + b"new" + bytes(2 * CHUNK - 8) + b"far" == await world.contents(FILE)

@@ -107,3 +107,37 @@ def test_an_overwritten_file_keeps_its_newest_bytes_over_a_crash(disk: Product) 
     assert bytes(content) == path.read_bytes()
     disk.cold()
     assert bytes(content) == path.read_bytes()
+
+
+def test_small_files_that_grow_over_a_crash(disk: Product) -> None:
+    """Small files that are fsynced and grown past what is kept in the metadata: after kill -9 each begins with what was
+    fsynced and has nothing that was not written; a cold mount shows the same."""
+    target = disk.mountpoint / "small"
+    target.mkdir()
+    fsynced: dict[str, bytes] = {}
+    written: dict[str, bytes] = {}
+    for number in range(60):
+        name, parts = f"f{number}", [os.urandom(500 + 900 * (number % 7)) for _ in range(1 + number % 6)]
+        with (target / name).open("wb", buffering=0) as file:
+            for position, part in enumerate(parts):
+                file.write(part)
+                if position <= number % 3:
+                    os.fsync(file.fileno())
+                    fsynced[name] = b"".join(parts[: position + 1])
+            file.write(tail := os.urandom(4000 * (number % 5)))
+        written[name] = b"".join(parts) + tail
+    directory = os.open(target, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+    disk.kill()
+    disk.mount()
+    found = {name: (target / name).read_bytes() for name in fsynced}
+    assert [] == [name for name in found if not found[name].startswith(fsynced[name])]
+    assert [] == [name for name in found if not written[name].startswith(found[name])]
+    for name in found:
+        with (target / name).open("ab") as file:
+            file.write(b"after")
+    disk.cold()
+    assert {name: content + b"after" for name, content in found.items()} == {
+        name: (target / name).read_bytes() for name in found
+    }
