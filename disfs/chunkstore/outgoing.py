@@ -16,7 +16,7 @@ import trio
 
 from disfs.chunkstore.packer import SLOT_OVERHEAD_BYTES, PackBuilder
 from disfs.chunkstore.states import ChunkEvent, ChunkState
-from disfs.errors import FilesystemError
+from disfs.errors import FilesystemError, MetadataDamagedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,7 +140,8 @@ class Packing:
         try:
             return self._cache.content(key.inode, key.chunk * chunk_bytes, chunk_bytes)
         except FilesystemError as error:
-            if error.errno != errno.EIO or self._cache.map.inodes[key.inode].is_small:
+            damaged = isinstance(error, MetadataDamagedError)
+            if error.errno != errno.EIO or (self._cache.map.inodes[key.inode].is_small and not damaged):
                 raise  # no descriptor, no memory, a ledger that stopped: the bytes are there, and can be read later
             log.error("unsent data of inode %d, chunk %d, is lost: %s", key.inode, key.chunk, error)  # noqa: TRY400 - the traceback of a pread says nothing more
             self._cache.map.move(key, ChunkEvent.LOSE)

@@ -54,7 +54,8 @@ SENT_PACKS = """
 SMALL_CONTENTS = """
     CREATE TABLE small_contents (
         inode INTEGER NOT NULL PRIMARY KEY,
-        content BLOB NOT NULL  -- chunk 0 of the inode, up to where its cached content ends: 1 byte or more
+        content BLOB NOT NULL,     -- chunk 0 of the inode, up to where its cached content ends: 1 byte or more
+        checksum INTEGER NOT NULL  -- CRC-32 of it, as of zlib
     ) STRICT
     """
 

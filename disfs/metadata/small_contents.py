@@ -2,12 +2,17 @@
 
 SQLite's file does not shrink, so whoever puts rows in bounds them. Facts of this machine alone. Rows are held back:
 what is written several times, or deleted again, within one group commit costs one row or none.
+
+SQLite has no checksums: a row on a damaged page may read as other bytes. So each has one of its own, and what does not
+agree with it is an error, never data.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
+from disfs.errors import MetadataDamagedError
 from disfs.metadata.held_back import HeldBack
 from disfs.values import InodeNumber
 
@@ -44,8 +49,14 @@ class SmallContents:
         """See ChunkLedger.small_content."""
         if inode in self._held_back:
             return self._held_back.get(inode) or b""
-        row = self._database.row("SELECT content FROM small_contents WHERE inode = ?", (inode,))
-        return b"" if row is None else row[0]
+        row = self._database.row("SELECT content, checksum FROM small_contents WHERE inode = ?", (inode,))
+        if row is None:
+            return b""
+        content: bytes = row[0]
+        if zlib.crc32(content) != row[1]:
+            self._database.note_damage(f"the small content of inode {inode} is not what was written")
+            raise MetadataDamagedError(f"the small content of inode {inode} is damaged")
+        return content
 
     def lengths(self) -> Sequence[tuple[InodeNumber, int]]:
         """See ChunkLedger.small_lengths. SQLite knows a length without reading the content."""
@@ -59,7 +70,7 @@ class SmallContents:
             self._database.write_all("DELETE FROM small_contents WHERE inode = ?", [(inode,) for inode in gone])
         if rows:
             self._database.write_all(
-                "INSERT INTO small_contents (inode, content) VALUES (?, ?)"
-                " ON CONFLICT (inode) DO UPDATE SET content = excluded.content",
-                rows,
+                "INSERT INTO small_contents (inode, content, checksum) VALUES (?, ?, ?)"
+                " ON CONFLICT (inode) DO UPDATE SET content = excluded.content, checksum = excluded.checksum",
+                [(inode, content, zlib.crc32(content)) for inode, content in rows],
             )

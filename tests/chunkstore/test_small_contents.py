@@ -15,7 +15,7 @@ from support.chunk_worlds import CHUNK, FILE, OTHER, chunk_world
 from support.real_stores import real_stores
 
 from disfs.chunkstore import spilling
-from disfs.errors import FilesystemError
+from disfs.errors import FilesystemError, MetadataDamagedError
 from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
@@ -498,3 +498,28 @@ async def test_a_new_cache_file_begins_empty(tmp_path: Path, autojump_clock: Moc
         await world.write(FILE, 5, b"new")
         await world.write(FILE, 2 * CHUNK, b"far")
         assert b"\0" * 5 + b"new" + bytes(2 * CHUNK - 8) + b"far" == await world.contents(FILE)
+
+
+async def test_a_damaged_small_content_is_an_error_and_never_sent(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What is not what was written is EIO, is noted as damage, and keeps nothing else from being sent."""
+    async with real_stores(tmp_path, small_content_bytes=SMALL) as (world, _):
+        world.chunks.pause()
+        damaged, inode = await world.create(b"damaged")
+        whole, _ = await world.create(b"whole")
+        await world.filesystem.files.write(damaged, 0, pattern(SMALL))
+        await world.filesystem.files.write(whole, 0, pattern(SMALL, seed=2))
+        await world.metadata.commit()
+        with world.metadata._database.changing:
+            world.metadata._database.write(
+                "UPDATE small_contents SET content = zeroblob(length(content)) WHERE inode = ?", (inode,)
+            )
+        with pytest.raises(MetadataDamagedError):
+            await world.filesystem.files.read(damaged, 0, 10)
+        world.chunks.resume()
+        await world.chunks.drain()
+        assert world.metadata.statistics().damage is not None
+        assert (1, 0) == (world.chunks.statistics().lost_chunks, world.chunks.statistics().dirty_bytes)
+        world.chunks.evict_all()
+        assert pattern(SMALL, seed=2) == await world.filesystem.files.read(whole, 0, SMALL)
+        with pytest.raises(FilesystemError, match="EIO"):
+            await world.filesystem.files.read(damaged, 0, 10)
