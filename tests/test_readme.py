@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def flat(text: str) -> str:
     return " ".join(text.replace("`", "").split())
 
 
+@functools.cache
 def docstrings() -> str:
     """All docstrings of all tests and test modules."""
     nodes = (
