@@ -187,8 +187,8 @@ class Daemon:
             atime=plan.behaviour.atime,
             directory_atime=plan.behaviour.directory_atime,
         )
-        keeps_listings = plan.settings.kernel_listings and plan.settings.kernel_cache_seconds > 0
-        self._hook = SessionHook(keeps_listings=keeps_listings)
+        may_keep = plan.settings.kernel_listings and plan.settings.kernel_cache_seconds > 0
+        self._hook = SessionHook(keeps_listings=may_keep and plan.behaviour.keeps_listings)
         self._operations = FuseOperations(
             self._filesystem,
             entry_timeout_seconds=plan.settings.kernel_cache_seconds,

@@ -54,6 +54,11 @@ class Behaviour:
     syncs_everything: bool = False
     """So is every other change."""
 
+    @property
+    def keeps_listings(self) -> bool:
+        """Whether the kernel may list a directory by itself: not where the daemon has to see each listing."""
+        return self.directory_atime is not Atime.STRICT
+
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:

@@ -203,6 +203,19 @@ def test_atime_moves_as_was_asked_for(directory: Path, option: str, moved: tuple
     assert moved == atimes_after_reads(directory, option)
 
 
+@pytest.mark.parametrize(("option", "moved"), [("relatime", False), ("strictatime", True)])
+def test_regression_strictatime_counts_every_listing(directory: Path, option: str, moved: bool) -> None:
+    """strictatime: the kernel keeps no listings, so that each one moves the atime; else a kept one moves none."""
+    with mounted(directory, options=[option]) as mount:
+        folder = mount.root / "folder"
+        folder.mkdir()
+        for _ in range(3):  # the first shows that the kernel may keep them, the second is kept
+            assert [] == os.listdir(folder)
+        os.utime(folder, ns=(1, folder.stat().st_mtime_ns))
+        assert [] == os.listdir(folder)
+        assert moved == (folder.stat().st_atime_ns > 1)
+
+
 @needs_root
 def test_programs_and_devices_of_a_guarded_mount_are_not_used(directory: Path) -> None:
     """noexec: no program runs; nosuid and nodev, which are the default: no one gains rights, no device opens."""

@@ -184,7 +184,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         if not options.behaviour.read_only:
             await filesystem.remove_orphans()
         filesystem.has_acls = options.apply(VolumeSettings()).has_acls
-        hook = SessionHook()
+        hook = SessionHook(keeps_listings=options.behaviour.keeps_listings)
         chunk_bytes = KEPT_CHUNK_BYTES if arguments.parts == "kept" else DEFAULT_CHUNK_BYTES
         operations = FuseOperations(filesystem, chunk_bytes=chunk_bytes, hook=hook)
         vary_answers(operations, options.behaviour, filesystem)
