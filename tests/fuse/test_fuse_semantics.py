@@ -51,7 +51,7 @@ def shown(here: Path, typed: list[str]) -> list[str]:
 @pytest.mark.parametrize("example", EXAMPLES, ids=[commands(example)[0][0][:40] for example in EXAMPLES])
 def test_examples_print_what_the_page_shows(here: Path, example: str) -> None:
     """Each command of docs/semantics.md prints, on a mount, what stands below it."""
-    for command in ("setfattr", "lsattr"):
+    for command in ("setfattr", "setfacl", "lsattr"):
         if command in example and shutil.which(command) is None:
             pytest.skip(f"needs {command}")
     pairs = commands(example)
