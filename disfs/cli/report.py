@@ -14,10 +14,9 @@ _NAME_WIDTH = 9
 
 def status_lines(report: Mapping[str, Any]) -> list[str]:
     """What the daemon said of itself (`Controlled.status`), in the order in which one asks."""
-    metadata = report["metadata"]
     rows = [
         ("volume", f"{report['volume']}, {report['state']} at {report['mountpoint']}, process {report['pid']}"),
-        ("holds", f"{human_size(metadata['logical_bytes'])} in {human_count(metadata['inode_count'], 'inode')}"),
+        ("holds", _holds(report["metadata"])),
         ("uploads", uploads(report)),
         ("cache", _cache(report)),
         ("pinned", _pinned(report)),
@@ -28,6 +27,13 @@ def status_lines(report: Mapping[str, Any]) -> list[str]:
         *(("problem", text) for text in _problems(report)),
     ]
     return [f"{name:<{_NAME_WIDTH}} {text}" for name, text in rows if text]
+
+
+def _holds(metadata: Mapping[str, Any]) -> str:
+    """Sizes, and what counts of them against the volume's size; they differ where there are holes."""
+    taken = f"{human_size(metadata['allocated_bytes'])} of at most {human_size(metadata['capacity_bytes'])}"
+    inodes = human_count(metadata["inode_count"], "inode")
+    return f"{human_size(metadata['logical_bytes'])} in {inodes}, taking {taken}"
 
 
 def uploads(report: Mapping[str, Any]) -> str:
@@ -131,6 +137,8 @@ def _problems(report: Mapping[str, Any]) -> Iterator[str]:
         )
     if report["metadata"]["low_space"]:
         yield "the disk that holds the metadata is nearly full: nothing new is taken in; free some space on it"
+    if report["metadata"]["allocated_bytes"] >= report["metadata"]["capacity_bytes"]:
+        yield "the volume is full: delete something, or mount it with a larger --size"
     if report["lost_chunks"]:
         yield f"{report['lost_chunks']} chunks were lost with the cache before they were sent; the log names the files"
     if report["sweep"]["newer_messages"]:

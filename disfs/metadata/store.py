@@ -87,6 +87,8 @@ class MetadataStatistics:
     logical_bytes: int
     allocated_bytes: int
     """What all files take, holes left out: what statfs counts as used."""
+    capacity_bytes: int
+    """How much of that there may be."""
     commit_count: int
     sync_count: int
     checkpoint_count: int
@@ -236,6 +238,7 @@ class SqliteMetadataStore:
             inode_count=usage.inode_count,
             logical_bytes=usage.logical_bytes,
             allocated_bytes=usage.allocated_bytes,
+            capacity_bytes=self._totals.capacity_bytes,
             commit_count=self._database.commit_count,
             sync_count=self._sync.count,
             checkpoint_count=self._checkpointer.count,

@@ -31,7 +31,7 @@ class Totals:
         self._database = database
         self._settings = settings
         self._chunk_bytes = chunk_bytes
-        self._capacity_bytes = capacity_bytes
+        self.capacity_bytes = capacity_bytes
         self._written = _Sums(
             settings.get(INODE_COUNT) or 0, settings.get(LOGICAL_BYTES) or 0, settings.get(ALLOCATED_BYTES) or 0
         )
@@ -57,7 +57,7 @@ class Totals:
 
     def has_room(self, growth_bytes: int) -> bool:
         """Whether the files may take that much more."""
-        return self._now[_ONLY].allocated_bytes + growth_bytes <= self._capacity_bytes
+        return self._now[_ONLY].allocated_bytes + growth_bytes <= self.capacity_bytes
 
     def usage(self) -> VolumeUsage:
         """All totals, the open transaction included."""

@@ -115,6 +115,15 @@ async def test_pause_and_bandwidth_reach_the_parts(tmp_path: Path, autojump_cloc
         assert not made.progress().paused
 
 
+async def test_how_full_the_volume_is_shows(report: dict[str, Any]) -> None:
+    """What files hold, what they take of the volume's size, and that nothing is left of it."""
+    report["metadata"] |= {"logical_bytes": 1 << 40, "allocated_bytes": 3 << 20, "capacity_bytes": 4 << 20}
+    assert ["1.0 TiB in 2 inodes, taking 3.0 MiB of at most 4.0 MiB"] == told(report)["holds"]
+    assert "problem" not in told(report)
+    report["metadata"]["allocated_bytes"] = 4 << 20
+    assert ["the volume is full: delete something, or mount it with a larger --size"] == told(report)["problem"]
+
+
 async def test_pins_and_warmups_show(tmp_path: Path, autojump_clock: MockClock) -> None:
     """How much is pinned, and how far a warm-up is, is a line each."""
     async with controls(tmp_path) as (made, world, _):
