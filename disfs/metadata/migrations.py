@@ -88,7 +88,7 @@ def check_version(connection: sqlite3.Connection, newest: int = SCHEMA_VERSION) 
     if version > newest:
         raise UserError(
             f"the volume's metadata has version {version}, this disfs knows {newest}: use a newer disfs",
-            ExitCode.STATE_UNUSABLE,
+            ExitCode.VOLUME_DAMAGED,
         )
     return int(version)
 

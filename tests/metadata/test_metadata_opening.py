@@ -112,7 +112,7 @@ def test_newer_schema_is_refused(path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(UserError, match="use a newer disfs") as caught:
         SqliteMetadataStore.open(path)
-    assert (ExitCode.STATE_UNUSABLE, before) == (caught.value.exit_code, path.read_bytes())
+    assert (ExitCode.VOLUME_DAMAGED, before) == (caught.value.exit_code, path.read_bytes())
 
 
 @pytest.fixture
