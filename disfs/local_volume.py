@@ -13,6 +13,7 @@ from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
 from disfs.errors import ExitCode, FilesystemError, UserError
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
+from disfs.metadata.opening import damaged
 from disfs.metadata.settings import VOLUME_ID, Setting
 from disfs.metadata.store import DEFAULT_RESERVE_BYTES, SqliteMetadataStore
 from disfs.volume_state import METADATA_NAME
@@ -95,19 +96,14 @@ def open_metadata(
     """
     path = directory / METADATA_NAME
     if not path.exists():
-        raise UserError(
-            f"the volume's metadata {path} is gone; restore the state directory from a backup", ExitCode.VOLUME_DAMAGED
-        )
+        raise damaged(path, "it is missing")
     store = SqliteMetadataStore.open(
         path, reserve_bytes=reserve_bytes(directory, DEFAULT_RESERVE_BYTES), capacity_bytes=capacity_bytes
     )
     if store.settings.get(VOLUME_ID) == superblock.volume_id.hex() and store.chunk_bytes == superblock.chunk_bytes:
         return store
     store.close()
-    raise UserError(
-        f"the metadata {path} belongs to another volume than the configuration; restore the one that fits",
-        ExitCode.VOLUME_DAMAGED,
-    )
+    raise damaged(path, "it belongs to another volume than the configuration")
 
 
 def make_chunk_store(
