@@ -231,7 +231,7 @@ async def test_metadata_with_files_is_never_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("made_for", [None, b"\1" * 16])
 def test_missing_or_foreign_metadata_is_damage(tmp_path: Path, made_for: bytes | None) -> None:
-    """A mount never takes missing metadata for an empty volume, nor another volume's for its own; it says what to do."""
+    """A mount takes missing metadata for no empty volume, nor another volume's for its own; it says what to do."""
     if made_for is not None:
         make_metadata(tmp_path, superblock(made_for))
     with pytest.raises(UserError, match=f"'cp -a BACKUP {tmp_path}'") as caught:
