@@ -29,7 +29,7 @@ has to be followed by `pyfuse3.invalidate_inode` for the directory, which drops 
 
 Rejected: searching memory for libfuse's session or pyfuse3's objects (private layouts, recognised by luck);
 `fuse_session_custom_io` (a Python call for each request); a socket in the place of the FUSE descriptor for the
-kernel's first request and its answer (INIT); a patched pyfuse3 (a fork to maintain). The right thing are an inode argument and a list of
+exchange of INIT; a patched pyfuse3 (a fork to maintain). The right thing are an inode argument and a list of
 capabilities in pyfuse3; then this module can go.
 """
 
