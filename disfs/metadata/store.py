@@ -7,11 +7,9 @@ the store.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import trio
@@ -19,7 +17,6 @@ import trio
 from disfs.errors import FilesystemError
 from disfs.metadata.acls import Acls
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES, Atime
-from disfs.metadata.checking import find_damage
 from disfs.metadata.counters import COOKIES, INODES, PACKS, REVISIONS, Counter
 from disfs.metadata.database import Database
 from disfs.metadata.dentries import Dentries
@@ -36,6 +33,7 @@ from disfs.metadata.rename import Renames
 from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, Settings
 from disfs.metadata.small_contents import SmallContents
 from disfs.metadata.totals import Totals
+from disfs.metadata.upkeep import checkpoint_regularly, commit_regularly, look_for_damage
 from disfs.metadata.xattrs import Xattrs
 from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.values import ROOT_INODE
@@ -68,14 +66,6 @@ if TYPE_CHECKING:
         SparseMessage,
     )
 
-log = logging.getLogger(__name__)
-
-COMMIT_SECONDS = 0.05
-"""How long a transaction stays open: what kill -9 can take."""
-CHECKPOINT_CHANGES = 20_000
-"""Changed rows after which the log is copied into the database; some tens of MB of log."""
-CHECKPOINT_SECONDS = 30.0
-"""The same after fewer changes, so that a quiet volume has a short log to recover from."""
 DEFAULT_RESERVE_BYTES = 64 * 1024 * 1024
 
 
@@ -226,10 +216,10 @@ class SqliteMetadataStore:
         Cancelling loses nothing; `close` commits the rest.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._commit_regularly)
-            nursery.start_soon(self._checkpoint_regularly)
+            nursery.start_soon(commit_regularly, self._database)
+            nursery.start_soon(checkpoint_regularly, self._database, self._checkpointer)
             if not self.was_clean:
-                nursery.start_soon(self._look_for_damage)
+                nursery.start_soon(look_for_damage, self._database, self._path)
 
     def statistics(self) -> MetadataStatistics:
         """How the store is."""
@@ -499,35 +489,6 @@ class SqliteMetadataStore:
             self.settings.put(CLEAN_SHUTDOWN, False)
         self._database.commit()
         self._database.rows("PRAGMA synchronous = NORMAL")
-
-    async def _look_for_damage(self) -> None:
-        found = await find_damage(self._path, partial(connect, for_worker=True))
-        if found is not None:
-            self._database.note_damage(found)
-
-    async def _commit_regularly(self) -> None:
-        while self._database.failure is None:
-            await self._database.opened.wait()
-            await trio.sleep(COMMIT_SECONDS)
-            try:
-                self._database.commit()
-            except FilesystemError as error:
-                # Kept open, or the store has stopped and said so; either way the next caller hears of it.
-                log.warning("A group commit failed: %s", error)
-                await trio.sleep(1)
-
-    async def _checkpoint_regularly(self) -> None:
-        changes, seconds = 0, trio.current_time()
-        while self._database.failure is None:
-            await trio.sleep(1)
-            fresh = self._database.committed_changes - changes
-            if fresh == 0 or (fresh < CHECKPOINT_CHANGES and trio.current_time() - seconds < CHECKPOINT_SECONDS):
-                continue
-            changes, seconds = self._database.committed_changes, trio.current_time()
-            try:
-                await self._checkpointer.checkpoint()
-            except FilesystemError as error:
-                log.warning("The write-ahead log cannot be copied into the database: %s", error)
 
 
 def _known(chunk_bytes: int | None, path: Path) -> int:

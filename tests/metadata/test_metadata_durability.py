@@ -14,7 +14,8 @@ from support.answers import answer
 from support.ledger_contract import a_pack, key, mark, places
 from support.new_inodes import a_file, fails
 
-from disfs.metadata.store import CHECKPOINT_SECONDS, COMMIT_SECONDS, SqliteMetadataStore
+from disfs.metadata.store import SqliteMetadataStore
+from disfs.metadata.upkeep import CHECKPOINT_SECONDS, COMMIT_SECONDS
 from disfs.values import ROOT_INODE
 
 if TYPE_CHECKING:
