@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option("--foreground", is_flag=True, help="Stay in the terminal and log to it; Ctrl-C unmounts.")
 @click.option("--debug", is_flag=True, help="Log every operation; slow, for finding faults.")
 @click.option("-o", "options", multiple=True, metavar="OPTION[,OPTION...]", help="Mount options, see above.")
-@click.option("--size", metavar="SIZE", help="How large the volume is, such as 100G. [default: without a limit]")
+@click.option("--size", metavar="SIZE", help="How large the volume is, such as 100G. [default: 1P]")
 @click.option("--cache-size", metavar="SIZE", help="How much disk the cache may take, such as 2G.")
 @click.option("--bwlimit", metavar="UP:DOWN", help="Bytes a second, such as 512K:4M, 2M:off, or 10M each way.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
