@@ -9,6 +9,7 @@ what `bench.filler` said of them).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -16,6 +17,7 @@ import os
 import random
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from bench.filler import FILES_PER_DIRECTORY, FLAT, directory_name, file_name
@@ -33,6 +35,8 @@ FSTATS = 10
 """So many fstats for each other operation: they are so much quicker."""
 PAGE_BYTES = 32768
 """What readdir(3) asks the kernel for, and the kernel the daemon: less than 200 entries with attributes."""
+PAGES = 4
+"""Nearly as many as a directory of a thousand names has."""
 PAGE_ENTRIES = 200
 """So far from the end of a directory a page begins, for it to be full."""
 LEAST_BYTES = 20 * 24
@@ -138,7 +142,7 @@ class Volume:
         self._root = root
         self._count = count
         self._files = filled["files"]
-        self._first, self._last = filled["first_cookie"], filled["last_cookie"] - PAGE_ENTRIES
+        self._first, self._last = filled["first_cookie"], filled["last_cookie"] - PAGES * PAGE_ENTRIES
         self._random = random.Random(root)
         self._flat = os.open(f"{root}/{FLAT}", os.O_RDONLY | os.O_DIRECTORY)
         self._page = ctypes.create_string_buffer(PAGE_BYTES)
@@ -171,9 +175,9 @@ class Volume:
             os.unlink(path)  # noqa: PTH108 - a Path would be measured too
 
     def page(self, _number: int) -> None:
-        """One system call's worth of names from anywhere in the directory of all."""
-        for _ in range(self._count // 4):
-            os.lseek(self._flat, self._random.randint(self._first, self._last), os.SEEK_SET)
+        """A few system calls' worth of names from anywhere in the directory of all, none of them twice."""
+        os.lseek(self._flat, self._random.randint(self._first, self._last), os.SEEK_SET)
+        for _ in range(PAGES):
             if self._getdents(self._flat, self._page, PAGE_BYTES) < LEAST_BYTES:
                 raise EOFError("the directory is shorter than it was made")
 
@@ -211,9 +215,17 @@ def data(left: str, right: str, rounds: int, size_bytes: int) -> Seconds:
 
 
 def volumes(left: str, right: str, rounds: int, count: int, filled: str) -> Seconds:
-    """A large volume and a small one."""
+    """A large volume and a small one. The kernel begins each work anew: of the small volume it would soon know every
+    inode, of the large one it has to make them, which is no cost of the daemon."""
     sides = [Volume(root, count, said) for root, said in zip((left, right), json.loads(filled), strict=True)]
-    return take_turns(sides[0].works(), sides[1].works(), rounds, lambda: None)
+
+    def forget() -> None:
+        with contextlib.suppress(PermissionError):
+            Path("/proc/sys/vm/drop_caches").write_text("2\n")
+        for root in (left, right):
+            os.stat(f"{root}/{FLAT}")  # noqa: PTH116 - what was forgotten is told before this is answered
+
+    return take_turns(sides[0].works(), sides[1].works(), rounds, forget)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,15 @@ import logging
 
 log = logging.getLogger(__name__)
 
+_M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
-_THRESHOLD_BYTES = 1024 * 1024
-"""Blocks of this size and more are mappings; single chunks are smaller, and come and go in the heaps."""
+_THRESHOLD_BYTES = 2 * 1024 * 1024
+"""Blocks of this size and more are mappings. Chunks are smaller, and so are the kernel's writes of up to 1 MiB: they
+come and go in the heaps, since a mapping of that size costs 257 page faults, about as much as writing it."""
+_TRIM_BYTES = 4 * 1024 * 1024
+"""So much may be free at the end of a heap: less, and a write that was answered would give its memory back for the next
+one to ask for again."""
 _ARENAS = 2
 """For all threads together."""
 
@@ -30,7 +35,8 @@ def return_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    taken = bool(mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES) and mallopt(_M_ARENA_MAX, _ARENAS))
+    wishes = ((_M_MMAP_THRESHOLD, _THRESHOLD_BYTES), (_M_TRIM_THRESHOLD, _TRIM_BYTES), (_M_ARENA_MAX, _ARENAS))
+    taken = all(mallopt(parameter, value) for parameter, value in wishes)
     if not taken:
         log.debug("the C library keeps its own ways with memory")
     return taken

@@ -1,9 +1,14 @@
-"""`python -m bench.reference names|contents MOUNTPOINT [FILE]`: serve a reference file system until it is unmounted."""
+"""`python -m bench.reference names|names-stock|contents MOUNTPOINT [FILE]`: serve a reference until it is unmounted.
+
+`names-stock` is `names` in pyfuse3's own request loop.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
@@ -13,12 +18,15 @@ from bench.reference.names import NamesReference
 from disfs.daemon import KERNEL_TASKS
 from disfs.polled_loop import polled_loop
 
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
 READY = "ready"
 
 
-async def _serve(operations: pyfuse3.Operations, mountpoint: str) -> None:
-    with polled_loop() as polled:
-        assert polled, "the comparison is with the loop that disfs uses"
+async def _serve(operations: pyfuse3.Operations, mountpoint: str, loop: AbstractContextManager[bool]) -> None:
+    with loop as is_as_wanted:
+        assert is_as_wanted, "the comparison is with the loop that disfs uses"
         pyfuse3.init(operations, mountpoint, {"fsname=reference", "default_permissions"})
         try:
             # The mount answers as soon as main() runs; what is asked before that waits in the kernel.
@@ -32,8 +40,9 @@ async def _serve(operations: pyfuse3.Operations, mountpoint: str) -> None:
 def main() -> None:
     """Choose what is served, and serve it."""
     kind, mountpoint, *rest = sys.argv[1:]
-    operations = NamesReference() if kind == "names" else ContentsReference(Path(rest[0]))
-    trio.run(_serve, operations, mountpoint)
+    operations = ContentsReference(Path(rest[0])) if kind == "contents" else NamesReference()
+    loop = contextlib.nullcontext(True) if kind == "names-stock" else polled_loop()
+    trio.run(_serve, operations, mountpoint, loop)
 
 
 if __name__ == "__main__":

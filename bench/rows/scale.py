@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import meters
 from bench.beside import duel
+from bench.duel import PAGES
 from bench.filler import FLAT
 from bench.lab import Lab, LabError
 from bench.pairs import Comparison
@@ -60,7 +61,7 @@ def _run(lab: Lab, scale: float) -> Outcome:
             Check.at_most("peak memory", peak_bytes / MIB, "MiB", MAX_BYTES / MIB),
         ),
         (stretch.costs,),
-        {name: found.rates(COUNT // 4 if name == "readdir page" else COUNT, "/s") for name, found in compared.items()}
+        {name: found.rates(PAGES if name == "readdir page" else COUNT, "/s") for name, found in compared.items()}
         | {
             "memory": f"{busy_bytes / MIB:.0f} MiB after these operations",
             "listing": f"{count} entries with attributes in {listed_seconds:.1f} s",

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.chunkstore.free_space import FreeSpace
+from disfs.chunkstore.presence import InodeChunks
 from disfs.chunkstore.states import IRREPLACEABLE, ChunkEvent, ChunkState
 from disfs.errors import FilesystemError
 from disfs.spans import chunk_count, chunk_range
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.files import CacheFiles
     from disfs.chunkstore.ledger import ChunkLedger
-    from disfs.chunkstore.presence import ChunkMap, InodeChunks
+    from disfs.chunkstore.presence import ChunkMap
     from disfs.chunkstore.small import SmallContents
     from disfs.chunkstore.transport.base import Buffer
     from disfs.values import InodeNumber, Revision
@@ -146,6 +147,10 @@ class Cache:
     def has_room(self, inode: InodeNumber, chunks: range, end: int) -> bool:
         """Whether that growth fits as things are, without evicting."""
         return self._shortage(self.growth(inode, chunks, end)) <= 0
+
+    def has_room_for_new(self, length: int) -> bool:
+        """Whether a content of that length, of an inode that is not cached, may be a row as things are."""
+        return self.small.takes_new(length) and self._shortage(-(-length // 4096) * 4096) <= 0
 
     def _shortage(self, growth: int) -> int:
         if growth <= 0:
@@ -262,6 +267,13 @@ class Cache:
         now = trio.current_time()
         for index in chunks:
             self.map.wrote(ChunkKey(inode, ChunkIndex(index)), revision, now)
+
+    def write_new(self, inode: InodeNumber, content: bytes) -> None:
+        """`write` where `has_room_for_new`: `content` is all that the inode has. FilesystemError, nothing changed."""
+        record = InodeChunks(inode)
+        revision = self.small.write(record, 0, content, b"")
+        self._free_space.took(len(content))
+        self.map.wrote_new(record, revision, trio.current_time())
 
     def _write_small(
         self, record: InodeChunks, offset: int, data: Buffer, fills: Mapping[ChunkIndex, bytes]

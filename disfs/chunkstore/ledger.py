@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 class ChunkLedger(Protocol):
     """Which chunks are dirty, which packs exist, and in which slot each chunk lies."""
 
+    def is_empty(self, inode: InodeNumber) -> bool:
+        """Whether the file's size is 0, so that there is no content of it anywhere."""
+        ...
+
     def check_room(self, inode: InodeNumber, offset: int, length: int) -> None:
         """ENOSPC when a write of these bytes would make the volume larger than it may be; changes nothing.
 

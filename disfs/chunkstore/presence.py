@@ -280,6 +280,20 @@ class ChunkMap:
         if entry.state is ChunkState.DIRTY:
             self.waiting.wrote(key, growth)
 
+    def wrote_new(self, chunks: InodeChunks, revision: Revision, now: float) -> None:
+        """`wrote` for chunk 0 of an inode that is not known yet; all that there is of it ends with that chunk."""
+        assert chunks.inode not in self.inodes
+        key, length = ChunkKey(chunks.inode, ChunkIndex(0)), chunks.end
+        entry = Entry(ChunkState.DIRTY, length, revision, now, now, revision)
+        chunks.entries[key.chunk] = entry
+        chunks.set(0, True)
+        self.inodes[chunks.inode] = chunks
+        self._newest = max(self._newest, revision)
+        self.dirty_count += 1
+        self.dirty_bytes += length
+        self.waiting.add(key, entry)
+        self.reweigh(chunks)
+
     def reweigh(self, chunks: InodeChunks) -> None:
         """Work out anew what an inode weighs, after its bits or its ends have changed."""
         weight = chunks.weight_of(self.chunk_bytes)

@@ -65,6 +65,10 @@ class SmallContents:
             return False
         return self.total_bytes - record.end + end <= self._limit_bytes
 
+    def takes_new(self, length: int) -> bool:
+        """`takes` for a content of an inode that is not cached."""
+        return length <= self._each_bytes and self.total_bytes + length <= self._limit_bytes
+
     def read(self, record: InodeChunks) -> bytes:
         """All of it."""
         content = self._ledger.small_content(record.inode)

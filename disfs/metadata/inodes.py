@@ -219,7 +219,7 @@ class Inodes:
         """See MetadataStore."""
         with self._database.changing:
             old = self.find(inode)
-            if old is None or not self._is_orphan(inode):
+            if old is None or old.nlink:
                 return
             self._database.erase(self._known, inode)
             self._database.erase(self._new, inode)
@@ -229,11 +229,6 @@ class Inodes:
             self._totals.add_inodes(-1)
             if stat.S_ISREG(old.mode):
                 self._totals.resized(old.size_bytes, old.chunk_count, 0, 0)
-
-    def _is_orphan(self, inode: InodeNumber) -> bool:
-        if inode in self._orphaned:
-            return True
-        return self._database.row("SELECT 1 FROM orphans WHERE inode = ?", (inode,)) is not None
 
     def _put(self, new: Attributes) -> None:
         """From now on an inode is like this. Inside a change."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from disfs.errors import ExitCode, UserError
 from disfs.metadata.schema import (
     APPLICATION_ID,
+    DENTRIES_BY_COOKIE,
     EXAMINED,
     EXTENTS_BY_PACK,
     MESSAGES_SPARSE,
@@ -65,7 +66,7 @@ STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
             EXAMINED,
             SENT_PACKS,
         ),
-        3: (SMALL_CONTENTS, _SUM_ALLOCATED_BYTES),
+        3: (SMALL_CONTENTS, _SUM_ALLOCATED_BYTES, "DROP INDEX dentries_by_cookie", DENTRIES_BY_COOKIE),
     }
 )
 """Old version -> the statements that make the next one of it."""

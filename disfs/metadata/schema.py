@@ -26,6 +26,10 @@ MESSAGES_SPARSE = (
 # the dead slots too), and a list of keys kept with the pack (a query for each of its thousands of small files).
 EXTENTS_BY_PACK = "CREATE INDEX extents_by_pack ON extents (pack, first_slot)"
 
+# The order of listings. With the inode in it, a page of a listing reads no row of `dentries`: the name is there as part
+# of the primary key. Cookies are unique by their counter.
+DENTRIES_BY_COOKIE = "CREATE INDEX dentries_by_cookie ON dentries (parent, cookie, inode)"
+
 # Inodes whose chunks stay in the cache once they are there. Local to this machine.
 PINS = """
     CREATE TABLE pins (
@@ -101,7 +105,7 @@ TABLES: tuple[str, ...] = (
         PRIMARY KEY (parent, name)
     ) STRICT, WITHOUT ROWID
     """,
-    "CREATE UNIQUE INDEX dentries_by_cookie ON dentries (parent, cookie)",
+    DENTRIES_BY_COOKIE,
     "CREATE INDEX dentries_by_inode ON dentries (inode)",
     # Extended attributes.
     """

@@ -351,6 +351,10 @@ class SqliteMetadataStore:
 
     # ChunkLedger
 
+    def is_empty(self, inode: InodeNumber) -> bool:
+        """See ChunkLedger."""
+        return self._inodes.attributes(inode).size_bytes == 0
+
     def check_room(self, inode: InodeNumber, offset: int, length: int) -> None:
         """See ChunkLedger."""
         self._recording.check_room(inode, offset, length)
@@ -393,8 +397,7 @@ class SqliteMetadataStore:
 
     async def extents(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
         """See ChunkLedger."""
-        # Every write into an empty file asks.
-        return self._extents.find(inode, first, last) if self._inodes.chunk_count(inode) else ()
+        return self._extents.find(inode, first, last)
 
     async def pack(self, pack: PackId) -> PackRecord:
         """See ChunkLedger."""

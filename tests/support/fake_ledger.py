@@ -74,6 +74,10 @@ class FakeLedger:
         """The recorded size, as `ChunkStore.start` asks for it."""
         return self.state.sizes.get(inode)
 
+    def is_empty(self, inode: InodeNumber) -> bool:
+        """See `ChunkLedger.is_empty`: without sizes, a file without a chunk."""
+        return not any(key.inode == inode for key in (*self.state.dirty, *self.state.where))
+
     def check_room(self, inode: InodeNumber, offset: int, length: int) -> None:
         """See `ChunkLedger.check_room`."""
         touched = {ChunkKey(inode, ChunkIndex(index)) for index in chunk_range(offset, length, self.chunk_bytes)}
