@@ -142,7 +142,10 @@ def make_chunk_store(
 
 
 async def take_over_cache(metadata: SqliteMetadataStore, chunks: ChunkStore) -> None:
-    """Bring cache and metadata together, also after a crash, and note which cache it is before anything is written."""
+    """Bring cache and metadata together, also after a crash, and note which cache it is before anything is written.
+
+    From then on no checkpoint makes a dirty mark durable before the bytes that lie over what Discord has.
+    """
 
     async def size_of(inode: InodeNumber) -> int | None:
         try:
@@ -153,6 +156,7 @@ async def take_over_cache(metadata: SqliteMetadataStore, chunks: ChunkStore) -> 
     identity = metadata.settings.get(CACHE_IDENTITY)
     marks = CacheMarks(identity, metadata.settings.get(CACHE_CLEAN_STOP) or None) if identity else None
     keep_marks(metadata, await chunks.start(size_of, marks))
+    metadata.prepare_checkpoints(chunks.sync_overlaid)
     await metadata.make_durable()
 
 

@@ -17,7 +17,7 @@ from disfs.errors import FilesystemError
 from disfs.metadata.sqlite_errors import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 
@@ -77,11 +77,15 @@ class Checkpointer:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.count = 0
+        self.before_pass: list[Callable[[], Awaitable[None]]] = []
+        """Awaited before each pass. SQLite syncs the log before it copies it: every commit so far becomes durable."""
         self._connection = connection
 
     async def checkpoint(self) -> bool:
         """Copy the committed log into the database in a worker thread; whether all of it was copied."""
         for _ in range(self.PASSES):
+            for prepare in self.before_pass:
+                await prepare()
             self.count += 1
             if await trio.to_thread.run_sync(self._pass):
                 return True

@@ -39,7 +39,7 @@ from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.values import ROOT_INODE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from disfs.metadata.base import RenameMode, Unlinked, VolumeUsage, XattrMode
@@ -460,6 +460,10 @@ class SqliteMetadataStore:
         self._packs.forget(messages)
 
     # Durability
+
+    def prepare_checkpoints(self, prepare: Callable[[], Awaitable[None]]) -> None:
+        """A checkpoint makes all commits durable that came before it: `prepare` is awaited before each."""
+        self._checkpointer.before_pass.append(prepare)
 
     async def commit(self) -> None:
         """See MetadataStore."""

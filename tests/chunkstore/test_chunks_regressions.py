@@ -253,7 +253,7 @@ async def test_regression_an_error_of_the_cache_disk_is_not_forgotten(
 
 
 @pytest.mark.parametrize("evicted", [True, False])
-@pytest.mark.parametrize("how", ["fsync", "fsyncdir", "settle"])
+@pytest.mark.parametrize("how", ["fsync", "fsyncdir", "settle", "checkpoint"])
 async def test_regression_no_dirty_mark_without_its_bytes(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, evicted: bool, how: str
 ) -> None:
@@ -275,6 +275,9 @@ async def test_regression_no_dirty_mark_without_its_bytes(
             await world.filesystem.files.fsync(other)
         elif how == "fsyncdir":
             await world.filesystem.sync_names()
+        elif how == "checkpoint":
+            await world.metadata.commit()
+            await world.metadata._checkpointer.checkpoint()
         else:
             await world.truncate(other_inode, 0)
             await trio.sleep(2)

@@ -22,7 +22,7 @@ from disfs.values import ROOT_INODE, AttributeChanges, NewInode
 from support.chunk_worlds import CHUNK, SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from disfs.values import InodeNumber
@@ -82,13 +82,20 @@ class RealStores:
 
     async def crash(self, nursery: trio.Nursery) -> None:
         """As after kill -9: what was not committed never happened."""
+        await self.cut_power(nursery, lambda: None)
+
+    async def cut_power(self, nursery: trio.Nursery, cut: Callable[[], None], *, paused: bool = False) -> None:
+        """As `crash`; `cut` takes away what a disk would lose. If `paused`, nothing is sent from then on."""
         await self.halt()
         self.chunks.close()
         self.metadata._database._undo()
         self.metadata._checkpointer.close()
         self.metadata._wal.close()
         self.metadata._database.close()
+        cut()
         self._open(create=False)
+        if paused:
+            self.chunks.pause()
         await self.start(nursery)
 
     async def restart(self, nursery: trio.Nursery) -> None:
