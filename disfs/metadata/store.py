@@ -26,12 +26,15 @@ from disfs.metadata.extents import Extents
 from disfs.metadata.inodes import Inodes
 from disfs.metadata.names import Names
 from disfs.metadata.opening import NewVolume, cannot_open, connect, create_volume, damaged, open_connection
+from disfs.metadata.outbox import Outbox
 from disfs.metadata.packs import Packs
 from disfs.metadata.pins import Examined, Pins, SentPacks
 from disfs.metadata.recording import Recording
 from disfs.metadata.rename import Renames
 from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, Settings
+from disfs.metadata.shipping import Shipping
 from disfs.metadata.small_contents import SmallContents
+from disfs.metadata.snapshot import Snapshot
 from disfs.metadata.totals import Totals
 from disfs.metadata.upkeep import checkpoint_regularly, commit_regularly, look_for_damage
 from disfs.metadata.xattrs import Xattrs
@@ -99,6 +102,7 @@ class SqliteMetadataStore:
         path: Path,
         database: Database,
         checkpointer: Checkpointer,
+        snapshot: Snapshot,
         wal: WalFile,
         sync: SharedSync,
         *,
@@ -119,22 +123,34 @@ class SqliteMetadataStore:
         self._counters = {kind.name: Counter(database, kind) for kind in (INODES, COOKIES, REVISIONS, PACKS)}
         revisions = self._counters[REVISIONS.name]
         self._totals = Totals(database, self.settings, chunk_bytes, capacity_bytes)
-        acls = Acls(database, self.settings)
-        self._inodes = Inodes(database, self._counters[INODES.name], self._totals, acls)
-        self._dentries = Dentries(database, self._inodes, self._counters[COOKIES.name])
+        outbox = Outbox(database)
+        acls = Acls(database, outbox, self.settings)
+        self._inodes = Inodes(database, outbox, self._counters[INODES.name], self._totals, acls)
+        self._dentries = Dentries(database, outbox, self._inodes, self._counters[COOKIES.name])
         self._names = Names(database, self._inodes, self._dentries)
         self._renames = Renames(database, self._inodes, self._dentries)
-        self._xattrs = Xattrs(database, self._inodes, acls)
+        self._xattrs = Xattrs(database, outbox, self._inodes, acls)
         self._dirty = Dirty(database, revisions)
-        self._packs = Packs(database, self._counters[PACKS.name], revisions)
-        self._extents = Extents(database, self._packs)
+        self._packs = Packs(database, outbox, self._counters[PACKS.name], revisions)
+        self._extents = Extents(database, outbox, self._packs)
         self._small = SmallContents(database)
         self._recording = Recording(
-            database, self._inodes, self._dirty, self._extents, self._packs, self._small, self._totals, chunk_bytes
+            database,
+            outbox,
+            self._inodes,
+            self._dirty,
+            self._extents,
+            self._packs,
+            self._small,
+            self._totals,
+            chunk_bytes,
         )
         self._pins = Pins(database)
         self._examined = Examined(database)
         self._sent_packs = SentPacks(database)
+        self._snapshot = snapshot
+        self.shipping = Shipping(database, outbox, self.settings, self._counters, snapshot)
+        """What of all this is in Discord."""
         self.was_clean = self.settings.get(CLEAN_SHUTDOWN) is True
         """Whether the last user of the volume closed it; if not, it crashed and the newest moments may be missing."""
 
@@ -168,11 +184,13 @@ class SqliteMetadataStore:
         wal = WalFile(path)
         database = Database(open_connection(path), free_bytes or _free_bytes_of(path.parent), reserve_bytes)
         checkpointer = Checkpointer(connect(path, for_worker=True))
+        snapshot = Snapshot(connect(path, for_worker=True))
         try:
             store = cls(
                 path,
                 database,
                 checkpointer,
+                snapshot,
                 wal,
                 SharedSync(sync or wal.sync),
                 chunk_bytes=_known(Settings(database).get(CHUNK_BYTES), path),
@@ -183,6 +201,7 @@ class SqliteMetadataStore:
             store._begin()
         except BaseException as error:
             checkpointer.close()
+            snapshot.close()
             database.close()
             if isinstance(error, FilesystemError):
                 raise cannot_open(path, error) from error
@@ -204,9 +223,11 @@ class SqliteMetadataStore:
                         counter.give_back()
                     self.settings.put(CLEAN_SHUTDOWN, True)
                 self._database.commit(last_chance=True)
+                self._snapshot.end()
                 self._database.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._checkpointer.close()
+            self._snapshot.close()
             self._wal.close()
             self._database.close()
 
