@@ -42,7 +42,7 @@ def tree(root: Path) -> dict[str, dict[str, Any]]:
             name: os.getxattr(path, name, follow_symlinks=False) for name in os.listxattr(path, follow_symlinks=False)
         }
         if stat.S_ISLNK(facts.st_mode):
-            entry["target"] = os.readlink(path)
+            entry["target"] = str(path.readlink())
         found[str(path.relative_to(root))] = entry
     return found
 
@@ -63,7 +63,7 @@ def fill(root: Path) -> None:
     (root / "docs" / "deep" / "large").write_bytes(os.urandom(700_000))
     (root / "docs" / "empty").touch()
     os.link(root / "docs" / "report.txt", root / "second name")
-    os.symlink("docs/report.txt", root / "link")
+    (root / "link").symlink_to("docs/report.txt")
     os.mkfifo(root / "pipe", 0o640)
     with (root / "sparse").open("wb") as file:
         file.truncate(10 << 20)
@@ -71,7 +71,7 @@ def fill(root: Path) -> None:
         file.write(b"in the middle")
     os.setxattr(root / "docs", "user.colour", b"blue\0")
     os.setxattr(root / "docs" / "report.txt", "user.long", os.urandom(5000))
-    os.chmod(root / "docs" / "empty", 0o4751)
+    (root / "docs" / "empty").chmod(0o4751)
     os.chown(root / "docs" / "empty", 1234, 4321)
     os.utime(root / "docs" / "empty", ns=(1_000_000_001, 2_000_000_002))
     (root / b"\xff odd".decode(errors="surrogateescape")).write_bytes(b"x")

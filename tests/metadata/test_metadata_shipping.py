@@ -5,20 +5,28 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sqlite3
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from support.acls import an_acl
 from support.answers import answer
 from support.names_machine import NAMES, PLACES, NamesMachine
+from support.new_inodes import a_file
 
-from disfs.metadata.base import XattrMode
+from disfs.errors import MetadataDamagedError
+from disfs.metadata.base import RenameMode, XattrMode
 from disfs.metadata.restoring import Origin, Restoration
 from disfs.metadata.store import SqliteMetadataStore
+from disfs.posix_acl import AclKind
 from disfs.values import (
     ROOT_INODE,
     AttachmentId,
+    AttributeChanges,
     ChannelId,
     ChunkIndex,
     ChunkKey,
@@ -34,11 +42,11 @@ from disfs.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from disfs.metadata.replicated import Block
     from disfs.metadata.restoring import Rebuilt
+    from disfs.metadata.shipping import Begun
 
 REPLICATED = {
     "inodes": "*",
@@ -93,64 +101,73 @@ def a_sent_pack(number: int, keys: Sequence[tuple[int, int, int]]) -> SentPack:
     )
 
 
-class ShippingMachine(NamesMachine):
-    """Random operations, of which a second database is told by the outbox alone."""
+class Told:
+    """A volume, and all that was told of it by the outbox alone."""
+
+    def __init__(self, store: SqliteMetadataStore) -> None:
+        self.history: list[Block] = []
+        self._shipped = 0
+        self.copy(store)
+
+    def copy(self, store: SqliteMetadataStore) -> None:
+        """A checkpoint copy: what was told before is forgotten."""
+        begun = store.shipping.begin()
+        self.history = list(store.shipping.snapshot.everything())
+        store.shipping.snapshot.end()
+        self._acknowledge(store, begun)
+
+    def ship(self, store: SqliteMetadataStore, *, acknowledged: bool = True) -> None:
+        """A journal; one that is not acknowledged is shipped again, within the next one."""
+        begun = store.shipping.begin()
+        self.history += store.shipping.snapshot.changes(begun.last)
+        store.shipping.snapshot.end()
+        if acknowledged:
+            self._acknowledge(store, begun)
+
+    def _acknowledge(self, store: SqliteMetadataStore, begun: Begun) -> None:
+        self._shipped += 1
+        state = self._shipped.to_bytes(16, "big")
+        store.shipping.acknowledged(begun, state, (), 100, as_copy=self._shipped % 2 == 0)
+        answer(store.commit())
+
+    def check(self, store: SqliteMetadataStore, path: Path) -> None:
+        """What was told is what there is, to the last row; what Discord lacks is lost, and nothing else."""
+        self.ship(store)
+        rebuilt_path = path.with_name("rebuilt.db")
+        rebuilt_path.unlink(missing_ok=True)
+        rebuilt = restored(rebuilt_path, self.history, origin(store))
+        assert () == rebuilt.problems
+        answer(store.commit())
+        assert rows(path) == rows(rebuilt_path)
+        with contextlib.closing(SqliteMetadataStore.open(rebuilt_path)) as again:
+            assert answer(store.usage()) == answer(again.usage())
+            recorded = {
+                (inode, chunk)
+                for inode, first, count in store._database.rows("SELECT inode, first_chunk, count FROM extents")
+                for chunk in range(first, first + count)
+            }
+            unsent = {tuple(row.key) for row in store.dirty_chunks()}
+            assert unsent - recorded == {tuple(row.key) for row in again.dirty_chunks()}
+            newest = max((row.revision for row in store.dirty_chunks()), default=0)
+            assert newest < again.mark_dirty(ROOT_INODE, ChunkIndex(0), 1)
+
+
+class ShippedNamesMachine(NamesMachine):
+    """Random operations on names and attributes, of which a second database is told by the outbox alone."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.history: list[Block] = []
-        self.numbers = itertools.count(1)
-        self.shipped = 0
-        self.ship_copy()
-
-    def ship_copy(self) -> None:
-        """A checkpoint copy: what was told before is forgotten."""
-        begun = self.real.shipping.begin()
-        self.history = list(self.real.shipping.snapshot.everything())
-        self.real.shipping.snapshot.end()
-        self.acknowledge(begun)
-
-    def acknowledge(self, begun: object) -> None:
-        """Discord has it."""
-        self.shipped += 1
-        state = self.shipped.to_bytes(16, "big")
-        self.real.shipping.acknowledged(begun, state, (), 100, as_copy=self.shipped % 2 == 0)  # type: ignore[arg-type] # of `begin`
-        answer(self.real.commit())
+        self.told = Told(self.real)
 
     @rule(acknowledged=st.booleans())
     def ship(self, acknowledged: bool) -> None:
-        """A journal; one that is not acknowledged is shipped again, within the next one."""
-        begun = self.real.shipping.begin()
-        self.history += self.real.shipping.snapshot.changes(begun.last)
-        self.real.shipping.snapshot.end()
-        if acknowledged:
-            self.acknowledge(begun)
+        """A journal."""
+        self.told.ship(self.real, acknowledged=acknowledged)
 
     @rule()
     def begin_anew(self) -> None:
         """A copy in the middle."""
-        self.ship_copy()
-
-    @rule(chosen=st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True))
-    def record(self, chosen: list[int]) -> None:
-        """Some dirty chunks have come to Discord."""
-        dirty = self.real.dirty_chunks()
-        keys = [(*dirty[n].key, dirty[n].revision) for n in chosen if n < len(dirty)]
-        if keys:
-            answer(self.real.record_packs([a_sent_pack(next(self.numbers), keys)]))
-
-    @rule(chunk=st.integers(0, 2), place=PLACES)
-    def mark_again(self, place: int, chunk: int) -> None:
-        """A chunk is written, without a word about the file's times."""
-        model, real = self.place(place)
-        if answer(self.model.attributes(model)).mode & 0o100000:
-            for store, inode in ((self.model, model), (self.real, real)):
-                store.mark_dirty(inode, ChunkIndex(chunk), 1)
-
-    @rule()
-    def sweep(self) -> None:
-        """What is dead is deleted."""
-        answer(self.real.forget_messages(answer(self.real.dead_messages(10))))
+        self.told.copy(self.real)
 
     @rule(place=PLACES, name=NAMES, value=st.sampled_from([b"", b"1"]))
     def set_xattr(self, place: int, name: bytes, value: bytes) -> None:
@@ -169,25 +186,8 @@ class ShippingMachine(NamesMachine):
 
     @rule()
     def rebuild(self) -> None:
-        """What was told is what there is, to the last row; what Discord lacks is lost, and nothing else."""
-        self.ship(acknowledged=True)
-        path = self.path.with_name("rebuilt.db")
-        path.unlink(missing_ok=True)
-        rebuilt = restored(path, self.history, origin(self.real))
-        assert () == rebuilt.problems
-        answer(self.real.commit())
-        assert rows(self.path) == rows(path)
-        with contextlib.closing(SqliteMetadataStore.open(path)) as store:
-            assert answer(self.real.usage()) == answer(store.usage())
-            recorded = {
-                (inode, chunk)
-                for inode, first, count in self.real._database.rows("SELECT inode, first_chunk, count FROM extents")
-                for chunk in range(first, first + count)
-            }
-            unsent = {tuple(row.key) for row in self.real.dirty_chunks()}
-            assert unsent - recorded == {tuple(row.key) for row in store.dirty_chunks()}
-            newest = max((row.revision for row in self.real.dirty_chunks()), default=0)
-            assert newest < store.mark_dirty(ROOT_INODE, ChunkIndex(0), 1)
+        """What was told is what there is."""
+        self.told.check(self.real, self.path)
 
     @invariant()
     def trees_are_equal(self) -> None:
@@ -199,5 +199,143 @@ class ShippingMachine(NamesMachine):
         super().teardown()
 
 
-TestShippingMachine = ShippingMachine.TestCase
-TestShippingMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+class ShippedContentsMachine(RuleBasedStateMachine):
+    """The same for where the contents of three files lie; with as few rules as there are kinds of changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "volume.db"
+        self.store = SqliteMetadataStore.open(self.path, create=True, now_ns=0)
+        self.files = [answer(self.store.make_inode(ROOT_INODE, b"%d" % n, a_file(), 1)).inode for n in range(3)]
+        self.numbers = itertools.count(1)
+        self.told = Told(self.store)
+
+    @rule(file=st.integers(0, 2), first=st.integers(0, 4), count=st.integers(1, 4))
+    def mark(self, file: int, first: int, count: int) -> None:
+        """Chunks are written, without a word about the file's times."""
+        self.store.mark_dirty(self.files[file], ChunkIndex(first), count)
+
+    @rule(spared=st.sets(st.integers(0, 7), max_size=3))
+    def record(self, spared: set[int]) -> None:
+        """Most dirty chunks have come to Discord."""
+        dirty = [row for number, row in enumerate(self.store.dirty_chunks()) if number not in spared]
+        if dirty:
+            keys = [(*row.key, row.revision) for row in dirty]
+            answer(self.store.record_packs([a_sent_pack(next(self.numbers), keys)]))
+
+    @rule(file=st.integers(0, 2), first=st.integers(0, 5))
+    def cut(self, file: int, first: int) -> None:
+        """A file loses its end, without a word about its size."""
+        self.store.cut_chunks(self.files[file], ChunkIndex(first))
+
+    @rule()
+    def sweep(self) -> None:
+        """What is dead is deleted."""
+        answer(self.store.forget_messages(answer(self.store.dead_messages(10))))
+
+    @rule(acknowledged=st.booleans())
+    def ship(self, acknowledged: bool) -> None:
+        """A journal."""
+        self.told.ship(self.store, acknowledged=acknowledged)
+
+    @rule()
+    def rebuild(self) -> None:
+        """What was told is what there is."""
+        self.told.check(self.store, self.path)
+
+    def teardown(self) -> None:
+        """A last look."""
+        self.rebuild()
+        self.store.close()
+        self.directory.cleanup()
+
+
+TestShippedNamesMachine = ShippedNamesMachine.TestCase
+TestShippedNamesMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestShippedContentsMachine = ShippedContentsMachine.TestCase
+TestShippedContentsMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def remove(store: SqliteMetadataStore, file: InodeNumber) -> None:
+    """For good: name, then inode."""
+    answer(store.unlink(ROOT_INODE, b"file", 5))
+    answer(store.commit())
+
+
+CHANGES: dict[str, tuple[Callable[[SqliteMetadataStore, InodeNumber], object], ...]] = {
+    "an orphan goes": (remove, lambda store, file: answer(store.remove_orphan(file))),
+    "an ACL goes": (
+        lambda store, file: answer(store.set_acl(file, AclKind.ACCESS, an_acl(6, 4, 0, mask=7, users={5: 2}), 5)),
+        lambda store, file: answer(store.set_acl(file, AclKind.ACCESS, (), 6)),
+    ),
+    "an ACL follows the mode": (
+        lambda store, file: answer(store.set_acl(file, AclKind.ACCESS, an_acl(6, 4, 0, mask=7, users={5: 2}), 5)),
+        lambda store, file: answer(store.change_attributes(file, AttributeChanges(mode=0o600), 6)),
+    ),
+    "an attribute goes": (
+        lambda store, file: answer(store.set_xattr(file, b"user.a", b"1", XattrMode.EITHER, 5)),
+        lambda store, file: answer(store.remove_xattr(file, b"user.a", 6)),
+    ),
+    "a name moves": (
+        lambda store, file: None,
+        lambda store, file: answer(store.rename(ROOT_INODE, b"file", ROOT_INODE, b"other", RenameMode.REPLACE, 5)),
+    ),
+    "another name": (lambda store, file: None, lambda store, file: answer(store.link(file, ROOT_INODE, b"more", 5))),
+    "it was read": (lambda store, file: None, lambda store, file: answer(store.note_read(file, 50))),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_change_after_a_journal_goes_with_the_next_one(change: str, tmp_path: Path) -> None:
+    """Whatever a change touches is noted by that change, not only by what came before it."""
+    before, after = CHANGES[change]
+    path = tmp_path / "volume.db"
+    with contextlib.closing(SqliteMetadataStore.open(path, create=True, now_ns=0)) as store:
+        file = answer(store.make_inode(ROOT_INODE, b"file", a_file(), 1)).inode
+        told = Told(store)
+        before(store, file)
+        told.ship(store)
+        after(store, file)
+        told.check(store, path)
+
+
+def pending(store: SqliteMetadataStore) -> tuple[bool, bool]:
+    """Whether something is to be shipped, and whether the oldest such change has an age."""
+    return store.shipping.has_unshipped, store.shipping.oldest_ns is not None
+
+
+def test_nothing_is_pending_once_all_is_acknowledged(tmp_path: Path) -> None:
+    """What came after a state was fixed is pending still when that state is acknowledged, with an age of its own."""
+    with contextlib.closing(SqliteMetadataStore.open(tmp_path / "volume.db", create=True, now_ns=0)) as store:
+        assert (False, False) == pending(store)
+        answer(store.make_inode(ROOT_INODE, b"one", a_file(), 1))
+        mark = store.shipping.mark()
+        first = store.shipping.oldest_ns or 0
+        begun = store.shipping.begin()
+        store.shipping.snapshot.end()
+        answer(store.make_inode(ROOT_INODE, b"two", a_file(), 1))
+        later = store.shipping.mark()
+        assert (True, False) == (store.shipping.pending.is_set(), store.shipping.is_shipped(mark))
+        store.shipping.acknowledged(begun, bytes(16), (), 1, as_copy=True)
+        assert (True, False) == (store.shipping.is_shipped(mark), store.shipping.is_shipped(later))
+        assert (True, True) == pending(store)
+        assert first < (store.shipping.oldest_ns or 0)
+        begun = store.shipping.begin()
+        store.shipping.snapshot.end()
+        store.shipping.acknowledged(begun, bytes(range(16)), (), 1, as_copy=False)
+        assert (False, False) == pending(store)
+
+
+def test_damaged_note_of_changes_is_noticed(tmp_path: Path) -> None:
+    """A row of the outbox that is not what was written is an error: everything can still be read."""
+    with contextlib.closing(SqliteMetadataStore.open(tmp_path / "volume.db", create=True, now_ns=0)) as store:
+        answer(store.make_inode(ROOT_INODE, b"one", a_file(), 1))
+        answer(store.commit())
+        with store._database.changing:
+            store._database.write("UPDATE outbox SET keys = CAST(substr(keys, 1, length(keys) - 1) || x'00' AS BLOB)")
+        begun = store.shipping.begin()
+        with pytest.raises(MetadataDamagedError):
+            list(store.shipping.snapshot.changes(begun.last))
+        assert list(store.shipping.snapshot.everything())
+        store.shipping.snapshot.end()
