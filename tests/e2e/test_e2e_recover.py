@@ -102,7 +102,11 @@ def recover(disk: Product, *arguments: str) -> str:
 
 
 def test_volume_comes_back_with_every_attribute(disk: Product) -> None:
-    """State and cache are destroyed after a sync: `disfs recover` and a mount give the same tree, to the last bit."""
+    """What Discord holds is enough, with the passphrase, to rebuild the volume on an empty machine, as of the last
+    journal.
+
+    State and cache are destroyed after a sync: `disfs recover` and a mount give the same tree, to the last bit.
+    """
     fill(disk.mountpoint)
     tree(disk.mountpoint)  # moves the atimes of directories, once
     disk.run("sync", str(disk.mountpoint))
@@ -165,7 +169,10 @@ def second(disk: Product, tmp_path: Path) -> Iterator[Product]:
 
 
 def test_old_machine_notices_that_the_volume_lives_elsewhere(disk: Product, second: Product) -> None:
-    """Recovered and mounted elsewhere while the first machine is still up: the first one says so and sends no more."""
+    """A machine that finds that the volume has gone on elsewhere says so, and overwrites and deletes nothing.
+
+    Recovered and mounted on a second machine while the first one is still up.
+    """
     (disk.mountpoint / "one").write_bytes(b"1")
     disk.run("sync", str(disk.mountpoint))
     second.run("recover", "emulator")
