@@ -275,6 +275,29 @@ class Cache:
         self._free_space.took(len(content))
         self.map.wrote_new(record, revision, trio.current_time())
 
+    def dirty_record(self, inode: InodeNumber, chunks: range, end: int) -> InodeChunks | None:
+        """The inode's record, if content of `chunks` up to `end` would replace unsent content of a file and nothing
+        else: such a write takes no room, needs no fetch, and leaves no copy that would have to be disowned."""
+        record = self.map.inodes.get(inode)
+        # Neither a small content nor one of which something was cut: both ends are one.
+        if record is None or record.end != record.disk_end or end > record.end:
+            return None
+        entries = record.entries
+        for index in chunks:
+            entry = entries.get(ChunkIndex(index))
+            if entry is None or entry.state is not ChunkState.DIRTY:
+                return None
+        return record
+
+    def rewrite(self, record: InodeChunks, offset: int, data: Buffer, chunks: range) -> None:
+        """`write` where `dirty_record` gave the record. FilesystemError, with at most the range changed."""
+        inode = record.inode
+        self.files.write(inode, offset, data, create=False)
+        revision = self._ledger.renew_dirty(inode, ChunkIndex(chunks.start), len(chunks))
+        self.unsynced.add(inode)
+        self._free_space.took(len(data))  # a chunk may have had holes
+        self.map.rewrote(record, chunks, revision, trio.current_time())
+
     def _write_small(
         self, record: InodeChunks, offset: int, data: Buffer, fills: Mapping[ChunkIndex, bytes]
     ) -> Revision:

@@ -53,6 +53,10 @@ class ChunkLedger(Protocol):
         """Give `count` chunks from `first` one new revision, higher than any before, and note them as dirty."""
         ...
 
+    def renew_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """`mark_dirty` where every one of the chunks is dirty already; the caller knows it."""
+        ...
+
     def dirty_chunks(self) -> Sequence[DirtyChunk]:
         """Every dirty chunk of the volume, by inode and index; read once, at the start."""
         ...

@@ -280,6 +280,14 @@ class ChunkMap:
         if entry.state is ChunkState.DIRTY:
             self.waiting.wrote(key, growth)
 
+    def rewrote(self, chunks: InodeChunks, indices: range, revision: Revision, now: float) -> None:
+        """`wrote` for DIRTY chunks that are as long as before."""
+        self._newest = max(self._newest, revision)
+        for index in map(ChunkIndex, indices):
+            entry = chunks.entries[index]
+            entry.written_at, entry.revision = now, revision
+            self.waiting.wrote(ChunkKey(chunks.inode, index), 0)
+
     def wrote_new(self, chunks: InodeChunks, revision: Revision, now: float) -> None:
         """`wrote` for chunk 0 of an inode that is not known yet; all that there is of it ends with that chunk."""
         assert chunks.inode not in self.inodes

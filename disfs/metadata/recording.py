@@ -98,6 +98,13 @@ class Recording:
         with self._database.growing:
             return self._mark(inode, first, first + count)
 
+    def renew_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """See ChunkLedger."""
+        with self._database.growing:
+            revision = self._dirty.new_revision()
+            self._dirty.renew_all(inode, first, first + count, revision)
+        return revision
+
     def write_small(self, inode: InodeNumber, content: bytes) -> Revision:
         """See ChunkLedger."""
         with self._database.growing:

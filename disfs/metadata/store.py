@@ -356,6 +356,10 @@ class SqliteMetadataStore:
         """See ChunkLedger."""
         return self._recording.mark_dirty(inode, first, count)
 
+    def renew_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """See ChunkLedger."""
+        return self._recording.renew_dirty(inode, first, count)
+
     def dirty_chunks(self) -> Sequence[DirtyChunk]:
         """See ChunkLedger."""
         return self._dirty.all()
