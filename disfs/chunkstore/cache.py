@@ -98,10 +98,13 @@ class Cache:
         record = self.map.inodes.get(inode)
         return record is not None and record.has_all(chunks)
 
-    def read(self, inode: InodeNumber, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes; whatever is not present reads as zeros, so ask `has_all` or the ledger before."""
+    def read(self, inode: InodeNumber, offset: int, length: int, chunks: range | None = None) -> bytes:
+        """Exactly `length` bytes; whatever is not present reads as zeros, so ask `has_all` or the ledger before.
+
+        `chunks` are those that the bytes lie in, for a caller that has computed them.
+        """
         data = self.content(inode, offset, length)
-        self.map.touch(inode, chunk_range(offset, length, self.map.chunk_bytes))
+        self.map.recency.used(inode, chunk_range(offset, length, self.map.chunk_bytes) if chunks is None else chunks)
         return data if len(data) == length else data + bytes(length - len(data))
 
     def content(self, inode: InodeNumber, offset: int, length: int) -> bytes:

@@ -319,10 +319,6 @@ class ChunkMap:
         del self.inodes[inode]
         return True
 
-    def touch(self, inode: InodeNumber, chunks: range) -> None:
-        """`chunks` were used: their groups are evicted last."""
-        self.recency.used(inode, chunks)
-
     def set_pinned(self, inode: InodeNumber, pinned: bool) -> None:
         """Whether the inode's chunks are to stay; for an inode that is not cached too."""
         if (inode in self.recency.pinned) == pinned:
