@@ -91,6 +91,13 @@ class ChunkLedger(Protocol):
         """
         ...
 
+    def discard(self, inode: InodeNumber) -> None:
+        """Forget every chunk and the small content of an inode that is removed in this very step: one change.
+
+        Nothing of it is asked for or noted afterwards, and its chunk count is left as it is.
+        """
+        ...
+
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """Where to cut next when a file is to go in steps; 0 when the rest can go at once.
 

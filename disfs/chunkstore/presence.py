@@ -302,6 +302,20 @@ class ChunkMap:
         self.waiting.add(key, entry)
         self.reweigh(chunks)
 
+    def discard_unsent(self, chunks: InodeChunks) -> bool:
+        """CUT of all, where all is one chunk that waits to be sent; False, and nothing done, where it is more."""
+        entry = chunks.entries.get(ChunkIndex(0))
+        if entry is None or entry.state is not ChunkState.DIRTY or chunks.count != 1 or len(chunks.entries) != 1:
+            return False
+        self.waiting.remove(ChunkKey(chunks.inode, ChunkIndex(0)), entry)
+        self._count(entry, ChunkState.DIRTY, ChunkState.ABSENT)
+        self.recency.pass_over((chunks.inode, 0))
+        self.weight -= chunks.weight
+        if chunks.inode in self.recency.pinned:
+            self.pinned_weight -= chunks.weight
+        del self.inodes[chunks.inode]
+        return True
+
     def reweigh(self, chunks: InodeChunks) -> None:
         """Work out anew what an inode weighs, after its bits or its ends have changed."""
         weight = chunks.weight_of(self.chunk_bytes)

@@ -212,4 +212,4 @@ class Writes:
 
     def discard(self, inode: InodeNumber) -> None:
         """The inode is gone for good: so are its contents, sent or not."""
-        self._cache.cut(inode, 0)
+        self._cache.discard(inode)

@@ -38,6 +38,8 @@ class Dirty:
         """Inode -> (revision, born) of chunk 0."""
         self._renewed: dict[tuple[InodeNumber, int, int], Revision] = {}
         """(inode, first, end) of chunks that have rows, or are in `_first`, with the revision that these lack."""
+        self._discarded: dict[InodeNumber, None] = {}
+        """Inodes that are gone, and may have rows; nobody asks for these any more."""
         database.held_back.append(self._write_rows)
 
     def new_revision(self) -> Revision:
@@ -76,6 +78,12 @@ class Dirty:
             return False
         self._first.remove(inode)
         return True
+
+    def discard(self, inode: InodeNumber) -> None:
+        """An inode goes for good. Held back. Inside a change."""
+        # Where the row of chunk 0 is held back there is no other: `renew` writes it before.
+        if not self.forget_first(inode):
+            self._database.alter(self._discarded, inode, None)
 
     def mark(self, inode: InodeNumber, first: int, end: int, revision: Revision) -> None:
         """Chunks `first` to `end`, end excluded, are dirty with that revision. Inside a change."""
@@ -136,6 +144,9 @@ class Dirty:
             self._database.write(_INSERT_FIRST, (inode, *held))
 
     def _write_rows(self) -> None:
+        if self._discarded:
+            self._database.write_all("DELETE FROM dirty WHERE inode = ?", [(inode,) for inode in self._discarded])
+            self._discarded.clear()
         if self._first:
             _, rows = self._first.take()
             self._database.write_all(_INSERT_FIRST, [(inode, *held) for inode, held in rows])

@@ -61,8 +61,8 @@ class Inodes:
         """Known inodes without a row yet, and where they point if they are symbolic links."""
         self._changed: dict[InodeNumber, None] = {}
         """Known inodes whose row is older than what is known."""
-        self._gone: dict[InodeNumber, None] = {}
-        """Inodes that were removed, and may still have rows."""
+        self._gone: dict[InodeNumber, bool] = {}
+        """Inodes that were removed and may still have rows, and whether one of them says that they are orphans."""
         self._orphaned: dict[InodeNumber, None] = {}
         """Orphans without a row yet that says so."""
         database.held_back.append(self._write_rows)
@@ -224,8 +224,8 @@ class Inodes:
             self._database.erase(self._known, inode)
             self._database.erase(self._new, inode)
             self._database.erase(self._changed, inode)
+            self._database.alter(self._gone, inode, inode not in self._orphaned)
             self._database.erase(self._orphaned, inode)
-            self._database.alter(self._gone, inode, None)
             self._totals.add_inodes(-1)
             if stat.S_ISREG(old.mode):
                 self._totals.resized(old.size_bytes, old.chunk_count, 0, 0)
@@ -251,8 +251,9 @@ class Inodes:
             self._orphaned.clear()
         if self._gone:
             gone = [(inode,) for inode in self._gone]
-            for table in ("xattrs", "inodes", "orphans", "pins"):
+            for table in ("xattrs", "inodes", "pins"):
                 write_all(f"DELETE FROM {table} WHERE inode = ?", gone)  # noqa: S608 - constants of this function
+            write_all("DELETE FROM orphans WHERE inode = ?", [(inode,) for inode, noted in self._gone.items() if noted])
             self._gone.clear()
 
     def _forget_some(self) -> None:

@@ -116,6 +116,7 @@ class Recording:
         revision = self._dirty.new_revision()
         if self._inodes.chunk_count(inode) == 0:
             # All are holes: nothing is dirty or recorded that would have to be looked for.
+            self._extents.note_bare(inode)
             if end == 1:
                 self._dirty.mark_first(inode, revision)
             else:
@@ -197,6 +198,13 @@ class Recording:
                 return  # it had no chunk before that one
             self._dirty.cut(inode, first)
             self._extents.cut(inode, first)
+
+    def discard(self, inode: InodeNumber) -> None:
+        """See ChunkLedger."""
+        with self._database.changing:
+            self._small.discard(inode)
+            self._dirty.discard(inode)
+            self._extents.discard(inode)
 
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """See ChunkLedger."""

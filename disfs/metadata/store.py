@@ -388,6 +388,10 @@ class SqliteMetadataStore:
         """See ChunkLedger."""
         self._recording.cut_chunks(inode, first)
 
+    def discard(self, inode: InodeNumber) -> None:
+        """See ChunkLedger."""
+        self._recording.discard(inode)
+
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """See ChunkLedger."""
         return self._recording.cut_point(inode, count)

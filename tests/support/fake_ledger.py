@@ -134,6 +134,11 @@ class FakeLedger:
             del self.state.where[key]
         self._bury()
 
+    def discard(self, inode: InodeNumber) -> None:
+        """See `ChunkLedger.discard`."""
+        self.cut_chunks(inode, ChunkIndex(0))
+        self.remove_small(inode)
+
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """See `ChunkLedger.cut_point`."""
         chunks = sorted(key.chunk for key in {*self.state.dirty, *self.state.where} if key.inode == inode)

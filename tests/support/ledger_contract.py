@@ -124,6 +124,20 @@ class LedgerContract:
             DirtyChunk(key(2), fourth, first),
         ] == list(ledger.dirty_chunks())
 
+    async def test_discarded_inode(self, ledger: ChunkLedger) -> None:
+        """All that was noted of an inode goes with it, in whatever way and order it was noted; of others nothing."""
+        mark(ledger, 0, inode=OTHER)
+        ledger.write_small(INODE, b"content")
+        mark(ledger, 5)
+        ledger.discard(INODE)
+        assert [key(0, OTHER)] == [chunk.key for chunk in ledger.dirty_chunks()]
+        assert [] == list(ledger.small_lengths())
+        revision = ledger.dirty_chunks()[0].revision
+        await ledger.record_packs([a_pack(1, [(key(0, OTHER), revision)])])
+        ledger.discard(OTHER)
+        assert ([], {}) == (list(ledger.dirty_chunks()), places(ledger, 0, 9, OTHER))
+        assert [1001] == dead(ledger)
+
     async def test_chunk_written_again_meanwhile(self, ledger: ChunkLedger) -> None:
         """Also by the short way a write makes an older copy the place of the chunk, but does not leave it clean."""
         sent = mark(ledger, 0)
@@ -498,6 +512,25 @@ class LedgerMachine(RuleBasedStateMachine):
     def make_ledger(self) -> ChunkLedger:
         """A new ledger."""
         raise NotImplementedError
+
+    def teardown(self) -> None:
+        """Whatever there is of an inode, discarding it takes all of that, and of no other one."""
+        for inode in INODES:
+            self.ledger.discard(inode)
+            assert b"" == self.ledger.small_content(inode)
+            for table in (self.dirty, self.where):
+                for name in [name for name in table if name.inode == inode]:
+                    del table[name]
+            self.dead_messages_are_those_without_live_packs()
+            for number, pack in self.underway:
+                recorded = answer(self.ledger.record_packs([pack]))
+                assert inode not in {name.inode for name in (*recorded.clean, *recorded.still_dirty)}
+                self.packs[number] = (pack.record.location.message, pack)
+                for slot, sent in enumerate(pack.chunks):
+                    self.settle(sent, (number, slot))
+            self.underway = []
+            self.dirty_chunks_are_known()
+            self.chunks_are_where_they_belong()
 
     @rule(inode=st.sampled_from(INODES), first=st.integers(0, CHUNKS - 1), count=st.integers(1, CHUNKS))
     def write(self, inode: InodeNumber, first: int, count: int) -> None:
