@@ -290,12 +290,13 @@ class ChunkMap:
 
     def wrote_new(self, chunks: InodeChunks, revision: Revision, now: float) -> None:
         """`wrote` for chunk 0 of an inode that is not known yet; all that there is of it ends with that chunk."""
-        assert chunks.inode not in self.inodes
-        key, length = ChunkKey(chunks.inode, ChunkIndex(0)), chunks.end
+        inode, length = chunks.inode, chunks.end
+        assert inode not in self.inodes
+        key = ChunkKey(inode, ChunkIndex(0))
         entry = Entry(ChunkState.DIRTY, length, revision, now, now, revision)
         chunks.entries[key.chunk] = entry
-        chunks.set(0, True)
-        self.inodes[chunks.inode] = chunks
+        chunks.present[0] = chunks.count = 1
+        self.inodes[inode] = chunks
         self._newest = max(self._newest, revision)
         self.dirty_count += 1
         self.dirty_bytes += length

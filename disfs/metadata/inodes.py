@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from disfs.errors import FilesystemError
 from disfs.metadata.base import SYMLINK_MAX, Unlinked, read_moves_atime
@@ -197,10 +197,13 @@ class Inodes:
 
     def add_chunks(self, inode: InodeNumber, count: int) -> None:
         """`count` holes of a file have become chunks; negative: the other way round. Inside a change."""
-        if count and (old := self.find(inode)) is not None:
-            new_count = old.chunk_count + count
-            self._put(old._replace(chunk_count=new_count))
-            self._totals.resized(old.size_bytes, old.chunk_count, old.size_bytes, new_count)
+        if not count or (old := self.find(inode)) is None:
+            return
+        number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, ctime_ns, chunks = old
+        new = Attributes(number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, ctime_ns, chunks + count)
+        self._put(new)
+        if size_bytes:  # else it takes nothing, before and after
+            self._totals.resized(size_bytes, chunks, size_bytes, chunks + count)
 
     def set_mode(self, inode: InodeNumber, mode: int, now_ns: int) -> None:
         """Its mode is another one, as is its ctime. Inside a change."""
@@ -221,11 +224,12 @@ class Inodes:
             old = self.find(inode)
             if old is None or old.nlink:
                 return
-            self._database.erase(self._known, inode)
-            self._database.erase(self._new, inode)
-            self._database.erase(self._changed, inode)
             self._database.alter(self._gone, inode, inode not in self._orphaned)
-            self._database.erase(self._orphaned, inode)
+            self._database.erase(self._known, inode)
+            notes: tuple[dict[InodeNumber, Any], ...] = (self._new, self._changed, self._orphaned)
+            for note in notes:
+                if inode in note:
+                    self._database.erase(note, inode)
             self._totals.add_inodes(-1)
             if stat.S_ISREG(old.mode):
                 self._totals.resized(old.size_bytes, old.chunk_count, 0, 0)
