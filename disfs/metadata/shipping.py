@@ -194,6 +194,7 @@ class Shipping:
     ) -> None:
         """Discord has all of the state that was begun: it is the newest one, and what was noted is shipped.
 
+        Of very much that was noted a part: `forget_more` is to be called until it returns False.
         `as_copy`: as a checkpoint copy, of its own or of what was acknowledged before by the same id.
         """
         with self._database.changing:
@@ -210,6 +211,13 @@ class Shipping:
                 put(UNSHIPPED, False)
                 put(SUPERSEDED, "")
             self._note_messages(messages)
+
+    def forget_more(self, begun: Begun) -> bool:
+        """Go on forgetting what `acknowledged` left; False when that is done. A crash before: it is shipped again."""
+        if self._outbox.is_empty(begun.last):
+            return False
+        with self._database.changing:
+            return self._outbox.forget(begun.last)
 
     def copied(self, sequence: int, messages: Sequence[ShippedMessage], size_bytes: int, journal_bytes: int) -> None:
         """Discord has a checkpoint copy of the state `sequence`; `journal_bytes` is what came after it since."""

@@ -250,6 +250,8 @@ class Shipper:
                 raise
             self._acknowledged(turn)
             self._turn = None
+            while self._shipping.forget_more(turn.begun):
+                await trio.lowlevel.checkpoint()
             self._last_end = trio.current_time()
         if turn.built.kind is PackKind.CHECKPOINT:
             await self._retention.clean_up()
