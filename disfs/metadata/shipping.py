@@ -111,7 +111,7 @@ class Shipping:
         self._settings = settings
         self._counters = counters
         self.snapshot = snapshot
-        self._is_stopped = False
+        self._may_delete = False
 
     @property
     def pending(self) -> trio.Event:
@@ -127,13 +127,13 @@ class Shipping:
     def shipped_revision(self) -> int:
         """What came to be garbage at a lower revision than this is garbage in the newest acknowledged state too.
 
-        0 once `stop` was called: nobody knows what others refer to.
+        0 unless `allow_deletions` says otherwise: nobody knows what other machines refer to.
         """
-        return 0 if self._is_stopped else self._settings.get(REVISION) or 0
+        return self._settings.get(REVISION) or 0 if self._may_delete else 0
 
-    def stop(self) -> None:
-        """What is in Discord does not follow from this state: nothing is to be deleted on its account."""
-        self._is_stopped = True
+    def allow_deletions(self, allowed: bool) -> None:
+        """Whether what is in Discord follows from this state, as far as is known: else nothing is to be deleted."""
+        self._may_delete = allowed
 
     @property
     def sequence(self) -> int:
@@ -209,7 +209,6 @@ class Shipping:
                     put(JOURNAL_BYTES, (get(JOURNAL_BYTES) or 0) + size_bytes)
             if as_copy:
                 put(UNSHIPPED, False)
-                put(SUPERSEDED, "")
             self._note_messages(messages)
 
     def forget_more(self, begun: Begun) -> bool:

@@ -123,7 +123,11 @@ class Snapshot:
         """See what is committed at this moment until `end`. In the step after the commit, on the main thread."""
         with _explained():
             self._connection.execute("BEGIN")
-            self._connection.execute("SELECT count(*) FROM counters").fetchone()  # now the state is fixed
+            try:
+                self._connection.execute("SELECT count(*) FROM counters").fetchone()  # now the state is fixed
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
 
     def end(self) -> None:
         """Let the log go on without what was seen. Harmless when nothing was begun."""

@@ -179,11 +179,13 @@ def test_old_machine_notices_that_the_volume_lives_elsewhere(disk: Product, seco
     second.run("mount", str(second.mountpoint))
     second.run("sync", str(second.mountpoint))
     (disk.mountpoint / "two").write_bytes(b"2")
-    disk.run("sync", str(disk.mountpoint))
+    assert 29 == disk.run("sync", str(disk.mountpoint), check=False).returncode
     assert "another machine has gone on" in disk.status()["journal"]["conflict"]
     assert "another machine has gone on" in disk.run("status", str(disk.mountpoint)).stdout
     assert ["one"] == [path.name for path in second.mountpoint.iterdir()]
     second.umount()
+    done = disk.run("umount", str(disk.mountpoint), check=False)
+    assert (29, True) == (done.returncode, "another machine has gone on" in done.stderr)
 
 
 def refused(disk: Product, *arguments: str) -> tuple[int, str]:

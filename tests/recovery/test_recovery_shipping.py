@@ -523,6 +523,24 @@ async def test_garbage_stays_until_its_journal_is_in_discord(tmp_path: Path, aut
         assert 0 == len(world.memory.messages(world.channels[0]))
 
 
+async def test_nothing_is_deleted_before_a_look_at_the_channel(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """After a start nobody knows whether the volume has gone on elsewhere, and refers to what is garbage here."""
+    async with real_stores(tmp_path, ships=True, sweep_grace_seconds=1, sweep_interval_seconds=50) as (world, nursery):
+        await write(world, b"one", b"1" * CHUNK)
+        await settle(world)
+        one = (await world.metadata.unlink(ROOT_INODE, b"one", 9)).inode
+        world.chunks.discard(one)
+        await settle(world)
+        held = trio.Event()
+        world.transport.plan("list_messages", 1, Fault(hold=held))
+        await world.restart(nursery)
+        await trio.sleep(600)
+        assert 1 == len(world.memory.messages(world.channels[0]))
+        held.set()
+        await trio.sleep(200)
+        assert 0 == len(world.memory.messages(world.channels[0]))
+
+
 async def test_paused_shipper_begins_nothing(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """A drain waits for the resume."""
     async with real_stores(tmp_path, ships=True) as (world, _):
