@@ -442,6 +442,33 @@ async def test_crash_while_a_copy_is_sent_leaves_no_mess(tmp_path: Path, autojum
         assert {"CHECKPOINT": 2, "JOURNAL": 1} == Counter(kind for kind, _ in kinds(await shipments(world)))
 
 
+@pytest.mark.parametrize("step", ["before", "after"])
+async def test_crash_while_old_ones_are_deleted_deletes_the_rest_later(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, step: str
+) -> None:
+    """Whether Discord had deleted them or not: the next copy's turn ends with what it would have ended with."""
+    async with real_stores(tmp_path, ships=True) as (world, nursery):
+        world.copy_rule = EVERY_TIME
+        await world.restart(nursery)
+        for name in (b"one", b"two"):
+            await write(world, name, b"x")
+            await settle(world)
+            await trio.sleep(20)
+        held = trio.Event()
+        fault = Fault(hold=held) if step == "before" else Fault(hold_after=held)
+        world.transport.plan("delete", 1, fault)
+        await write(world, b"three", b"x")
+        await settle(world)
+        await fault.reached.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        await world.crash(nursery)
+        assert {b"one", b"two", b"three"} == await _names_now(world, tmp_path / "rebuilt.db")
+        await write(world, b"four", b"x")
+        await settle(world)
+        await trio.sleep(20)
+        assert [3, 4, 4] == sorted(each.header.sequence for each in await shipments(world))
+
+
 async def _names_now(world: RealStores, path: Path) -> set[bytes]:
     await recovered(world, path)
     return await names_of(path)
