@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _HEADER = struct.Struct("<6I")
 """CRC-32 of what follows, and how many keys there are of each kind."""
 
-_FORGOTTEN_AT_ONCE = 256
+_FORGOTTEN_AT_ONCE = 64
 """Rows that are deleted in one step of the main thread."""
 
 

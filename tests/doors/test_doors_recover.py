@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,12 +16,11 @@ from disfs.recovery.rebuild import Report
 from disfs.superblock import ATTACHMENT_NAME
 from disfs.values import GuildId
 from disfs.volume import INDEX_NAME, NewVolume, find_volume, place_volume
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from disfs.volume import PlacedVolume
-    from disfs.values import ChannelId
     from disfs.superblock import Superblock
+    from disfs.values import ChannelId
+    from disfs.volume import PlacedVolume
 
 NONE = Incomplete((), 0)
 REBUILT = Rebuilt(3, 5, 3 << 20, 0, NONE, NONE, ())
@@ -123,7 +123,7 @@ def test_what_is_missing_is_named() -> None:
     assert 1 == len(list(report_lines("photos", report)))
     damaged, problem, gone, older = warnings(report)
     assert "journal 8 is damaged" == damaged
-    assert "3 wrong links" in problem
+    assert "3 wrong link counts" in problem
     assert gone.startswith("2000 files had contents that had not been sent")
     assert gone.endswith("/19 and 1980 more")
     assert older.endswith(r": /a\nb")
