@@ -253,6 +253,28 @@ def test_message_of_the_newest_journal_that_is_deleted_costs_that_state(disk: Pr
     second.umount()
 
 
+def test_packs_alone_bring_contents_back(disk: Product, second: Product) -> None:
+    """Without anything of the index channel but the superblock: each content, newest version, by inode number."""
+    wanted = {}
+    for name in ("one", "two"):
+        content = os.urandom(300_000)
+        (disk.mountpoint / name).write_bytes(b"older" * 30_000)
+        disk.run("sync", str(disk.mountpoint))
+        (disk.mountpoint / name).write_bytes(content)
+        wanted[f"inode-{(disk.mountpoint / name).stat().st_ino}"] = content
+    disk.run("sync", str(disk.mountpoint))
+    disk.umount()
+    for message in index_messages(disk):
+        disk.delete_message((int(message["id"]), int(message["channel_id"])))
+    assert 32 == refused(second, "emulator")[0]
+    told = second.run("recover", "emulator", "--from-packs")
+    assert "all names and attributes" in told.stderr
+    second.run("mount", str(second.mountpoint))
+    found = {path.name: path.read_bytes() for path in (second.mountpoint / "lost+found").iterdir()}
+    assert wanted == found
+    second.umount()
+
+
 def test_ten_thousand_small_files_take_few_messages(disk: Product) -> None:
     """Contents, journals and copies together: at most six messages."""
     before = disk.control("GET", "/counters")
