@@ -474,6 +474,37 @@ async def _names_now(world: RealStores, path: Path) -> set[bytes]:
     return await names_of(path)
 
 
+async def test_half_sent_journal_of_several_messages_does_not_count(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """Killed between two messages of one journal: the state before it is what there is, until the next life."""
+    async with real_stores(tmp_path, ships=True) as (world, nursery):
+        await write(world, b"one", b"x")
+        await settle(world)
+        world.attachment_bytes = 256 * 1024
+        world.shipper_settings = dataclasses.replace(world.shipper_settings, message_bytes=300 * 1024)
+        await world.restart(nursery)
+        noise = random.Random(4)
+        inode = (await world.metadata.lookup(ROOT_INODE, b"one")).inode
+        for number in range(12):
+            value = noise.randbytes(60_000)
+            await world.metadata.set_xattr(inode, b"user.%d" % number, value, XattrMode.EITHER, 5)
+        fault = world.transport.plan("send", 3, Fault(hold=trio.Event()))
+        nursery.start_soon(world.shipper.drain)
+        await fault.reached.wait()
+        assert {b"one"} == await _names_now(world, tmp_path / "before.db")
+        (half,) = [each for each in await shipments(world) if not each.is_whole]
+        assert (2, 2) == (len(half.messages), half.header.sequence)
+        report = await recovered(world, tmp_path / "half.db")
+        assert (1, True) == (report.sequence, bool(report.missing))
+        await world.crash(nursery)
+        await settle(world)
+        report = await recovered(world, tmp_path / "rebuilt.db")
+        assert (2, ()) == (report.sequence, report.missing)
+        await world.metadata.commit()
+        assert shipped_rows(tmp_path / "volume.db") == shipped_rows(tmp_path / "rebuilt.db")
+
+
 async def test_limit_that_discord_lowers_is_learnt(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """An attachment that is refused as too large is cut into smaller ones."""
     async with real_stores(tmp_path, ships=True) as (world, _):
