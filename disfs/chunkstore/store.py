@@ -23,6 +23,7 @@ from disfs.chunkstore.presence import ChunkMap
 from disfs.chunkstore.readahead import Readahead, ReadaheadBudget
 from disfs.chunkstore.reads import Reads
 from disfs.chunkstore.recovery import note_clean_stop, recover
+from disfs.chunkstore.room import CacheLimits
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.small import SmallContents
 from disfs.chunkstore.strays import Strays
@@ -106,11 +107,9 @@ class ChunkStore:
             self._files,
             self._small,
             self._map,
+            CacheLimits(settings.cache_bytes, settings.min_free_bytes, settings.pinned_bytes),
             ledger,
             self._make_durable,
-            limit_bytes=settings.cache_bytes,
-            min_free_bytes=settings.min_free_bytes,
-            pinned_limit_bytes=settings.pinned_bytes,
         )
         self._sync = CacheSync(self._cache)
         self._fetcher = Fetcher(ledger, transport, self._cache, volume_key, settings)
