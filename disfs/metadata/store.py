@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from disfs.metadata.opening import VolumeFacts
+
 DEFAULT_RESERVE_BYTES = 64 * 1024 * 1024
 
 
@@ -91,14 +93,17 @@ class SqliteMetadataStore(Namespace, Ledger):
         now_ns: int | None = None,
         reserve_bytes: int = DEFAULT_RESERVE_BYTES,
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
+        is_ours: Callable[[VolumeFacts], bool] | None = None,
         sync: Callable[[], None] | None = None,
         free_bytes: Callable[[], int] | None = None,
     ) -> Self:
         """Open the volume at `path`; with `create`, make it first (UserError when it exists).
 
         A new root directory belongs to `root_uid` and `root_gid`, by default this process's. `capacity_bytes` is how
-        much all files together may take. `sync` stands in for the fsync of the log, and `free_bytes` for the free
-        space of the disk, in tests. UserError when the file is missing, damaged, newer, or cannot be written.
+        much all files together may take. `is_ours` says whether it is the right volume, before it is changed in any
+        way. `sync` stands in for the fsync of the log, and `free_bytes` for the free
+        space of the disk, in tests. UserError when the file is missing, damaged, newer, of another
+        volume, or cannot be written.
         """
         if create:
             uid = os.getuid() if root_uid is None else root_uid
@@ -106,7 +111,7 @@ class SqliteMetadataStore(Namespace, Ledger):
             create_volume(path, NewVolume(chunk_bytes, uid, gid, time.time_ns() if now_ns is None else now_ns))
         path = path.resolve()  # the log lies beside the file, not beside a link to it
         wal = WalFile(path)
-        database = Database(open_connection(path), free_bytes or _free_bytes_of(path.parent), reserve_bytes)
+        database = Database(open_connection(path, is_ours), free_bytes or _free_bytes_of(path.parent), reserve_bytes)
         checkpointer = Checkpointer(connect(path, for_worker=True))
         try:
             store = cls(
