@@ -126,10 +126,14 @@ def _problems(report: Mapping[str, Any]) -> Iterator[str]:
         *report["writeback"]["failures"],
         report["sweep"]["failure"],
         report["compaction"]["failure"],
-        report["metadata"]["failure"],
         report["warmup_problem"],
     )
     yield from dict.fromkeys(text for text in told if text)
+    if report["metadata"]["failure"]:
+        yield (
+            f"the volume's metadata have stopped ({report['metadata']['failure']}): everything fails; "
+            "unmount with --no-wait and mount again, what was synced is intact"
+        )
     if report["metadata"]["damage"]:
         yield (
             f"the volume's metadata are damaged ({report['metadata']['damage']}): what needs the damaged part fails; "

@@ -17,6 +17,7 @@ import trio
 from disfs.errors import FilesystemError
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.database import Database
+from disfs.metadata.disk_room import DiskRoom
 from disfs.metadata.durability import Checkpointer, SharedSync, WalFile, sync_error
 from disfs.metadata.ledger import Ledger
 from disfs.metadata.namespace import Namespace
@@ -111,7 +112,9 @@ class SqliteMetadataStore(Namespace, Ledger):
             create_volume(path, NewVolume(chunk_bytes, uid, gid, time.time_ns() if now_ns is None else now_ns))
         path = path.resolve()  # the log lies beside the file, not beside a link to it
         wal = WalFile(path)
-        database = Database(open_connection(path, is_ours), free_bytes or _free_bytes_of(path.parent), reserve_bytes)
+        database = Database(
+            open_connection(path, is_ours), DiskRoom(free_bytes or _free_bytes_of(path.parent), reserve_bytes)
+        )
         checkpointer = Checkpointer(connect(path, for_worker=True))
         try:
             store = cls(
@@ -178,7 +181,7 @@ class SqliteMetadataStore(Namespace, Ledger):
             sync_count=self._sync.count,
             checkpoint_count=self._checkpointer.count,
             wal_bytes=self._wal.size_bytes(),
-            low_space=self._database.low_space,
+            low_space=self._database.room.is_low,
             damage=self._database.damage,
             failure=self._database.failure,
         )
@@ -208,8 +211,9 @@ class SqliteMetadataStore(Namespace, Ledger):
         self._synced_commits = max(self._synced_commits, commits)
 
     def _begin(self) -> None:
-        """Note durably, before anything else, that the volume is in use; after a crash, skip numbers."""
+        """Note durably, before anything else, that the volume is in use; after a crash, skip numbers and be careful."""
         self._database.rows("PRAGMA synchronous = FULL")
+        self._database.guards_changes = not self.was_clean
         with self._database.changing:
             if not self.was_clean:
                 for counter in self._counters.values():
