@@ -70,6 +70,16 @@ class Cache(Cuts):
             raise FilesystemError(errno.EIO, f"the cache file of inode {inode} was shortened by somebody else")
         return data
 
+    def drop_damaged(self, inode: InodeNumber) -> bool:
+        """Forget a small content that turned out to be damaged; False where Discord does not have it."""
+        record = self.map.inodes.get(inode)
+        first = ChunkIndex(0)
+        if record is None or not record.is_small or self.map.state(ChunkKey(inode, first)) is not ChunkState.CLEAN:
+            return False
+        self._drop(inode, first, ChunkEvent.EVICT)
+        self._remove_if_empty(record)
+        return True
+
     def content_length(self, key: ChunkKey) -> int:
         """How long the content of a present chunk is."""
         return max(0, min(self.map.chunk_bytes, self.map.inodes[key.inode].end - key.chunk * self.map.chunk_bytes))

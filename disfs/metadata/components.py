@@ -47,7 +47,7 @@ class Components:
         self._dirty = Dirty(database, revisions)
         self._packs = Packs(database, self._counters[PACKS.name], revisions)
         self._extents = Extents(database, self._packs)
-        self._small = SmallContents(database)
+        self._small = SmallContents(database, self._dentries.paths)
         self._recording = Recording(
             database, self._inodes, self._dirty, self._extents, self._packs, self._small, self._totals, chunk_bytes
         )

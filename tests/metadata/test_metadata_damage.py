@@ -353,6 +353,23 @@ def test_regression_query_that_met_damage_took_the_open_transaction_along(copy: 
         assert (2, 1) == (found[answered[0]].chunk_count, found[answered[0]].ctime_ns)
 
 
+def test_small_content_on_a_damaged_page_is_named_in_the_log(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who cannot read a content learns from the log which file it was; its name can be removed."""
+    with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
+        file = answer(store.make_inode(ROOT_INODE, b"small", a_file(), 1)).inode
+        store.write_small(file, b"content")
+    with contextlib.closing(sqlite3.connect(copy)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'small_contents'").fetchone()
+    wipe(copy, page)
+    with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
+        with pytest.raises(FilesystemError, match="EIO"):
+            store.small_content(file)
+        assert any("the content of /small that is kept with the metadata" in line for line in caplog.messages)
+        answer(store.unlink(ROOT_INODE, b"small", 2))
+        answer(store.commit())
+        assert {b"folder"} == names(store)
+
+
 def meet_damage(store: SqliteMetadataStore) -> None:
     """As when a statement meets a damaged page."""
     raise store._database._translated(corrupt())
