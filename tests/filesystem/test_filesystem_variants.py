@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyfuse3
 import pytest
 from support.filesystem_world import World
+from support.kernel_requests import CONTEXT
 from support.memory_metadata import MemoryMetadataStore
 
 from disfs.errors import FilesystemError
@@ -18,11 +19,6 @@ from disfs.values import ROOT_INODE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from pyfuse3 import RequestContext
-
-
-CONTEXT = cast("RequestContext", type("Context", (), {"uid": 1, "gid": 2, "pid": 3, "umask": 0o022})())
 
 
 class Durability:
