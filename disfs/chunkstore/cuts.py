@@ -92,6 +92,23 @@ class Cuts(Room):
         if self.changed:
             self.changed.unpark_all()
 
+    def discard(self, inode: InodeNumber) -> None:
+        """`cut` to nothing, of an inode that the caller removes from the metadata in this very step."""
+        record = self.map.inodes.get(inode)
+        if record is None or not record.is_small:
+            self.cut(inode, 0)
+            return
+        # Most files are small, and many go before they were sent.
+        self._ledger.discard(inode)
+        self._recorded.pop(ChunkKey(inode, ChunkIndex(0)), None)
+        if self.map.discard_unsent(record):
+            self.small.discarded(record)
+            self._needs_no_sync(inode)
+            if self.changed:
+                self.changed.unpark_all()
+        else:
+            self.cut(inode, 0)
+
     def _mark_shortened(self, record: InodeChunks, boundary: ChunkIndex, size_bytes: int) -> Revision:
         if record.is_small:
             return self.small.shorten(record, size_bytes)

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 AWAY = frozenset({ChunkState.ABSENT, ChunkState.FETCHING})
 """States of a chunk that the cache does not have: Discord may."""
+_FURTHER_CHUNKS = 32
+"""How far a sequential reader of cached data looks ahead at once, for what it would look at read by read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Reads:
         if hit:
             self._cached_chunks += len(chunks)
             try:
-                found = self._cache.read(inode, offset, length)
+                found = self._cache.read(inode, offset, length, chunks)
             except MetadataDamagedError:
                 if not self._cache.drop_damaged(inode):
                     raise
@@ -129,6 +131,9 @@ class Reads:
         start, end = advice.ahead
         chunks = chunk_range(start, end - start, self._chunk_bytes)
         if self._cache.has_all(inode, chunks):
+            further = range(chunks.start, chunks.start + _FURTHER_CHUNKS)
+            if hit and self._cache.has_all(inode, further):
+                readahead.found_present(further.stop * self._chunk_bytes)
             return []
         indices = map(ChunkIndex, chunks)
         return [index for index in indices if self._map.state(ChunkKey(inode, index)) is ChunkState.ABSENT]

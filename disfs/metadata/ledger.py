@@ -47,6 +47,10 @@ class Ledger(Components):
         """See ChunkLedger."""
         return self._recording.mark_dirty(inode, first, count)
 
+    def renew_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """See ChunkLedger."""
+        return self._recording.renew_dirty(inode, first, count)
+
     def dirty_chunks(self) -> Sequence[DirtyChunk]:
         """See ChunkLedger."""
         return self._dirty.all()
@@ -74,6 +78,10 @@ class Ledger(Components):
     def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """See ChunkLedger."""
         self._recording.cut_chunks(inode, first)
+
+    def discard(self, inode: InodeNumber) -> None:
+        """See ChunkLedger."""
+        self._recording.discard(inode)
 
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """See ChunkLedger."""
