@@ -103,11 +103,13 @@ class Inodes:
         return attributes
 
     def change_attributes(self, inode: InodeNumber, changes: AttributeChanges, now_ns: int) -> Attributes:
-        """See MetadataStore. Works on a full disk too, as it changes a row in place."""
+        """See MetadataStore. Works where the disk is full, as it changes a row in place."""
         with self._database.changing:
             old = self.attributes(inode)
             if changes.size_bytes is not None:
                 _check_size(old.mode, changes.size_bytes)
+                # More of the last chunk than there was: see spans.allocated_bytes.
+                self._totals.check_growth(old.size_bytes, old.chunk_count, changes.size_bytes, old.chunk_count)
             new = _with_changes(old, changes, now_ns)
             self._put(new)
             if new.size_bytes != old.size_bytes:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import enum
-import errno
 from typing import TYPE_CHECKING
 
 import trio
 
-from disfs.errors import FilesystemError
 from disfs.metadata.extents import TOUCHING, Placement
 from disfs.metadata.replicated import END_OF_CHUNKS
 from disfs.spans import BLOCK_BYTES, chunk_range
@@ -92,9 +90,7 @@ class Recording:
             *self._extents.among(inode, chunks.start, chunks.stop),
         }
         new_count = chunk_count + len(chunks) - len(known)
-        growth = self._totals.growth(size_bytes, chunk_count, max(size_bytes, offset + length), new_count)
-        if growth > 0 and not self._totals.has_room(growth):
-            raise FilesystemError(errno.ENOSPC, "the volume is as large as its size allows")
+        self._totals.check_growth(size_bytes, chunk_count, max(size_bytes, offset + length), new_count)
 
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""
