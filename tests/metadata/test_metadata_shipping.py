@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import itertools
 import tempfile
 from pathlib import Path
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from disfs.metadata.replicated import Block
     from disfs.metadata.restoring import Rebuilt
     from disfs.metadata.shipping import Begun
+
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def origin(store: SqliteMetadataStore) -> Origin:
@@ -336,3 +339,21 @@ def test_much_that_was_noted_is_forgotten_in_steps(tmp_path: Path, monkeypatch: 
         steps = [store.shipping.forget_more(begun) for _ in range(3)]
         assert [True, False, False] == steps
         assert (False, False) == pending(store)
+
+
+def test_volume_of_an_earlier_version_ships_a_copy_first(tmp_path: Path) -> None:
+    """Nothing of it is in Discord, and nothing has noted its rows: everything goes, without a change being needed."""
+    path = tmp_path / "metadata.db"
+    path.write_bytes(gzip.decompress((GOLDEN / "metadata-v4.db.gz").read_bytes()))
+    with contextlib.closing(SqliteMetadataStore.open(path)) as store:
+        assert (True, True) == (store.shipping.has_unshipped, store.shipping.position().needs_copy)
+        begun = store.shipping.begin()
+        told = list(store.shipping.snapshot.everything())
+        store.shipping.snapshot.end()
+        store.shipping.acknowledged(begun, bytes(range(16)), (), 1, as_copy=True)
+        store.shipping.copied(1, (), 1, 0)
+        assert (False, False) == (store.shipping.has_unshipped, store.shipping.position().needs_copy)
+        answer(store.commit())
+        restored(tmp_path / "rebuilt.db", told, origin(store))
+        answer(store.commit())
+        assert shipped_rows(path) == shipped_rows(tmp_path / "rebuilt.db")
