@@ -9,6 +9,7 @@ from disfs.cli.emulator import emulator
 from disfs.cli.init import init
 from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
+from disfs.cli.recover import recover
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount
 from disfs.cli.warm import pin, unpin, warmup
@@ -39,5 +40,20 @@ def disfs() -> None:
     """
 
 
-for command in (init, mount, umount, sync, status, volumes, pause, resume, bwlimit, pin, unpin, warmup, emulator):
+for command in (
+    init,
+    recover,
+    mount,
+    umount,
+    sync,
+    status,
+    volumes,
+    pause,
+    resume,
+    bwlimit,
+    pin,
+    unpin,
+    warmup,
+    emulator,
+):
     disfs.add_command(command)

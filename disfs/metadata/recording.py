@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from disfs.metadata.extents import END_OF_CHUNKS, TOUCHING, Placement
+from disfs.metadata.extents import TOUCHING, Placement
+from disfs.metadata.replicated import END_OF_CHUNKS
 from disfs.spans import BLOCK_BYTES, chunk_range
 from disfs.values import ChunkIndex, Recorded
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from disfs.metadata.dirty import Dirty
     from disfs.metadata.extents import Extents
     from disfs.metadata.inodes import Inodes
+    from disfs.metadata.outbox import Outbox
     from disfs.metadata.packs import Packs
     from disfs.metadata.small_contents import SmallContents
     from disfs.metadata.totals import Totals
@@ -53,6 +55,7 @@ class Recording:
     def __init__(
         self,
         database: Database,
+        outbox: Outbox,
         inodes: Inodes,
         dirty: Dirty,
         extents: Extents,
@@ -62,6 +65,7 @@ class Recording:
         chunk_bytes: int,
     ) -> None:
         self._database = database
+        self._outbox = outbox
         self._small = small
         self._inodes = inodes
         self._dirty = dirty
@@ -119,6 +123,7 @@ class Recording:
                 self._dirty.mark(inode, first, end, revision)
             self._inodes.add_chunks(inode, end - first)
         elif self._dirty.renew(inode, first, end, revision) < end - first:
+            self._outbox.note_inodes([inode])  # which of its chunks are dirty goes with its row
             present = {*self._dirty.among(inode, first, end), *self._extents.among(inode, first, end)}
             self._dirty.mark(inode, first, end, revision)
             self._inodes.add_chunks(inode, end - first - len(present))
