@@ -9,7 +9,7 @@ where the cache file ends, 0 where there is none: the content is a small one the
 while bytes that were cut wait for the cut to become durable (see `cache`): those bytes still weigh, and must go before
 the file grows over them.
 
-An inode weighs its present chunks, the last one only up to `end`, in blocks of the disk: never less than its file takes.
+An inode weighs its present chunks, the last one only up to `end`, in blocks of the disk: no less than its file takes.
 """
 
 from __future__ import annotations
