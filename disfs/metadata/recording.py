@@ -96,7 +96,7 @@ class Recording:
         """See ChunkLedger."""
         assert count > 0
         with self._database.growing:
-            return self._mark(inode, first, first + count)
+            return self._mark(inode, first, first + count, is_bare=self._inodes.chunk_count(inode) == 0)
 
     def renew_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""
@@ -108,14 +108,18 @@ class Recording:
     def write_small(self, inode: InodeNumber, content: bytes) -> Revision:
         """See ChunkLedger."""
         with self._database.growing:
-            self._small.put(inode, content, is_new=self._inodes.chunk_count(inode) == 0)
-            return self._mark(inode, 0, 1)
+            is_bare = self._inodes.chunk_count(inode) == 0
+            self._small.put(inode, content, is_new=is_bare)
+            return self._mark(inode, 0, 1, is_bare=is_bare)
 
-    def _mark(self, inode: InodeNumber, first: int, end: int) -> Revision:
-        """Chunks `first` to `end`, end excluded, are dirty with the revision that is returned. Inside a change."""
+    def _mark(self, inode: InodeNumber, first: int, end: int, *, is_bare: bool) -> Revision:
+        """Chunks `first` to `end`, end excluded, are dirty with the revision that is returned. Inside a change.
+
+        `is_bare`: all chunks of the inode are holes.
+        """
         revision = self._dirty.new_revision()
-        if self._inodes.chunk_count(inode) == 0:
-            # All are holes: nothing is dirty or recorded that would have to be looked for.
+        if is_bare:
+            # Nothing is dirty or recorded that would have to be looked for.
             self._extents.note_bare(inode)
             if end == 1:
                 self._dirty.mark_first(inode, revision)
