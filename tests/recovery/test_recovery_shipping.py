@@ -7,7 +7,7 @@ import dataclasses
 import random
 import sqlite3
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -243,6 +243,33 @@ async def test_crash_at_any_step_loses_and_doubles_nothing(
         assert (whole[-1].header.sequence, ()) == (report.sequence, report.missing)
         await world.metadata.commit()
         assert shipped_rows(tmp_path / "volume.db") == shipped_rows(tmp_path / "rebuilt.db")
+
+
+async def test_nothing_is_sent_that_a_power_cut_could_take(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a state leaves the machine all of it is synced here, and so is the note that it was begun."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        await write(world, b"one", b"1")
+        await world.chunks.drain()
+        steps: list[str] = []
+        synced: list[int] = []
+        make_durable, send = world.shipper._ask.make_durable, world.transport.send
+
+        async def durable() -> None:
+            await make_durable()
+            steps.append("durable")
+            synced.append(len(world.metadata.shipping.position().attempts))
+            assert not world.metadata._database.has_open_transaction
+
+        async def sent(*arguments: Any, **named: Any) -> Any:
+            steps.append("send")
+            return await send(*arguments, **named)
+
+        monkeypatch.setattr(world.shipper, "_ask", world.shipper._ask._replace(make_durable=durable))
+        monkeypatch.setattr(world.transport, "send", sent)
+        await world.shipper.drain()
+        assert (["durable", "send"], [1]) == (steps, synced)
 
 
 async def test_lost_answer_stores_a_journal_once(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
