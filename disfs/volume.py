@@ -89,7 +89,7 @@ async def place_volume(admin: GuildAdmin, transport: Transport, new: NewVolume) 
             data_channels=tuple(info.channel for info in channels.data),
             wrapped_key=new.wrapped_key,
         )
-        await _send_superblock(transport, channels.index.channel, superblock)
+        await send_superblock(transport, channels.index.channel, superblock)
     return PlacedVolume(guild, channels.category.channel, channels.index.channel, superblock, found is not None)
 
 
@@ -183,7 +183,7 @@ def _holds_superblock(message: StoredMessage) -> bool:
     return any(attachment.name == ATTACHMENT_NAME for attachment in message.attachments)
 
 
-async def _send_superblock(transport: Transport, index_channel: ChannelId, superblock: Superblock) -> None:
+async def send_superblock(transport: Transport, index_channel: ChannelId, superblock: Superblock) -> None:
     """Send it and read it back: a bot may send without being allowed to read, and would notice at recovery only."""
     upload = Upload(ATTACHMENT_NAME, (superblock.to_json().encode("utf-8"),))
     await transport.send(
