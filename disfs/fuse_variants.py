@@ -36,15 +36,20 @@ def vary_answers(operations: FuseOperations, behaviour: Behaviour, filesystem: F
             setattr(operations, name, _refused)
         _replace(operations, "open", _opened_to_read)
         return
+    sync_file, sync_inode, sync_names = filesystem.files.fsync, filesystem.files.sync, filesystem.sync_names
+    if behaviour.syncs_remotely:
+        sync_file, sync_inode, sync_names = filesystem.files.send, filesystem.files.send_inode, filesystem.send_names
+        # O_SYNC and O_DSYNC come as a write and then fsync.
+        _replace(operations, "fsync", functools.partial(_synced, lambda fh, *_: sync_file(fh)))
+        _replace(operations, "fsyncdir", functools.partial(_synced, lambda *_: sync_names()))
     if behaviour.syncs_names:
         for name in _CHANGING_NAMES:
-            _replace(operations, name, functools.partial(_synced, lambda *_: filesystem.sync_names()))
+            _replace(operations, name, functools.partial(_synced, lambda *_: sync_names()))
     if behaviour.syncs_everything:
         for name in _CHANGING_XATTRS:
-            _replace(operations, name, functools.partial(_synced, lambda *_: filesystem.sync_names()))
-        sync_inode = functools.partial(_synced, lambda inode, *_: filesystem.files.sync(InodeNumber(inode)))
-        _replace(operations, "setattr", sync_inode)
-        _replace(operations, "write", functools.partial(_synced, lambda fh, *_: filesystem.files.fsync(fh)))
+            _replace(operations, name, functools.partial(_synced, lambda *_: sync_names()))
+        _replace(operations, "setattr", functools.partial(_synced, lambda inode, *_: sync_inode(InodeNumber(inode))))
+        _replace(operations, "write", functools.partial(_synced, lambda fh, *_: sync_file(fh)))
 
 
 def _replace(operations: FuseOperations, name: str, variant: Callable[..., Awaitable[Any]]) -> None:

@@ -12,8 +12,8 @@ import click
 
 from disfs.cli import progress
 from disfs.cli.connect import discord_access, emulator_access
-from disfs.cli.secrets import ask_passphrase, find_passphrase, interactive
-from disfs.cli.unlock import unlock
+from disfs.cli.secrets import interactive
+from disfs.cli.unlock import volume_key
 from disfs.config import Paths, load_global, load_volume, volume_names
 from disfs.control.client import ControlClient
 from disfs.errors import ExitCode, UserError
@@ -104,8 +104,7 @@ def fsck(
         access, key = None, None
         if not local:
             access = _access(paths, volume, token_file)
-            passphrase = find_passphrase(passphrase_file or volume.passphrase_file)
-            key = unlock(volume.superblock, passphrase or ask_passphrase(volume.name, confirm=False))
+            key = volume_key(volume, passphrase_file)
         _log_to(paths, access)
         scope = Scope(volume, paths.volume_state(volume.name), paths.volume_cache(volume.name), mounted=lock is None)
         code = _run(scope, wanted, _Discord(access, key))

@@ -97,7 +97,7 @@ def test_a_message_that_a_moderator_deleted_damages_its_file_alone(disk: Product
     assert CLEAN == again["exit_code"]
     (aside,) = paths_of(again, "set-aside")
     disk.mount()
-    assert ["lost+found", "second"] == sorted(os.listdir(disk.mountpoint))
+    assert ["lost+found", "second"] == sorted(path.name for path in disk.mountpoint.iterdir())
     assert contents["second"] == (disk.mountpoint / "second").read_bytes()
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         (disk.mountpoint / aside.lstrip("/")).read_bytes()

@@ -79,6 +79,11 @@ READS: dict[str, Callable[[Durability], Awaitable[Any]]] = {
     "lookup": lambda w: w.operations.lookup(ROOT_INODE, b"file", CONTEXT),
 }
 
+SYNCS: dict[str, Callable[[Durability], Awaitable[Any]]] = {
+    "fsync": lambda w: w.operations.fsync(w.fh, False),
+    "fsyncdir": lambda w: w.operations.fsyncdir(ROOT_INODE, False),
+}
+
 
 @pytest.mark.parametrize(
     ("behaviour", "durable"),
@@ -95,6 +100,50 @@ async def test_changes_are_durable_before_they_are_answered(behaviour: Behaviour
     found = {name for name, request in (NAMES | OTHERS | READS).items() if await world.is_durable(request)}
     assert durable == found
     assert ("write" in durable) == (world.inode in world.world.chunks.synced)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sent"),
+    [
+        (Behaviour(), set()),
+        (Behaviour(syncs_remotely=True), {"fsync"}),
+        (
+            Behaviour(syncs_names=True, syncs_everything=True, syncs_remotely=True),
+            {"fsync", "write", "setattr"},
+        ),
+    ],
+)
+async def test_what_is_synced_is_in_discord_if_that_is_asked_for(behaviour: Behaviour, sent: set[str]) -> None:
+    """fsync=remote: the file's contents are sent before fsync is answered; with `sync`, before a write is."""
+    world = Durability(behaviour)
+    await world.prepare()
+    found = set()
+    for name, request in (OTHERS | READS | SYNCS).items():
+        world.world.chunks.drained.clear()
+        await request(world)
+        if world.inode in world.world.chunks.drained:
+            found.add(name)
+    assert sent == found
+
+
+@pytest.mark.parametrize("name", ["fsync", "fsyncdir"])
+async def test_metadata_are_shipped_before_a_remote_sync_is_answered(name: str) -> None:
+    """Whoever ships metadata is waited for; what keeps them from being shipped is the caller's errno."""
+    world = Durability(Behaviour(syncs_remotely=True))
+    await world.prepare()
+    shipped = []
+
+    async def ship() -> None:
+        shipped.append(world.metadata.durable_count)
+        raise FilesystemError(5)
+
+    before = world.metadata.durable_count
+    world.world.filesystem.files.ship = ship
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await SYNCS[name](world)
+    assert 5 == caught.value.errno
+    assert len(shipped) == 1
+    assert shipped[0] > before
 
 
 async def test_change_that_cannot_be_synced_is_an_errno(monkeypatch: pytest.MonkeyPatch) -> None:

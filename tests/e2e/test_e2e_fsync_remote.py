@@ -1,0 +1,41 @@
+"""A mount on which fsync waits for Discord."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from support.product import product
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.product import Product
+
+pytestmark = pytest.mark.fuse
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Product]:
+    """A mount that would send nothing by itself for an hour."""
+    with product(tmp_path) as running:
+        running.mount("-o", "fsync=remote,writeback_delay=3600")
+        yield running
+
+
+def test_fsync_returns_when_the_data_is_in_discord(patient: Product) -> None:
+    """fsync, and a write to a file opened with O_SYNC or O_DSYNC."""
+    for name, flags in (("fsync", 0), ("sync", os.O_SYNC), ("dsync", os.O_DSYNC)):
+        before = len(patient.data_messages())
+        descriptor = os.open(patient.mountpoint / name, os.O_CREAT | os.O_WRONLY | flags)
+        os.write(descriptor, name.encode() * 1000)
+        if not flags:
+            assert before == len(patient.data_messages())
+            os.fsync(descriptor)
+        os.close(descriptor)
+        assert before + 1 == len(patient.data_messages())
+    directory = os.open(patient.mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(directory)
+    os.close(directory)
