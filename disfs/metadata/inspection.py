@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from disfs.errors import ExitCode, MetadataDamagedError, UserError
 from disfs.metadata.invariants import IN_NO_SLOT, INVARIANTS, LEFT_BY_A_CRASH, broken, broken_totals, low_counters
 from disfs.metadata.migrations import check_version
-from disfs.metadata.opening import damaged
+from disfs.metadata.opening import check_end, damaged, log_exists
 from disfs.metadata.schema import SCHEMA_VERSION
 from disfs.metadata.settings import CHUNK_BYTES
 from disfs.values import (
@@ -121,6 +121,7 @@ class Inspection:
         """Open it. VOLUME_DAMAGED for what is no metadata, STATE_UNUSABLE for an older version."""
         if not path.is_file():
             raise damaged(path, "it is missing")
+        has_log = log_exists(path)
         connection = sqlite3.connect(path.absolute().as_uri() + "?mode=ro", uri=True, isolation_level=None)
         try:
             connection.execute("PRAGMA cell_size_check = ON")
@@ -129,6 +130,7 @@ class Inspection:
                     "the volume's metadata are of an older disfs; mount and unmount the volume once, then repeat",
                     ExitCode.STATE_UNUSABLE,
                 )
+            check_end(connection, path, has_log=has_log)
             return cls(connection, path)
         except (sqlite3.Error, ValueError) as error:
             connection.close()

@@ -58,7 +58,7 @@ def open_connection(path: Path) -> sqlite3.Connection:
         raise damaged(path, "it is not a file")
     connection: sqlite3.Connection | None = None
     try:
-        has_log = _size(path.with_name(f"{path.name}-wal")) > 0
+        has_log = log_exists(path)
         connection = connect(path)
         _prepare(connection, path, has_log=has_log)
     except BaseException as error:
@@ -72,6 +72,19 @@ def open_connection(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def log_exists(path: Path) -> bool:
+    """Whether some of the database is in its write-ahead log; to be asked before it is opened."""
+    return _size(path.with_name(f"{path.name}-wal")) > 0
+
+
+def check_end(connection: sqlite3.Connection, path: Path, *, has_log: bool) -> None:
+    """ValueError when the end of the file is missing."""
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    # SQLite reads what is missing of the last page as zeros. With a log the page may be whole there.
+    if not has_log and _size(path) % page_bytes:
+        raise ValueError("its end is missing")
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -82,10 +95,7 @@ def _size(path: Path) -> int:
 def _prepare(connection: sqlite3.Connection, path: Path, *, has_log: bool) -> None:
     """What is not ours, or comes from a later disfs, is not changed at all."""
     version = check_version(connection)
-    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-    # SQLite reads what is missing of the last page as zeros. With a log the page may be whole there.
-    if not has_log and _size(path) % page_bytes:
-        raise ValueError("its end is missing")
+    check_end(connection, path, has_log=has_log)
     if version < SCHEMA_VERSION:
         keep_old_copy(connection, path, version)
     connection.execute("PRAGMA journal_mode = WAL")

@@ -59,7 +59,8 @@ def take_number(connection: sqlite3.Connection, counter: str) -> int:
     return int(number)
 
 
-def _raise_counters(connection: sqlite3.Connection) -> int:
+def raise_counters(connection: sqlite3.Connection) -> int:
+    """Let no counter hand out a number that is in use; returns how many would have."""
     low = list(low_counters(connection))
     for name, least, _ in low:
         connection.execute("INSERT OR REPLACE INTO counters (name, value) VALUES (?, ?)", (name, least))
@@ -264,7 +265,9 @@ def _forget_orphans(connection: sqlite3.Connection) -> int:
     ).rowcount
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
+    """Chunks of one file in consecutive slots of a pack."""
+
     first: int
     """First, so that runs sort by it."""
     older: int
@@ -278,7 +281,7 @@ def _part_runs(connection: sqlite3.Connection) -> int:
     inodes = [row[0] for row in connection.execute(f"SELECT DISTINCT one.inode {OVERLAPPING}")]
     for inode in inodes:
         rows = connection.execute("SELECT first_chunk, -pack, count, first_slot FROM extents WHERE inode = ?", (inode,))
-        runs = parted([_Run(*row) for row in rows])
+        runs = parted([Run(*row) for row in rows])
         connection.execute("DELETE FROM extents WHERE inode = ?", (inode,))
         connection.executemany(
             "INSERT INTO extents (inode, first_chunk, count, pack, first_slot, stored_bytes) VALUES (?, ?, ?, ?, ?, ?)",
@@ -290,11 +293,11 @@ def _part_runs(connection: sqlite3.Connection) -> int:
     return len(inodes)
 
 
-def parted(runs: Sequence[_Run]) -> list[_Run]:
+def parted(runs: Sequence[Run]) -> list[Run]:
     """The same chunks as runs that do not overlap, the newer pack's content where they did."""
     waiting = list(runs)
     heapq.heapify(waiting)
-    done: list[_Run] = []
+    done: list[Run] = []
     while waiting:
         run = heapq.heappop(waiting)
         before = done[-1] if done else None
@@ -315,7 +318,7 @@ def parted(runs: Sequence[_Run]) -> list[_Run]:
     return done
 
 
-def _tail(run: _Run, first: int) -> _Run:
+def _tail(run: Run, first: int) -> Run:
     skipped = first - run.first
     return run._replace(first=first, chunk_count=run.chunk_count - skipped, slot=run.slot + skipped)
 
@@ -416,7 +419,7 @@ def _sum_totals(connection: sqlite3.Connection) -> int:
 
 
 STEPS: tuple[Step, ...] = (
-    Step("counters raised above the numbers in use", _raise_counters),
+    Step("counters raised above the numbers in use", raise_counters),
     Step("root directories made anew", _restore_root),
     Step("types of inodes restored", _restore_types),
     Step("sizes of symbolic links corrected", _measure_links),

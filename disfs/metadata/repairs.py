@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from disfs.metadata.invariants import IN_NO_SLOT
 from disfs.metadata.old_copies import keep_copy
 from disfs.metadata.opening import open_connection
-from disfs.metadata.repair_steps import STEPS, set_aside, take_number
+from disfs.metadata.repair_steps import STEPS, raise_counters, set_aside, take_number
 from disfs.metadata.sqlite_errors import translated
 from disfs.values import ChunkIndex, ChunkKey, InodeNumber, Revision
 
@@ -84,6 +84,11 @@ class Repairs:
         """Make every index anew from its table."""
         with self._transaction() as connection:
             connection.execute("REINDEX")
+
+    def raise_counters(self) -> None:
+        """See to it that every new number is one that is not in use. To be called before anything that needs one."""
+        with self._transaction() as connection:
+            raise_counters(connection)
 
     def put_in_order(self) -> Iterator[tuple[int, str]]:
         """Do what `repair_steps` has, each step a transaction; yields how many rows changed and what that was."""

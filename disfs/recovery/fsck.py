@@ -78,7 +78,6 @@ class Check:
     scope: Scope
     on_step: Callable[[str, int, int], None] = lambda _what, _done, _total: None
     """Hears of each part how much of how much is done."""
-    findings: Findings = field(default_factory=Findings)
     totals: Totals = field(default_factory=Totals)
     strays: list[Unreferenced] = field(default_factory=list)
     unknown: list[Unreferenced] = field(default_factory=list)
@@ -89,10 +88,12 @@ class Check:
     """The database is damaged beyond its indexes: nothing of it is to be relied upon, or changed."""
     indexes_damaged: bool = False
     inspection: Inspection = field(init=False)
+    findings: Findings = field(init=False)
     cache: CacheView | None = field(init=False, default=None)
 
     def __enter__(self) -> Self:
         self.inspection = Inspection.open(self.scope.state_directory / METADATA_NAME)
+        self.findings = Findings()
         return self
 
     def __exit__(self, *_exception: object) -> None:

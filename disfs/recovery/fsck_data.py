@@ -153,17 +153,18 @@ class DataCheck:
             self._inspection.note_bad_chunks(run.inode, run.first, run.chunk_count, cause)
         self._add(pack, f"pack {pack.number}: {cause}")
 
-    def _add(self, pack: KnownPack, what: str) -> None:
+    def _add(self, pack: KnownPack, what: str, kind: Kind = Kind.DAMAGED_PACK) -> None:
         location = pack.record.location
         if self._inspection.is_recorded(location.message):
-            self._findings.add(Kind.DAMAGED_PACK, what, channel=location.channel, message=location.message)
+            self._findings.add(kind, what, channel=location.channel, message=location.message)
 
     def _conclude(self, pack: KnownPack, verdict: _Verdict) -> None:
         for inode, chunk, cause in verdict.bad:
             self._inspection.note_bad_chunks(inode, chunk, 1, cause)
         if verdict.own_slots is not None:
             self.slot_tables[pack.number] = verdict.own_slots
-            self._add(pack, f"pack {pack.number}: the metadata say of its slots what it does not say itself")
+            what = f"pack {pack.number}: the metadata say of its slots what it does not say itself"
+            self._add(pack, what, Kind.METADATA)
         elif verdict.bad:
             self._add(pack, f"pack {pack.number}: {len(verdict.bad)} of its chunks cannot be read")
         elif verdict.directory_damaged:

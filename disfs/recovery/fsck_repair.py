@@ -99,6 +99,7 @@ class Repair:
             await self._repair_discord(transport, on_line)
 
     def _repair_metadata(self, repairs: Repairs, on_line: Callable[[str], None]) -> None:
+        repairs.raise_counters()
         if self._check.indexes_damaged:
             repairs.rebuild_indexes()
             on_line("indexes built anew")
@@ -121,9 +122,10 @@ class Repair:
             if inspection.dirty_among(key.inode, key.chunk, 1):
                 continue
             (again if cache is not None and cache.clean_chunks(key.inode, key.chunk, 1) else lost).append(key)
-        revision = repairs.new_revision()
+        if not again and not lost:
+            return
         for key in again:
-            repairs.mark_dirty(key.inode, [key.chunk], revision)
+            repairs.mark_dirty(key.inode, [key.chunk], repairs.new_revision())
         revision = repairs.new_revision()
         if cache is not None:
             cache.note_lost((key, revision) for key in lost)
