@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,7 +23,7 @@ from disfs.recovery.fsck_findings import Kind
 from disfs.volume_state import VolumeLock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.transport.base import Transport
@@ -99,14 +99,20 @@ def fsck(
     wanted = _Wanted(local, _subset(read_data, subset), repair, yes, delete_unknown, as_json)
     _refuse_nonsense(wanted)
     volume = _volume(paths, target)
-    lock = _lock(paths, volume, repair=repair)
+    lock, status = _lock(paths, volume, repair=repair)
     try:
         access, key = None, None
         if not local:
             access = _access(paths, volume, token_file)
             key = volume_key(volume, passphrase_file)
         _log_to(paths, access)
-        scope = Scope(volume, paths.volume_state(volume.name), paths.volume_cache(volume.name), mounted=lock is None)
+        scope = Scope(
+            volume,
+            paths.volume_state(volume.name),
+            paths.volume_cache(volume.name),
+            mounted=lock is None,
+            lost_chunks=int(status.get("lost_chunks") or 0),
+        )
         code = _run(scope, wanted, _Discord(access, key))
     finally:
         if lock is not None:
@@ -159,26 +165,26 @@ def _volume(paths: Paths, target: str) -> VolumeConfig:
     )
 
 
-def _lock(paths: Paths, volume: VolumeConfig, *, repair: bool) -> VolumeLock | None:
-    """The volume's lock; None while it is mounted. VOLUME_BUSY when it may not be, or is used by something else."""
+def _lock(paths: Paths, volume: VolumeConfig, *, repair: bool) -> tuple[VolumeLock | None, Mapping[str, Any]]:
+    """The volume's lock; or None and its daemon's status. VOLUME_BUSY when it may not be mounted, or is used else."""
     directory = paths.volume_state(volume.name)
     paths.make_volume_directories(volume.name)
     try:
-        return VolumeLock.acquire(directory, volume.name)
+        return VolumeLock.acquire(directory, volume.name), {}
     except UserError as error:
         if error.exit_code != ExitCode.VOLUME_BUSY:
             raise
         try:
             with ControlClient.connect(directory) as client:
-                mountpoint = client.status().get("mountpoint")
+                status = client.status()
         except UserError:
             raise error from None
         if repair:
             raise UserError(
-                f"volume {volume.name!r} is mounted; unmount it ('disfs umount {mountpoint}'), then repair it",
+                f"volume {volume.name!r} is mounted; 'disfs umount {status.get('mountpoint')}', then repair it",
                 ExitCode.VOLUME_BUSY,
             ) from error
-        return None
+        return None, status
 
 
 def _access(paths: Paths, volume: VolumeConfig, token_file: Path | None) -> Access:

@@ -14,6 +14,7 @@ import trio
 from disfs.errors import MetadataDamagedError, NotFoundError, UserError
 from disfs.metadata.inspection import Inspection
 from disfs.metadata.settings import VOLUME_ID
+from disfs.quantities import human_count
 from disfs.recovery.fsck_cache import SMALL_DAMAGED, UNSENT_LOST, CacheView, check_cache, check_small_contents
 from disfs.recovery.fsck_data import DataCheck
 from disfs.recovery.fsck_discord import DiscordCheck
@@ -49,6 +50,8 @@ class Scope:
     cache_directory: Path
     mounted: bool
     """Somebody serves it now: what is only in the daemon's hands is left to it."""
+    lost_chunks: int = 0
+    """How many unsent chunks the daemon says are not in its cache any more."""
 
 
 class Judgement(NamedTuple):
@@ -144,6 +147,9 @@ class Check:
         if orphans and not self.scope.mounted:
             self.findings.add(Kind.NOTE, f"{orphans} deleted files were open at a crash; the next mount removes them")
         self.on_step("cache", 0, 1)
+        if self.scope.lost_chunks:
+            lost = human_count(self.scope.lost_chunks, "unsent chunk is", "unsent chunks are")
+            self.findings.add(Kind.CACHE, f"{lost} not in the cache any more; unmounted, a check names the files")
         if self.scope.mounted:
             for _ in check_small_contents(self.inspection, self.findings):
                 pass
@@ -213,7 +219,9 @@ class Check:
                 self.findings.add(Kind.SEND_AGAIN, what, path=path, inode=inode, chunks=count)
             if judgement.lost_count:
                 total = chunk_count(file.size_bytes, self.inspection.chunk_bytes)
-                what = f"{path}: {judgement.lost_count} of {total} chunks cannot be read: {'; '.join(judgement.causes)}"
+                but = " (where the cache has no copy)" if self.scope.mounted else ""
+                causes = "; ".join(judgement.causes)
+                what = f"{path}: {judgement.lost_count} of {total} chunks cannot be read{but}: {causes}"
                 kind = Kind.SET_ASIDE if file.set_aside else Kind.DAMAGED_FILE
                 self.findings.add(kind, what, path=path, inode=inode, chunks=judgement.lost_count)
 

@@ -137,18 +137,22 @@ class DataCheck:
                     pack.record.location, 0, pack.record.size_bytes, urgency=Urgency.SWEEP
                 )
             except NotFoundError:
-                self._note(pack, runs, GONE)
+                self._note(pack, GONE)
                 return
             except CorruptDataError:
                 if last:
-                    self._note(pack, runs, UNAUTHENTIC)
+                    self._note(pack, UNAUTHENTIC)
                 continue
             verdict = await trio.to_thread.run_sync(self._open, pack, runs, raw, self._inspection.chunk_bytes)
             if verdict.is_sound or last:
                 self._conclude(pack, verdict)
                 return
 
-    def _note(self, pack: KnownPack, runs: list[LiveRun], cause: str) -> None:
+    def _note(self, pack: KnownPack, cause: str) -> None:
+        # Asked again: a mounted volume may have moved all of it elsewhere meanwhile, and deleted the pack.
+        runs = self._inspection.live_runs(pack.number)
+        if not runs:
+            return
         for run in runs:
             self._inspection.note_bad_chunks(run.inode, run.first, run.chunk_count, cause)
         self._add(pack, f"pack {pack.number}: {cause}")
@@ -159,14 +163,19 @@ class DataCheck:
             self._findings.add(kind, what, channel=location.channel, message=location.message)
 
     def _conclude(self, pack: KnownPack, verdict: _Verdict) -> None:
-        for inode, chunk, cause in verdict.bad:
+        if verdict.is_sound and verdict.own_slots is None:
+            return
+        runs = self._inspection.live_runs(pack.number)
+        live = {(run.inode, run.first + index) for run in runs for index in range(run.chunk_count)}
+        bad = [each for each in verdict.bad if each[:2] in live]
+        for inode, chunk, cause in bad:
             self._inspection.note_bad_chunks(inode, chunk, 1, cause)
         if verdict.own_slots is not None:
             self.slot_tables[pack.number] = verdict.own_slots
             what = f"pack {pack.number}: the metadata say of its slots what it does not say itself"
             self._add(pack, what, Kind.METADATA)
-        elif verdict.bad:
-            self._add(pack, f"pack {pack.number}: {len(verdict.bad)} of its chunks cannot be read")
+        elif bad:
+            self._add(pack, f"pack {pack.number}: {len(bad)} of its chunks cannot be read")
         elif verdict.directory_damaged:
             self._add(pack, f"pack {pack.number}: its directory is damaged; its chunks are sound")
 

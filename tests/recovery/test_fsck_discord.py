@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.chunk_worlds import CHUNK
 from support.fsck_world import CONTENTS, kinds
 from support.metadata_invariants import faults_of
 
-from disfs.errors import TransientStorageError
+from disfs.errors import NotFoundError, TransientStorageError
 from disfs.recovery.fsck_data import ALL, parse_subset
 from disfs.recovery.fsck_findings import Kind
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.transport.base import StoredMessage
     from disfs.recovery.fsck_findings import Finding
+    from disfs.values import Location
 
 
 def of_kind(findings: list[Finding], kind: Kind) -> list[str | None]:
@@ -286,3 +287,23 @@ async def test_discord_that_does_not_answer_ends_the_check(world: FsckWorld, mon
     monkeypatch.setattr(world.memory, "fetch", refuse)
     with pytest.raises(TransientStorageError):
         await world.check(subset=ALL)
+
+
+async def test_a_pack_that_is_moved_while_it_is_read_is_no_damage(
+    world: FsckWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a mount: what the metadata say afterwards counts."""
+    without_cache(world)
+    fetch = world.memory.fetch
+    first = world.messages()[0]
+
+    async def moved(location: Location, start: int, length: int, **named: Any) -> bytes:
+        if location.message == first.message:
+            world.sql(f"DELETE FROM extents WHERE inode = {world.inodes[b'first']}")
+            raise NotFoundError("swept")
+        return await fetch(location, start, length, **named)
+
+    monkeypatch.setattr(world.memory, "fetch", moved)
+    findings = await world.check(subset=ALL, mounted=True)
+    assert [] == of_kind(findings, Kind.DAMAGED_FILE)
+    assert Kind.DAMAGED_PACK not in kinds(findings)
