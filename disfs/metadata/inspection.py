@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import zlib
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from disfs.errors import ExitCode, MetadataDamagedError, UserError
+from disfs.metadata.inspected import BadRun, Broken, FileView, KnownPack, LiveRun
 from disfs.metadata.invariants import IN_NO_SLOT, INVARIANTS, LEFT_BY_A_CRASH, broken, broken_totals, low_counters
 from disfs.metadata.migrations import check_version
 from disfs.metadata.opening import check_end, damaged, log_exists
@@ -55,51 +55,6 @@ _TEMPORARY = (
     "CREATE TEMP TABLE bad (inode INTEGER NOT NULL, first_chunk INTEGER NOT NULL, count INTEGER NOT NULL, cause TEXT)",
     "CREATE INDEX temp.bad_by_inode ON bad (inode, first_chunk)",
 )
-
-
-class Broken(NamedTuple):
-    """One place where an invariant does not hold."""
-
-    sentence: str
-    inode: InodeNumber | None
-    detail: str
-
-
-class KnownPack(NamedTuple):
-    """A recorded pack, with the number by which extents name it."""
-
-    number: int
-    record: PackRecord
-    live_bytes: int
-
-
-class LiveRun(NamedTuple):
-    """Chunks of an inode that lie in consecutive slots of a pack."""
-
-    inode: InodeNumber
-    first: int
-    chunk_count: int
-    first_slot: int
-    stored_bytes: int
-
-
-class BadRun(NamedTuple):
-    """Consecutive chunks of an inode that cannot be had from where they are said to be."""
-
-    first: int
-    chunk_count: int
-    cause: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileView:
-    """What a finding says of a file."""
-
-    path: bytes | None
-    """One of its names; None when none leads to it."""
-    size_bytes: int
-    set_aside: bool
-    """It lies where a repair put damaged files."""
 
 
 class Inspection:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.transport.base import Transport
     from disfs.config import VolumeConfig
-    from disfs.metadata.inspection import BadRun, FileView
+    from disfs.metadata.inspected import BadRun, FileView
     from disfs.recovery.fsck_data import DataProgress, Subset
     from disfs.recovery.fsck_discord import Unreferenced
     from disfs.values import InodeNumber, SlotTable

@@ -43,8 +43,8 @@ class CacheView:
             self._files.close()
 
     def has_file_for(self, row: DirtyChunk) -> bool:
-        """Whether a cache file of ours reaches to the chunk, and nothing says that it is lost."""
-        if self._files is None or not self._notes.is_ours or (row.key, row.revision) in self._notes.lost:
+        """Whether a cache file of ours reaches to the chunk."""
+        if self._files is None or not self._notes.is_ours:
             return False
         return row.key.chunk * self._inspection.chunk_bytes < (self._files.length(row.key.inode) or 0)
 

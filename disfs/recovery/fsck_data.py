@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.packer import PackDirectory
     from disfs.chunkstore.transport.base import Transport
-    from disfs.metadata.inspection import Inspection, KnownPack, LiveRun
+    from disfs.metadata.inspected import KnownPack, LiveRun
+    from disfs.metadata.inspection import Inspection
     from disfs.recovery.fsck_findings import Findings
     from disfs.values import InodeNumber, PackId, SlotTable
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.packer import PackDirectory
     from disfs.chunkstore.transport.base import StoredMessage, Transport
-    from disfs.metadata.inspection import Inspection, KnownPack
+    from disfs.metadata.inspected import KnownPack
+    from disfs.metadata.inspection import Inspection
     from disfs.recovery.fsck_findings import Findings
     from disfs.values import ChannelId, PackId
 

@@ -109,3 +109,29 @@ async def test_giving_up_the_wait_loses_nothing(tmp_path: Path, autojump_clock: 
         hold.set()
         await world.store.drain()
         assert set() == dirty_inodes(world)
+
+
+async def test_what_others_have_sent_does_not_count(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A chunk of another file that arrives is none of this file's."""
+    async with chunk_world(tmp_path) as (world, nursery):
+        first, second, drained = trio.Event(), trio.Event(), trio.Event()
+        others = world.transport.plan("send", 1, Fault(hold=first))
+        own = world.transport.plan("send", 2, Fault(hold=second))
+        await world.write(OTHER, 0, b"y" * CHUNK)
+        nursery.start_soon(world.store.drain)
+        await others.reached.wait()
+        await world.write(FILE, 0, b"x" * CHUNK)
+
+        async def drain() -> None:
+            await world.store.drain_file(FILE)
+            drained.set()
+
+        nursery.start_soon(drain)
+        await own.reached.wait()
+        first.set()
+        await wait_all_tasks_blocked()
+        assert {FILE} == dirty_inodes(world)
+        assert not drained.is_set()
+        second.set()
+        await drained.wait()
+        assert set() == dirty_inodes(world)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.fsck_world import CONTENTS, kinds
 
 from disfs.errors import ExitCode, FilesystemError, UserError
-from disfs.metadata.repair_steps import Run, parted
+from disfs.metadata.repair_runs import Run, parted
 from disfs.metadata.repairs import Repairs
 from disfs.recovery.fsck_findings import Kind
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,16 +13,18 @@ from support.chunk_worlds import CHUNK
 from support.fsck_world import CONTENTS, kinds
 from support.metadata_invariants import faults_of
 
-from disfs.errors import NotFoundError, TransientStorageError
+from disfs.errors import FilesystemError, NotFoundError, TransientStorageError
 from disfs.recovery.fsck_data import ALL, parse_subset
 from disfs.recovery.fsck_findings import Kind
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.fsck_world import FsckWorld
 
     from disfs.chunkstore.transport.base import StoredMessage
     from disfs.recovery.fsck_findings import Finding
-    from disfs.values import Location
+    from disfs.values import ChannelId, Location
 
 
 def of_kind(findings: list[Finding], kind: Kind) -> list[str | None]:
@@ -35,6 +39,21 @@ def without_cache(world: FsckWorld) -> None:
             path.unlink()
     (world.cache / "present.json").unlink()
     world.sql("DELETE FROM small_contents WHERE inode NOT IN (SELECT inode FROM dirty)")
+
+
+def evict_chunk(world: FsckWorld, name: bytes, chunk: int) -> Path:
+    """One chunk of a cached file is a hole; returns the cache file."""
+    inode = world.inodes[name]
+    path = world.cache / "files" / f"{inode & 255:02x}" / f"{inode:x}"
+    with path.open("r+b") as file:
+        file.seek(chunk * CHUNK)
+        file.write(bytes(CHUNK))
+    note = json.loads((world.cache / "present.json").read_text())
+    ((first, end),) = note["runs"][str(inode)]
+    note["runs"][str(inode)] = [[first, chunk], [chunk + 1, end]]
+    note["checksum"] = zlib.crc32(json.dumps(note["runs"]).encode())
+    (world.cache / "present.json").write_text(json.dumps(note))
+    return path
 
 
 async def delete(world: FsckWorld, message: StoredMessage) -> None:
@@ -188,6 +207,35 @@ async def test_a_run_without_slots_is_sent_again_from_the_cache(world: FsckWorld
     assert CONTENTS[b"second"] == (await world.contents())["/second"]
 
 
+async def test_of_a_run_without_slots_what_is_a_hole_in_the_cache_is_lost(world: FsckWorld) -> None:
+    """The cache file reaches over it, but has zeros there: an error, never those zeros."""
+    evict_chunk(world, b"second", 1)
+    world.sql(f"UPDATE extents SET pack = 999 WHERE inode = {world.inodes[b'second']}")
+    findings = await world.check()
+    assert [1] == [f.chunks for f in findings if f.kind is Kind.DAMAGED_FILE]
+    assert [] == await world.repair()
+    aside = f"/lost+found/damaged/{world.inodes[b'second']}-second"
+    assert errno.EIO == (await world.contents())[aside]
+    assert [aside] == of_kind(await world.check(online=False), Kind.SET_ASIDE)
+
+
+async def test_of_a_deleted_message_only_what_is_cached_is_sent_again(world: FsckWorld) -> None:
+    """The rest is damage: the file is moved aside, and what is left of it can be read."""
+    evict_chunk(world, b"first", 1)
+    await delete(world, world.messages()[0])
+    findings = await world.check()
+    assert {Kind.SEND_AGAIN: 4, Kind.DAMAGED_FILE: 1} == {f.kind: f.chunks for f in findings if f.path == "/first"}
+    assert [] == await world.repair()
+    async with world.mounted() as filesystem:
+        await world.chunks.drain()
+        handle = await filesystem.files.open(world.inodes[b"first"], os.O_RDONLY)
+        assert CONTENTS[b"first"][:CHUNK] == await filesystem.files.read(handle, 0, CHUNK)
+        with pytest.raises(FilesystemError):
+            await filesystem.files.read(handle, CHUNK, CHUNK)
+        assert CONTENTS[b"first"][2 * CHUNK :] == await filesystem.files.read(handle, 2 * CHUNK, 4 * CHUNK)
+        await filesystem.release(handle)
+
+
 async def test_unsent_chunks_that_left_the_cache_are_damage(world: FsckWorld) -> None:
     """The only copy is gone: the file is named, and moved aside."""
     (world.cache / "files" / f"{world.inodes[b'unsent'] & 255:02x}" / f"{world.inodes[b'unsent']:x}").unlink()
@@ -212,6 +260,8 @@ async def test_a_damaged_small_content_that_was_not_sent_is_damage(world: FsckWo
         f"INSERT INTO dirty VALUES ({inode}, 0, 1000, 1000)",
         "UPDATE small_contents SET content = CAST(x'00' || substr(content, 2) AS BLOB)",
     )
+    stale = world.cache / "files" / f"{inode & 255:02x}" / f"{inode:x}"
+    stale.write_bytes(b"of an earlier life")
     assert ["/tiny"] == of_kind(await world.check(), Kind.DAMAGED_FILE)
     assert [] == await world.repair()
     assert errno.EIO == (await world.contents())[f"/lost+found/damaged/{inode}-tiny"]
@@ -223,11 +273,12 @@ async def test_damaged_notes_of_the_cache_are_not_believed(world: FsckWorld, not
     path = world.cache / note
     if note == "lost.json":
         path.write_text(json.dumps([[1, 2, 3]]))
+    evict_chunk(world, b"first", 1)
     raw = path.read_bytes()
     for position in range(0, len(raw), 7):
         path.write_bytes(raw[:position] + bytes([raw[position] ^ 4]) + raw[position + 1 :])
         assert [] == [f for f in await world.check(online=False) if f.kind is Kind.DATABASE]
-    path.write_bytes(raw.replace(b"5", b"9"))
+    path.write_bytes(raw.replace(b"[[0, 1]", b"[[0, 2]"))
     contents = await world.contents()
     assert [CONTENTS[b"first"], CONTENTS[b"second"]] == [contents["/first"], contents["/second"]]
 
@@ -307,3 +358,15 @@ async def test_a_pack_that_is_moved_while_it_is_read_is_no_damage(
     findings = await world.check(subset=ALL, mounted=True)
     assert [] == of_kind(findings, Kind.DAMAGED_FILE)
     assert Kind.DAMAGED_PACK not in kinds(findings)
+
+
+async def test_a_listing_that_lags_behind_is_asked_again(world: FsckWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a listing does not show yet is looked for by its own id before it is called missing."""
+    listing = world.memory.list_messages
+
+    async def lagging(channel: ChannelId, **named: Any) -> list[StoredMessage]:
+        listed = await listing(channel, **named)
+        return listed if "around" in named or channel == world.index else listed[1:]
+
+    monkeypatch.setattr(world.memory, "list_messages", lagging)
+    assert [] == await world.check()
