@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from disfs.chunkstore.states import ChunkState
-from disfs.errors import DirtyDataLostError, FilesystemError
+from disfs.errors import DirtyDataLostError, FilesystemError, MetadataDamagedError
 from disfs.spans import chunk_range, spans
 from disfs.values import ChunkIndex, ChunkKey
 
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 AWAY = frozenset({ChunkState.ABSENT, ChunkState.FETCHING})
 """States of a chunk that the cache does not have: Discord may."""
+_FURTHER_CHUNKS = 32
+"""How far a sequential reader of cached data looks ahead at once, for what it would look at read by read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,12 @@ class Reads:
         hit = self._cache.has_all(inode, chunks)
         if hit:
             self._cached_chunks += len(chunks)
-            found = self._cache.read(inode, offset, length)
+            try:
+                found = self._cache.read(inode, offset, length, chunks)
+            except MetadataDamagedError:
+                if not self._cache.drop_damaged(inode):
+                    raise
+                hit = False
         if readahead is not None and (absent := self._wanted_ahead(inode, offset, length, readahead, hit=hit)):
             await self._fetch_ahead(inode, absent, readahead)
         if hit:
@@ -124,6 +131,9 @@ class Reads:
         start, end = advice.ahead
         chunks = chunk_range(start, end - start, self._chunk_bytes)
         if self._cache.has_all(inode, chunks):
+            further = range(chunks.start, chunks.start + _FURTHER_CHUNKS)
+            if hit and self._cache.has_all(inode, further):
+                readahead.found_present(further.stop * self._chunk_bytes)
             return []
         indices = map(ChunkIndex, chunks)
         return [index for index in indices if self._map.state(ChunkKey(inode, index)) is ChunkState.ABSENT]
@@ -145,7 +155,9 @@ def usable_state(chunks: ChunkMap, inode: InodeNumber, index: int) -> ChunkState
     """The state of a chunk that somebody wants to use; FilesystemError(EIO) if it is lost."""
     state = chunks.state(ChunkKey(inode, ChunkIndex(index)))
     if state is ChunkState.LOST:
-        lost = DirtyDataLostError(f"chunk {index} of inode {inode} was not sent before the cache was deleted")
+        lost = DirtyDataLostError(
+            f"chunk {index} of inode {inode} was lost before it was sent: overwrite the file, or delete it"
+        )
         raise FilesystemError(errno.EIO, str(lost)) from lost
     return state
 

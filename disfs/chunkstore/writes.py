@@ -13,7 +13,7 @@ import trio
 
 from disfs.chunkstore.reads import AWAY, usable_state
 from disfs.chunkstore.states import UNSENT, ChunkState
-from disfs.errors import FilesystemError
+from disfs.errors import FilesystemError, MetadataDamagedError
 from disfs.spans import chunk_range
 from disfs.values import ChunkIndex, ChunkKey
 
@@ -61,7 +61,9 @@ class Writes:
             return
         end = offset + length
         chunks = chunk_range(offset, length, self._chunk_bytes)
-        edges = self._edges(chunks, offset, end)
+        if self._rewrite(inode, offset, data, chunks, end):
+            return
+        edges = [] if self._is_covered(inode, offset, end) else self._edges(chunks, offset, end)
         held: dict[Target, bytes] = {}
         if self._map.dirty_bytes > self._settings.soft_mark_bytes:
             await self._slow_down(inode, chunks, end)
@@ -77,8 +79,18 @@ class Writes:
             await self._hold(absent, held)
         # Only here: while this write waited, others may have taken the room, or have cut what it lies over.
         self._ledger.check_room(inode, offset, length)
-        self._cache.write(inode, offset, data, {t.key.chunk: held[t] for t in targets})
+        try:
+            self._cache.write(inode, offset, data, {t.key.chunk: held[t] for t in targets})
+        except MetadataDamagedError:
+            if not self._cache.drop_damaged(inode):
+                raise
+            await self.write(inode, offset, data)
         self._writeback.poke()
+
+    def _is_covered(self, inode: InodeNumber, start: int, end: int) -> bool:
+        """Whether nothing stays of a small content, which then may even be lost."""
+        record = self._map.inodes.get(inode)
+        return record is not None and end <= self._chunk_bytes and self._cache.small.is_covered(record, start, end)
 
     def _write_new(self, inode: InodeNumber, offset: int, data: Buffer, length: int) -> bool:
         """A first, small content of an empty file, where nothing has to be waited for; False for every other write.
@@ -91,6 +103,17 @@ class Writes:
             return False
         self._ledger.check_room(inode, offset, length)
         self._cache.write_new(inode, bytes(data))
+        self._writeback.poke()
+        return True
+
+    def _rewrite(self, inode: InodeNumber, offset: int, data: Buffer, chunks: range, end: int) -> bool:
+        """Write over what was not sent yet, as databases do all the time; False for every other write."""
+        if self._map.dirty_bytes > self._settings.soft_mark_bytes:
+            return False
+        record = self._cache.dirty_record(inode, chunks, end)
+        if record is None:
+            return False
+        self._cache.rewrite(record, offset, data, chunks)
         self._writeback.poke()
         return True
 
@@ -199,4 +222,4 @@ class Writes:
 
     def discard(self, inode: InodeNumber) -> None:
         """The inode is gone for good: so are its contents, sent or not."""
-        self._cache.cut(inode, 0)
+        self._cache.discard(inode)

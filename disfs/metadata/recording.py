@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import enum
-import errno
 from typing import TYPE_CHECKING
 
 import trio
 
-from disfs.errors import FilesystemError
 from disfs.metadata.extents import END_OF_CHUNKS, TOUCHING, Placement
 from disfs.spans import BLOCK_BYTES, chunk_range
 from disfs.values import ChunkIndex, Recorded
@@ -88,15 +86,20 @@ class Recording:
             *self._extents.among(inode, chunks.start, chunks.stop),
         }
         new_count = chunk_count + len(chunks) - len(known)
-        growth = self._totals.growth(size_bytes, chunk_count, max(size_bytes, offset + length), new_count)
-        if growth > 0 and not self._totals.has_room(growth):
-            raise FilesystemError(errno.ENOSPC, "the volume is as large as its size allows")
+        self._totals.check_growth(size_bytes, chunk_count, max(size_bytes, offset + length), new_count)
 
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""
         assert count > 0
         with self._database.growing:
             return self._mark(inode, first, first + count)
+
+    def renew_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """See ChunkLedger."""
+        with self._database.growing:
+            revision = self._dirty.new_revision()
+            self._dirty.renew_all(inode, first, first + count, revision)
+        return revision
 
     def write_small(self, inode: InodeNumber, content: bytes) -> Revision:
         """See ChunkLedger."""
@@ -109,6 +112,7 @@ class Recording:
         revision = self._dirty.new_revision()
         if self._inodes.chunk_count(inode) == 0:
             # All are holes: nothing is dirty or recorded that would have to be looked for.
+            self._extents.note_bare(inode)
             if end == 1:
                 self._dirty.mark_first(inode, revision)
             else:
@@ -190,6 +194,13 @@ class Recording:
                 return  # it had no chunk before that one
             self._dirty.cut(inode, first)
             self._extents.cut(inode, first)
+
+    def discard(self, inode: InodeNumber) -> None:
+        """See ChunkLedger."""
+        with self._database.changing:
+            self._small.discard(inode)
+            self._dirty.discard(inode)
+            self._extents.discard(inode)
 
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """See ChunkLedger."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, NamedTuple
 
+from disfs.errors import FilesystemError
 from disfs.metadata.base import VolumeUsage
 from disfs.metadata.settings import ALLOCATED_BYTES, INODE_COUNT, LOGICAL_BYTES
 from disfs.spans import allocated_bytes
@@ -58,6 +60,12 @@ class Totals:
     def has_room(self, growth_bytes: int) -> bool:
         """Whether the files may take that much more."""
         return self._now[_ONLY].allocated_bytes + growth_bytes <= self.capacity_bytes
+
+    def check_growth(self, old_bytes: int, old_chunks: int, new_bytes: int, new_chunks: int) -> None:
+        """ENOSPC when such a change would make the files take more than they may, and more than before."""
+        growth_bytes = self.growth(old_bytes, old_chunks, new_bytes, new_chunks)
+        if growth_bytes > 0 and not self.has_room(growth_bytes):
+            raise FilesystemError(errno.ENOSPC, "the volume is as large as its size allows")
 
     def usage(self) -> VolumeUsage:
         """All totals, the open transaction included."""

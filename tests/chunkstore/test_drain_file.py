@@ -135,3 +135,24 @@ async def test_what_others_have_sent_does_not_count(tmp_path: Path, autojump_clo
         second.set()
         await drained.wait()
         assert set() == dirty_inodes(world)
+
+
+async def test_a_file_that_is_deleted_is_waited_for_no_longer(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What is gone need not be sent."""
+    async with chunk_world(tmp_path, channels=1) as (world, nursery):
+        world.store.pause()
+        await world.write(FILE, 0, b"x")
+        drained = trio.Event()
+
+        async def drain() -> None:
+            await world.store.drain_file(FILE)
+            drained.set()
+
+        nursery.start_soon(drain)
+        await wait_all_tasks_blocked()
+        world.discard(FILE)
+        world.store.resume()
+        await world.write(OTHER, 0, b"y")
+        await world.store.drain()
+        await wait_all_tasks_blocked()
+        assert drained.is_set()
