@@ -48,6 +48,7 @@ from disfs.errors import (
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
 from disfs.fuse_variants import vary_answers
+from disfs.interrupts import sync_requests
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.polled_loop import polled_loop
@@ -188,7 +189,8 @@ class Daemon:
             directory_atime=plan.behaviour.directory_atime,
         )
         may_keep = plan.settings.kernel_listings and plan.settings.kernel_cache_seconds > 0
-        self._hook = SessionHook(keeps_listings=may_keep and plan.behaviour.keeps_listings)
+        syncs = sync_requests() if plan.behaviour.syncs_remotely else None
+        self._hook = SessionHook(keeps_listings=may_keep and plan.behaviour.keeps_listings, syncs=syncs)
         self._operations = FuseOperations(
             self._filesystem,
             entry_timeout_seconds=plan.settings.kernel_cache_seconds,
@@ -196,7 +198,7 @@ class Daemon:
             chunk_bytes=metadata.chunk_bytes,
             hook=self._hook,
         )
-        vary_answers(self._operations, plan.behaviour, self._filesystem)
+        vary_answers(self._operations, plan.behaviour, self._filesystem, syncs)
         self._watch = DiscordWatch(
             connection.admin,
             plan.volume,

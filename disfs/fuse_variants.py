@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from disfs.filesystem import Filesystem
     from disfs.fuse_ops import FuseOperations
+    from disfs.interrupts import SyncRequests
     from disfs.mount_options import Behaviour
 
     Handler = Callable[..., Awaitable[Any]]
@@ -33,8 +34,13 @@ _CHANGING_XATTRS = ("setxattr", "removexattr")
 _WRITING_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 
-def vary_answers(operations: FuseOperations, behaviour: Behaviour, filesystem: Filesystem) -> None:
-    """From now on `operations` answers as a mount does that was asked to behave so."""
+def vary_answers(
+    operations: FuseOperations, behaviour: Behaviour, filesystem: Filesystem, syncs: SyncRequests | None = None
+) -> None:
+    """From now on `operations` answers as a mount does that was asked to behave so.
+
+    With `syncs` a signal ends the waiting of an fsync: EINTR.
+    """
     if behaviour.read_only:
         for name in (*_CHANGING_NAMES, *_CHANGING_XATTRS, "setattr", "write"):
             setattr(operations, name, _refused)
@@ -46,6 +52,9 @@ def vary_answers(operations: FuseOperations, behaviour: Behaviour, filesystem: F
         # O_SYNC and O_DSYNC come as a write and then fsync.
         _replace(operations, "fsync", functools.partial(_synced, lambda fh, *_: sync_file(fh)))
         _replace(operations, "fsyncdir", functools.partial(_synced, lambda *_: sync_names()))
+        if syncs is not None:
+            _replace(operations, "fsync", functools.partial(_interruptible, syncs))
+            _replace(operations, "fsyncdir", functools.partial(_interruptible, syncs))
     if behaviour.syncs_names:
         for name in _CHANGING_NAMES:
             let_go = functools.partial(_let_go, filesystem) if name in _MAKING_NAMES else None
@@ -70,6 +79,17 @@ async def _opened_to_read(handler: Handler, inode: int, flags: int, *rest: Any) 
     if flags & _WRITING_FLAGS:
         raise FUSEError(errno.EROFS)
     return await handler(inode, flags, *rest)
+
+
+async def _interruptible(syncs: SyncRequests, handler: Handler, fh: int, datasync: bool) -> None:
+    try:
+        handle, scope = syncs.take(fh)
+        with scope:
+            await handler(handle, datasync)
+        if scope.cancelled_caught:
+            raise FUSEError(errno.EINTR)
+    finally:
+        syncs.release(fh)
 
 
 async def _synced(sync: Handler, handler: Handler, *arguments: Any, let_go: Handler | None = None) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,3 +41,27 @@ def test_fsync_returns_when_the_data_is_in_discord(patient: Product) -> None:
     directory = os.open(patient.mountpoint, os.O_RDONLY | os.O_DIRECTORY)
     os.fsync(directory)
     os.close(directory)
+
+
+def test_a_signal_ends_the_waiting(patient: Product) -> None:
+    """While uploads are paused an fsync waits; a signal ends it with EINTR, and the data is sent later."""
+    patient.run("pause", str(patient.mountpoint))
+    program = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError))\n"
+        "descriptor = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)\n"
+        "os.write(descriptor, b'to be sent')\n"
+        "signal.alarm(1)\n"
+        "try:\n"
+        "    os.fsync(descriptor)\n"
+        "except TimeoutError:\n"
+        "    print('interrupted')\n"
+    )
+    arguments = [sys.executable, "-c", program, str(patient.mountpoint / "file")]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    assert ("interrupted\n", "") == (done.stdout, done.stderr)
+    patient.run("resume", str(patient.mountpoint))
+    descriptor = os.open(patient.mountpoint / "file", os.O_WRONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    assert 1 == len(patient.data_messages())

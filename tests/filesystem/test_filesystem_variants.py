@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from typing import TYPE_CHECKING, Any, cast
 
 import pyfuse3
 import pytest
+import trio
+import trio.testing
 from support.filesystem_world import World
 from support.kernel_requests import CONTEXT
 from support.memory_metadata import MemoryMetadataStore
@@ -14,6 +17,7 @@ from support.memory_metadata import MemoryMetadataStore
 from disfs.errors import FilesystemError
 from disfs.fuse_ops import FuseOperations
 from disfs.fuse_variants import vary_answers
+from disfs.interrupts import SyncRequests
 from disfs.mount_options import Behaviour
 from disfs.values import ROOT_INODE
 
@@ -24,11 +28,11 @@ if TYPE_CHECKING:
 class Durability:
     """One open file and a directory on a mount; counts what is made durable."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, syncs: SyncRequests | None = None) -> None:
         self.metadata = MemoryMetadataStore()
         self.world = World(self.metadata)
         self.operations = FuseOperations(self.world.filesystem)
-        vary_answers(self.operations, behaviour, self.world.filesystem)
+        vary_answers(self.operations, behaviour, self.world.filesystem, syncs)
         self.fh = 0
         self.inode = 0
 
@@ -120,6 +124,39 @@ async def test_what_is_synced_is_in_discord_if_that_is_asked_for(behaviour: Beha
         if world.inode in world.world.chunks.drained:
             found.add(name)
     assert sent == found
+
+
+@pytest.mark.parametrize("name", ["fsync", "fsyncdir"])
+async def test_an_interrupt_ends_the_waiting_of_its_own_request(name: str) -> None:
+    """EINTR for the one whose caller got a signal; another for the same file goes on, and nothing is left behind."""
+    syncs = SyncRequests()
+    world = Durability(Behaviour(syncs_remotely=True), syncs)
+    await world.prepare()
+    shipped = trio.Event()
+    world.world.filesystem.files.ship = shipped.wait
+    answers: list[str] = []
+
+    async def request(number: int) -> None:
+        try:
+            await getattr(world.operations, name)(number, False)
+            answers.append("done")
+        except pyfuse3.FUSEError as error:
+            answers.append(errno.errorcode[error.errno])
+
+    first, second = syncs._begin(world.fh), syncs._begin(world.fh)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(request, first)
+        nursery.start_soon(request, second)
+        await trio.testing.wait_all_tasks_blocked()
+        syncs._interrupt(None, second)
+        syncs._interrupt(None, second + 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ["EINTR"] == answers
+        shipped.set()
+    assert ["EINTR", "done"] == answers
+    assert {} == syncs._waiting
+    await request(world.fh)
+    assert ["EINTR", "done", "done"] == answers
 
 
 @pytest.mark.parametrize("name", ["fsync", "fsyncdir"])
