@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from disfs.filesystem import Filesystem
     from disfs.metadata.store import SqliteMetadataStore
     from disfs.quantities import Bandwidth
+    from disfs.recovery.shipper import Shipper
     from disfs.values import InodeNumber
 
 
@@ -88,6 +89,7 @@ class Controls:
         metadata: SqliteMetadataStore,
         connection: Connection,
         chunks: ChunkStore,
+        shipper: Shipper,
         filesystem: Filesystem,
         watch: DiscordWatch,
     ) -> None:
@@ -95,6 +97,7 @@ class Controls:
         self._metadata = metadata
         self._connection = connection
         self._chunks = chunks
+        self._shipper = shipper
         self._filesystem = filesystem
         self._watch = watch
         self._bandwidth = NO_LIMIT
@@ -130,6 +133,7 @@ class Controls:
             "requests": requests.requests,
             "transport": asdict(requests),
             "metadata": asdict(self._metadata.statistics()),
+            "journal": asdict(self._shipper.statistics()),
             **asdict(self._filesystem.statistics()),
             "bandwidth": asdict(self.bandwidth()),
             "warmups": [asdict(progress) for progress in self._warmups.statistics()],
@@ -141,6 +145,7 @@ class Controls:
         chunks = self._chunks.statistics()
         failures = chunks.writeback.failures
         trouble = failures[0] if failures else self._connection.transport.statistics().trouble
+        trouble = trouble or self._shipper.statistics().failure
         return Progress(
             chunks.dirty_bytes, chunks.dirty_chunks, self._watch.warning or trouble, paused=self._chunks.paused
         )
@@ -156,10 +161,12 @@ class Controls:
     def pause(self) -> None:
         """See Controlled."""
         self._chunks.pause()
+        self._shipper.pause()
 
     def resume(self) -> None:
         """See Controlled."""
         self._chunks.resume()
+        self._shipper.resume()
 
     def bandwidth(self) -> Bandwidth:
         """See Controlled."""

@@ -52,6 +52,7 @@ from disfs.interrupts import sync_requests
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.polled_loop import polled_loop
+from disfs.recovery.assembly import make_shipper
 from disfs.session_hook import SessionHook
 from disfs.values import ROOT_INODE
 from disfs.volume import look_at_discord
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from disfs.errors import DisfsError
     from disfs.metadata.store import SqliteMetadataStore
     from disfs.mount_options import Behaviour
+    from disfs.recovery.shipper import Shipper
     from disfs.volume import Look
     from disfs.volume_state import VolumeLock
 
@@ -159,7 +161,16 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
         )
         stack.callback(chunks.close)
         await take_over_cache(metadata, chunks)
-        daemon = Daemon(plan, metadata, connection, chunks, look)
+        shipper = make_shipper(
+            plan.volume,
+            plan.settings,
+            key=plan.key,
+            metadata=metadata,
+            chunks=chunks,
+            transport=connection.transport,
+            directory=plan.state_directory,
+        )
+        daemon = Daemon(plan, metadata, connection, chunks, shipper, look)
         code = await daemon.serve(ready)
         # Only after a stop in order: without these marks the next start drops what is cached and clean.
         keep_marks(metadata, await chunks.stop())
@@ -175,11 +186,13 @@ class Daemon:
         metadata: SqliteMetadataStore,
         connection: Connection,
         chunks: ChunkStore,
+        shipper: Shipper,
         look: Look,
     ) -> None:
         self._plan = plan
         self._metadata = metadata
         self._chunks = chunks
+        self._shipper = shipper
         self._filesystem = Filesystem(
             metadata,
             chunks,
@@ -206,7 +219,7 @@ class Daemon:
             is_refused=lambda: bool(chunks.statistics().writeback.failures),
             on_attachment_bytes=chunks.offer_attachment_limit,
         )
-        self._controls = Controls(self, metadata, connection, chunks, self._filesystem, self._watch)
+        self._controls = Controls(self, metadata, connection, chunks, shipper, self._filesystem, self._watch)
         self._controls.limit_bandwidth(plan.settings.bandwidth)
         self._kernel_gone = trio.Event()
         self._stopping = trio.Event()
@@ -224,6 +237,7 @@ class Daemon:
                 nursery.start_soon(partial(self._chunks.run, tidies=not self._plan.behaviour.read_only))
                 nursery.start_soon(self._controls.run)
                 if not self._plan.behaviour.read_only:
+                    nursery.start_soon(self._shipper.run)
                     await self._filesystem.remove_orphans()
                 try:
                     await self._serve_kernel(ready)
@@ -335,7 +349,7 @@ class Daemon:
     def _abandoned(self) -> bool:
         """Whether something that was to be sent is not."""
         gave_up = self._waiting.cancelled_caught or self._chunks.paused
-        return gave_up and self._chunks.statistics().dirty_bytes > 0
+        return gave_up and (self._chunks.statistics().dirty_bytes > 0 or self._metadata.shipping.has_unshipped)
 
     # Durability
 
@@ -348,6 +362,8 @@ class Daemon:
                 raise
             log.exception("not everything could be made durable on this machine; sending it all the same")
         await self._chunks.drain()
+        if not self._plan.behaviour.read_only:
+            await self._shipper.drain()
 
     async def _sync_regularly(self) -> None:
         while True:
@@ -371,6 +387,7 @@ class Daemon:
     async def sync(self) -> None:
         """See Served."""
         await self._send_everything()
+        self._check_conflict()
 
     async def unmount(self, *, wait: bool) -> None:
         """See Served."""
@@ -383,10 +400,16 @@ class Daemon:
             except UserError:
                 self._wait_for_uploads = before
                 raise
-        if self._drained.is_set():
-            return  # without a checkpoint: the end of the daemon may have cancelled this task already
-        try:
-            await self._drained.wait()
-        except trio.Cancelled:
-            self._waiting.cancel()
-            raise
+        if not self._drained.is_set():  # else no checkpoint: the end of the daemon may have cancelled this task already
+            try:
+                await self._drained.wait()
+            except trio.Cancelled:
+                self._waiting.cancel()
+                raise
+        if wait:
+            self._check_conflict()
+
+    def _check_conflict(self) -> None:
+        """Whoever was told to wait until everything is in Discord must hear that it will never be. UNSENT_DATA."""
+        if self._shipper.conflict is not None:
+            raise UserError(f"contents are in Discord, names are not: {self._shipper.conflict}", ExitCode.UNSENT_DATA)

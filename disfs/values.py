@@ -173,6 +173,8 @@ class DeadMessage:
     location: Location
     """Of the first of its packs."""
     packs: tuple[PackId, ...]
+    dead_since: Revision
+    """It held nothing live any more when this revision was given out."""
 
 
 class LiveChunk(NamedTuple):

@@ -22,6 +22,8 @@ from disfs.superblock import ATTACHMENT_NAME, DEFAULT_DATA_CHANNELS, MAX_BYTES, 
 from disfs.values import Location, MessageId
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from disfs.chunkstore.transport.base import ChannelInfo, Guild, GuildAdmin, StoredMessage, Transport
     from disfs.config import VolumeConfig
     from disfs.values import ChannelId, GuildId
@@ -167,7 +169,8 @@ async def _refuse_volume_in_use(transport: Transport, channels: _Channels, found
         used = used or bool(await _list_if_there(transport, channel))
     if used:
         raise UserError(
-            f"the guild already holds a volume {name!r} with data; choose another name for the new one",
+            f"the guild already holds a volume {name!r} with data; 'disfs recover {name}' brings it to this "
+            "machine, or choose another name for the new one",
             ExitCode.VOLUME_EXISTS,
         )
 
@@ -203,6 +206,64 @@ async def send_superblock(transport: Transport, index_channel: ChannelId, superb
             "somebody else made a volume of this name at the same time; repeat with another name",
             ExitCode.VOLUME_EXISTS,
         )
+
+
+async def find_volume(
+    admin: GuildAdmin, transport: Transport, name: str, guild: GuildId | None, category: ChannelId | None
+) -> PlacedVolume:
+    """The volume of that name in a guild, or in any that the bot is in; `category` chooses among several.
+
+    NO_SUCH_VOLUME, UNKNOWN_GUILD, USAGE when there are several, VOLUME_DAMAGED when its superblock is unreadable or
+    another volume's.
+    """
+    guilds = await admin.guilds() if guild is None else [await find_guild(admin, guild)]
+    places = [
+        (place, info, index)
+        for place in guilds
+        for info, index in _index_channels(await admin.channels(place.guild), name, category)
+    ]
+    found = []
+    for place, info, index in places:
+        superblock = await find_superblock(transport, index.channel)
+        if superblock is not None:
+            found.append(PlacedVolume(place, info.channel, index.channel, superblock, adopted=True))
+    if not found:
+        raise UserError(
+            f"there is no volume {name!r} in {_named(guilds)}; a category 'disfs {name}' with a channel "
+            f"'{INDEX_NAME}' and a superblock in it was looked for (--category names one that was renamed)",
+            ExitCode.NO_SUCH_VOLUME,
+        )
+    if len(found) > 1:
+        listed = ", ".join(
+            f"{each.category} (server {each.guild.name!r}, made {each.superblock.created})" for each in found
+        )
+        raise UserError(
+            f"there are {len(found)} volumes {name!r}; choose one with --category: {listed}", ExitCode.USAGE
+        )
+    if found[0].superblock.name != name:
+        raise UserError(
+            f"the superblock there is that of volume {found[0].superblock.name!r}, not of {name!r}; "
+            f"recover it by its own name",
+            ExitCode.VOLUME_DAMAGED,
+        )
+    return found[0]
+
+
+def _index_channels(
+    present: list[ChannelInfo], name: str, category: ChannelId | None
+) -> Iterator[tuple[ChannelInfo, ChannelInfo]]:
+    """Categories that may be the volume's, each with its index channel."""
+    for info in present:
+        fits = info.channel == category if category is not None else info.name in (f"disfs {name}", name)
+        if not info.is_category or not fits:
+            continue
+        for inside in present:
+            if inside.parent == info.channel and inside.name == INDEX_NAME and not inside.is_category:
+                yield info, inside
+
+
+def _named(guilds: list[Guild]) -> str:
+    return ", ".join(f"the server {guild.name!r}" for guild in guilds) or "any server: the bot is in none"
 
 
 @dataclass(frozen=True, slots=True)

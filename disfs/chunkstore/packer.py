@@ -140,6 +140,18 @@ class PackDirectory(NamedTuple):
     """Slot 0 first."""
 
 
+def stated_version(tail: Buffer) -> int | None:
+    """Which version of the format a pack says it has, from at least its last TRAILER_BYTES; None for what is no pack.
+
+    Nothing is authenticated: it says whether it is worth the attempt, and with what.
+    """
+    view = memoryview(tail)
+    if len(view) < TRAILER_BYTES:
+        return None
+    magic, version, *_ = _TRAILER.unpack(view[-TRAILER_BYTES:])
+    return int(version) if magic == _MAGIC else None
+
+
 def tail_bytes(tail: Buffer) -> int:
     """How many bytes at the end of a pack are its directory and trailer, from at least its last TRAILER_BYTES.
 

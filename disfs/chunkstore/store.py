@@ -97,7 +97,9 @@ class ChunkStore:
         cache_directory: Path,
         settings: ChunkStoreSettings | None = None,
         message_text: str = "disfs: data of a volume, do not delete",
+        copied_revision: Callable[[], int] | None = None,
     ) -> None:
+        """`copied_revision`: see `Sweeper`."""
         self._settings = settings = settings or ChunkStoreSettings()
         self._chunk_bytes = settings.chunk_bytes
         self._ledger = ledger
@@ -110,7 +112,7 @@ class ChunkStore:
             self._map,
             CacheLimits(settings.cache_bytes, settings.min_free_bytes, settings.pinned_bytes),
             ledger,
-            self._make_durable,
+            self.make_ledger_durable,
         )
         self._sync = CacheSync(self._cache)
         self._fetcher = Fetcher(ledger, transport, self._cache, volume_key, settings)
@@ -124,7 +126,7 @@ class ChunkStore:
         self._warmer = Warmer(ledger, self._cache, self._fetcher, self._neighbours, settings)
         self._writes = Writes(ledger, self._cache, self._fetcher, self._writeback, settings)
         strays = Strays(ledger, transport, volume_key, channels, underway, after_seconds=settings.stray_seconds)
-        self._sweeper = Sweeper(ledger, self._make_durable, transport, strays, settings)
+        self._sweeper = Sweeper(ledger, self.make_ledger_durable, transport, strays, settings, copied_revision)
         self._compactor = Compactor(
             ledger,
             transport,
@@ -302,7 +304,8 @@ class ChunkStore:
         """
         await self._sync.sync_overlaid()
 
-    async def _make_durable(self) -> None:
+    async def make_ledger_durable(self) -> None:
+        """Make what is recorded power-safe, and before that the contents that it needs; see `sync_overlaid`."""
         await self._sync.sync_overlaid()
         await self._ledger.make_durable()
 

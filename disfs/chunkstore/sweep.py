@@ -2,8 +2,9 @@
 
 The order is safe at every instant: what made the packs dead is durable before anything is deleted, and a
 message is forgotten only after Discord has deleted it. A crash between the two deletes it once more, which
-is harmless. The grace time runs from when this process first saw the message dead; readers that were
-on their way to it have then long arrived.
+is harmless. Whoever keeps a copy of what is recorded says up to which revision that copy goes: a message is deleted
+only if it was dead by then, so nothing goes that the copy still refers to. The grace time runs from when this process
+first saw the message so; readers that were on their way to it have then long arrived.
 """
 
 from __future__ import annotations
@@ -56,8 +57,11 @@ class Sweeper:
         transport: Transport,
         strays: Strays,
         settings: ChunkStoreSettings,
+        copied_revision: Callable[[], int] | None,
     ) -> None:
+        """`copied_revision`: what became garbage at a lower revision is garbage in every copy too. None: no copies."""
         self._ledger = ledger
+        self._copied_revision = copied_revision
         self._make_durable = make_durable
         self._transport = transport
         self._strays = strays
@@ -122,6 +126,9 @@ class Sweeper:
 
     def _ripe(self, dead: Sequence[DeadMessage]) -> dict[ChannelId, list[DeadMessage]]:
         now = trio.current_time()
+        if self._copied_revision is not None:
+            copied = self._copied_revision()
+            dead = [message for message in dead if message.dead_since < copied]
         seen = {(d.location.channel, d.location.message): d for d in dead}
         self._dead_since = {key: self._dead_since.get(key, now) for key in seen}
         ripe: dict[ChannelId, list[DeadMessage]] = {}

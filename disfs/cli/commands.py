@@ -10,6 +10,7 @@ from disfs.cli.fsck import fsck
 from disfs.cli.init import init
 from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
+from disfs.cli.recover import recover
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount
 from disfs.cli.warm import pin, unpin, warmup
@@ -40,5 +41,21 @@ def disfs() -> None:
     """
 
 
-for command in (init, mount, umount, sync, status, volumes, pause, resume, bwlimit, pin, unpin, warmup, fsck, emulator):
+for command in (
+    init,
+    recover,
+    mount,
+    umount,
+    sync,
+    status,
+    volumes,
+    pause,
+    resume,
+    bwlimit,
+    pin,
+    unpin,
+    warmup,
+    fsck,
+    emulator,
+):
     disfs.add_command(command)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Task
 
     from disfs.control.protocol import Progress, WarmProgress
+    from disfs.recovery.rebuild import Progress as RebuildProgress
 
 LINE_SECONDS = 2.0
 NAME_CHARACTERS = 40
@@ -51,6 +52,21 @@ def warming_shown() -> Iterator[Callable[[WarmProgress], None]]:
 
 
 @contextlib.contextmanager
+def rebuilding_shown() -> Iterator[Callable[[RebuildProgress], None]]:
+    """The same for each step of rebuilding a volume; nothing where nobody watches: it takes minutes at most."""
+    if not sys.stderr.isatty():
+        yield lambda progress: None
+        return
+    with _bars(sizes=False) as bars:
+        task = bars.add_task("listing", total=None)
+
+        def show(progress: RebuildProgress) -> None:
+            bars.update(task, total=progress.total or None, completed=progress.done, description=progress.step)
+
+        yield show
+
+
+@contextlib.contextmanager
 def _bar() -> Iterator[Callable[[Progress], None]]:
     with _bars() as bars:
         task = bars.add_task("uploading", total=None)
@@ -71,7 +87,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def _bars() -> Bars:
+def _bars(*, sizes: bool = True) -> Bars:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -86,8 +102,8 @@ def _bars() -> Bars:
 
     # No markup: what is shown holds file names, with square brackets of their own.
     text = TextColumn("{task.description}", markup=False)
-    columns = (text, BarColumn(), DownloadColumn(binary_units=True), Speed(), TimeRemainingColumn())
-    return Bars(*columns, console=Console(stderr=True), transient=True)
+    amount = (DownloadColumn(binary_units=True), Speed()) if sizes else ()
+    return Bars(text, BarColumn(), *amount, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ def status_lines(report: Mapping[str, Any]) -> list[str]:
         ("pinned", _pinned(report)),
         ("reads", _reads(report)),
         ("requests", _requests(report)),
+        ("names", _names(report["journal"])),
         ("garbage", _garbage(report)),
         *(("warming", _warmup(warmup)) for warmup in report["warmups"]),
         *(("problem", text) for text in _problems(report)),
@@ -105,6 +106,21 @@ def _requests(report: Mapping[str, Any]) -> str:
     return text if limit == Bandwidth() else f"{text}; bandwidth limited to {limit}"
 
 
+def _names(journal: Mapping[str, Any]) -> str:
+    """What of names, attributes and the map of contents is in Discord too."""
+    if journal["conflict"]:
+        return "not sent to Discord any more, see below"
+    age = journal["unshipped_seconds"]
+    if age is not None:
+        text = f"the oldest change that Discord does not have is {human_duration(age)} old"
+    elif journal["sequence"]:
+        text = "all in Discord"
+    else:
+        return "nothing to send yet"
+    sent = f"{human_count(journal['journals'], 'journal')} and {journal['copies']} whole copies sent"
+    return f"{text}; {sent} since it was mounted, {human_size(journal['sent_bytes'])}"
+
+
 def _garbage(report: Mapping[str, Any]) -> str:
     sweep, compaction = report["sweep"], report["compaction"]
     text = f"{human_count(sweep['swept_messages'], 'message')} deleted, {sweep['waiting_messages']} waiting"
@@ -126,6 +142,8 @@ def _problems(report: Mapping[str, Any]) -> Iterator[str]:
         *report["writeback"]["failures"],
         report["sweep"]["failure"],
         report["compaction"]["failure"],
+        report["journal"]["failure"],
+        report["journal"]["conflict"],
         report["warmup_problem"],
     )
     yield from dict.fromkeys(text for text in told if text)
@@ -137,7 +155,7 @@ def _problems(report: Mapping[str, Any]) -> Iterator[str]:
     if report["metadata"]["damage"]:
         yield (
             f"the volume's metadata are damaged ({report['metadata']['damage']}): what needs the damaged part fails; "
-            "unmount, and put a backup of the state directory back"
+            "unmount, and put a backup of the state directory back, or put it aside and run 'disfs recover'"
         )
     if report["metadata"]["low_space"]:
         yield "the disk that holds the metadata is nearly full: nothing new is taken in; free some space on it"

@@ -18,6 +18,7 @@ from disfs.posix_acl import AclKind, acl_with_mode, build_acl, inherited_acl, is
 
 if TYPE_CHECKING:
     from disfs.metadata.database import Database
+    from disfs.metadata.outbox import Outbox
     from disfs.metadata.settings import Settings
     from disfs.posix_acl import Acl
     from disfs.values import InodeNumber, NewInode
@@ -36,8 +37,9 @@ class Inherited(NamedTuple):
 class Acls:
     """The ACLs of every inode. What changes rows must be called inside a change."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, outbox: Outbox, settings: Settings) -> None:
         self._database = database
+        self._outbox = outbox
         self._settings = settings
         self._may_exist = settings.get(HAS_ACLS) is True
         database.after_rollback.append(self._reload)
@@ -58,6 +60,7 @@ class Acls:
         """Store an ACL; an empty one removes it. E2BIG, before anything is changed."""
         if not acl:
             if self._may_exist:
+                self._outbox.note_xattr(inode, kind.value)
                 self._database.write("DELETE FROM xattrs WHERE inode = ? AND name = ?", (inode, kind.value))
             return
         value = build_acl(acl)
@@ -66,6 +69,7 @@ class Acls:
         if not self._may_exist:
             self._settings.put(HAS_ACLS, True)
             self._may_exist = True
+        self._outbox.note_xattr(inode, kind.value)
         self._database.write(
             "INSERT INTO xattrs (inode, name, value) VALUES (?, ?, ?)"
             " ON CONFLICT (inode, name) DO UPDATE SET value = excluded.value",

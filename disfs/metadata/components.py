@@ -11,6 +11,7 @@ from disfs.metadata.dirty import Dirty
 from disfs.metadata.extents import Extents
 from disfs.metadata.inodes import Inodes
 from disfs.metadata.names import Names
+from disfs.metadata.outbox import Outbox
 from disfs.metadata.packs import Packs
 from disfs.metadata.pins import Examined, Pins, SentPacks
 from disfs.metadata.recording import Recording
@@ -38,18 +39,27 @@ class Components:
         self._counters = {kind.name: Counter(database, kind) for kind in (INODES, COOKIES, REVISIONS, PACKS)}
         revisions = self._counters[REVISIONS.name]
         self._totals = Totals(database, self.settings, chunk_bytes, capacity_bytes)
-        acls = Acls(database, self.settings)
-        self._inodes = Inodes(database, self._counters[INODES.name], self._totals, acls)
-        self._dentries = Dentries(database, self._inodes, self._counters[COOKIES.name])
+        self._outbox = outbox = Outbox(database)
+        acls = Acls(database, outbox, self.settings)
+        self._inodes = Inodes(database, outbox, self._counters[INODES.name], self._totals, acls)
+        self._dentries = Dentries(database, outbox, self._inodes, self._counters[COOKIES.name])
         self._names = Names(database, self._inodes, self._dentries)
         self._renames = Renames(database, self._inodes, self._dentries)
-        self._xattrs = Xattrs(database, self._inodes, acls)
+        self._xattrs = Xattrs(database, outbox, self._inodes, acls)
         self._dirty = Dirty(database, revisions)
-        self._packs = Packs(database, self._counters[PACKS.name], revisions)
-        self._extents = Extents(database, self._packs)
+        self._packs = Packs(database, outbox, self._counters[PACKS.name], revisions)
+        self._extents = Extents(database, outbox, self._packs)
         self._small = SmallContents(database, self._dentries.paths)
         self._recording = Recording(
-            database, self._inodes, self._dirty, self._extents, self._packs, self._small, self._totals, chunk_bytes
+            database,
+            outbox,
+            self._inodes,
+            self._dirty,
+            self._extents,
+            self._packs,
+            self._small,
+            self._totals,
+            chunk_bytes,
         )
         self._pins = Pins(database)
         self._examined = Examined(database)

@@ -54,6 +54,11 @@ class Counter:
         self._next = number + 1
         return number
 
+    @property
+    def next(self) -> int:
+        """The number that `take` gives next: all that were given are below it."""
+        return self._next
+
     def skip_gap(self) -> None:
         """Leave out what may have been in use when the machine crashed."""
         self._next += self._kind.gap

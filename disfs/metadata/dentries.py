@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from disfs.metadata.counters import Counter
     from disfs.metadata.database import Database
     from disfs.metadata.inodes import Inodes
+    from disfs.metadata.outbox import Outbox
 
 _Key: TypeAlias = tuple[InodeNumber, bytes]
 _Entry: TypeAlias = tuple[InodeNumber, int]
@@ -60,8 +61,9 @@ def check_name(name: bytes) -> None:
 class Dentries:
     """Names in directories. Methods that change rows must be called inside a change, after their caller's checks."""
 
-    def __init__(self, database: Database, inodes: Inodes, cookies: Counter) -> None:
+    def __init__(self, database: Database, outbox: Outbox, inodes: Inodes, cookies: Counter) -> None:
         self._database = database
+        self._outbox = outbox
         self._inodes = inodes
         self._cookies = cookies
         self._known: dict[_Key, _Entry | None] = {}
@@ -224,6 +226,7 @@ class Dentries:
         """Bring the table up to date with what is known; deletes first, since a cookie may move to another name."""
         if not self._changed:
             return
+        self._outbox.note_names(self._changed)
         self._database.write_all(
             "DELETE FROM dentries WHERE parent = ? AND name = ?",
             [key for key, has_row in self._changed.items() if has_row],

@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from disfs.metadata.batches import rows_of
+from disfs.metadata.replicated import END_OF_CHUNKS
 from disfs.values import ChunkIndex, ChunkKey, Extent, InodeNumber, LiveChunk, PackId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from disfs.metadata.database import Database
+    from disfs.metadata.outbox import Outbox
     from disfs.metadata.packs import Packs
 
 _CUT_RUNS = 128
 """Runs that are cut at once when a file goes in steps."""
-END_OF_CHUNKS = 1 << 62
-"""Past the last chunk of the largest possible file."""
-
 # The run that begins at or before the first chunk is the only earlier one that can reach it.
 TOUCHING = (
     " WHERE extents.inode = ?1 AND extents.first_chunk < ?3 AND extents.first_chunk >= coalesce("
@@ -81,8 +80,9 @@ class _Old(NamedTuple):
 class Extents:
     """The extents of all inodes. Every change of them moves the live bytes of the packs they name."""
 
-    def __init__(self, database: Database, packs: Packs) -> None:
+    def __init__(self, database: Database, outbox: Outbox, packs: Packs) -> None:
         self._database = database
+        self._outbox = outbox
         self._packs = packs
         self._bare: set[InodeNumber] = set()
         """Inodes without an extent, some of those that never had one."""
@@ -145,6 +145,8 @@ class Extents:
         for old, over in covered.items():
             self._packs.add_live(old.pack, -old.stored_bytes)
             rows += [self._row(*rest) for rest in _uncovered(old, sorted(over))]
+        self._outbox.note_extents((old.inode, old.first) for old in covered)
+        self._outbox.note_extents((inode, first) for inode, first, *_ in rows)
         self._database.write_all(
             "DELETE FROM extents WHERE inode = ? AND first_chunk = ?", [(old.inode, old.first) for old in covered]
         )
@@ -171,6 +173,7 @@ class Extents:
         last = self._last_run(inode, END_OF_CHUNKS)
         if last is None or last.first + last.chunk_count <= first:
             return
+        self._outbox.note_extents_from(inode, first, END_OF_CHUNKS)
         self._shorten(inode, first)
         self._packs.settle()
         self._packs.release_from(inode, first)
@@ -182,6 +185,7 @@ class Extents:
         if run is not None and run.first + run.chunk_count > end:
             kept = Placement(inode, run.first, end, run.pack, run.first_slot)
             self._packs.add_live(run.pack, -run.stored_bytes)
+            self._outbox.note_extents([(inode, run.first)])
             self._database.write("DELETE FROM extents WHERE inode = ? AND first_chunk = ?", (inode, run.first))
             self._database.write(_INSERT, self._row(*kept))
 

@@ -17,9 +17,11 @@ from disfs.metadata.schema import (
     EXAMINED,
     EXTENTS_BY_PACK,
     MESSAGES_SPARSE,
+    OUTBOX,
     PINS,
     SCHEMA_VERSION,
     SENT_PACKS,
+    SHIPPED,
     SMALL_CONTENTS,
     TABLES,
 )
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_COUNT_CHUNKS = (
+COUNT_CHUNKS = (
     "UPDATE inodes SET chunk_count ="
     " (SELECT coalesce(sum(count), 0) FROM extents WHERE extents.inode = inodes.inode)"
     " + (SELECT count(*) FROM dirty WHERE dirty.inode = inodes.inode AND NOT EXISTS (SELECT 1 FROM extents"
@@ -38,35 +40,39 @@ _COUNT_CHUNKS = (
 )
 
 # A pack is its slots, 36 bytes of directory for each, and a frame of 56; the slot table has 4 bytes for each slot.
-_SUM_STORED_BYTES = (
+SUM_STORED_BYTES = (
     "UPDATE messages SET stored_bytes = (SELECT coalesce(sum(size_bytes - 56 - 9 * length(slots)), 0)"
     " FROM packs WHERE packs.message = messages.message)"
 )
 
 # What `spans.allocated_bytes` says, summed up. Only files have chunks.
-_SUM_ALLOCATED_BYTES = (
+SUM_ALLOCATED_BYTES = (
     "INSERT INTO settings (name, value) SELECT 'allocated_bytes', CAST(coalesce(sum("
     "(min(size_bytes, chunk_count * (SELECT CAST(value AS INTEGER) FROM settings WHERE name = 'chunk_bytes'))"
     " + 4095) / 4096 * 4096), 0) AS TEXT) FROM inodes"
     " WHERE chunk_count > 0"
 )
 
+# Nothing of it is in Discord: a checkpoint copy goes first, see settings.UNSHIPPED.
+_ALL_IS_UNSHIPPED = "INSERT INTO settings (name, value) VALUES ('unshipped', '1')"
+
 STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
     {
         1: (
             "ALTER TABLE inodes ADD COLUMN chunk_count INTEGER NOT NULL DEFAULT 0",
-            _COUNT_CHUNKS,
+            COUNT_CHUNKS,
         ),
         2: (
             "ALTER TABLE messages ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0",
-            _SUM_STORED_BYTES,
+            SUM_STORED_BYTES,
             MESSAGES_SPARSE,
             EXTENTS_BY_PACK,
             PINS,
             EXAMINED,
             SENT_PACKS,
         ),
-        3: (SMALL_CONTENTS, _SUM_ALLOCATED_BYTES, "DROP INDEX dentries_by_cookie", DENTRIES_BY_COOKIE),
+        3: (SMALL_CONTENTS, SUM_ALLOCATED_BYTES, "DROP INDEX dentries_by_cookie", DENTRIES_BY_COOKIE),
+        4: (OUTBOX, SHIPPED, _ALL_IS_UNSHIPPED),
     }
 )
 """Old version -> the statements that make the next one of it."""

@@ -13,6 +13,7 @@ from disfs.values import (
     MessageId,
     PackId,
     PackRecord,
+    Revision,
     SlotTable,
     SparseMessage,
 )
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from disfs.metadata.counters import Counter
     from disfs.metadata.database import Database
+    from disfs.metadata.outbox import Outbox
     from disfs.values import ChunkIndex, InodeNumber
 
 _REMEMBERED_PACKS = 512
@@ -45,7 +47,7 @@ _FIND_MESSAGES = (
 )
 # The sums alone would do. But what they are asked for is destroyed, so the extents have the last word.
 _DEAD = (
-    "SELECT channel, message FROM messages WHERE dead_since IS NOT NULL AND NOT EXISTS (SELECT 1"
+    "SELECT channel, message, dead_since FROM messages WHERE dead_since IS NOT NULL AND NOT EXISTS (SELECT 1"
     " FROM packs CROSS JOIN extents ON extents.pack = packs.pack WHERE packs.message = messages.message)"
     " ORDER BY dead_since, message LIMIT ?"
 )
@@ -72,8 +74,9 @@ _RELEASE_MESSAGES = (
 class Packs:
     """The packs and messages. Methods that change rows must be called inside a change."""
 
-    def __init__(self, database: Database, numbers: Counter, revisions: Counter) -> None:
+    def __init__(self, database: Database, outbox: Outbox, numbers: Counter, revisions: Counter) -> None:
         self._database = database
+        self._outbox = outbox
         self._numbers = numbers
         self._revisions = revisions
         self._slots: dict[int, SlotTable] = {}
@@ -124,6 +127,7 @@ class Packs:
             (location.message, location.channel, self._revisions.take(), record.slots.offset(len(record.slots))),
         )
         number = self._numbers.take()
+        self._outbox.note_packs([number])
         self._database.write(
             "INSERT INTO packs (pack, pack_id, message, attachment, size_bytes, slots, live_bytes, state)"
             " VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
@@ -179,12 +183,16 @@ class Packs:
     def dead_messages(self, limit: int) -> Sequence[DeadMessage]:
         """See ChunkLedger."""
         rows = self._database.rows(_DEAD, (limit,))
-        return [self._dead_message(ChannelId(channel), MessageId(message)) for channel, message in rows]
+        return [
+            self._dead_message(ChannelId(channel), MessageId(message), Revision(since))
+            for channel, message, since in rows
+        ]
 
     def forget(self, messages: Sequence[DeadMessage]) -> None:
         """See ChunkLedger.forget_messages. Leaves alone what has live bytes."""
         with self._database.changing:
             for dead in messages:
+                self._outbox.note_packs(self.numbers(dead.packs).values())
                 for pack in dead.packs:
                     self._database.write("DELETE FROM packs WHERE pack_id = ? AND live_bytes = 0", (pack,))
                 self._database.write(
@@ -193,10 +201,10 @@ class Packs:
                     (dead.location.message,),
                 )
 
-    def _dead_message(self, channel: ChannelId, message: MessageId) -> DeadMessage:
+    def _dead_message(self, channel: ChannelId, message: MessageId, since: Revision) -> DeadMessage:
         rows = self._database.rows("SELECT pack_id, attachment FROM packs WHERE message = ? ORDER BY pack", (message,))
         location = Location(channel, message, AttachmentId(rows[0][1]))
-        return DeadMessage(location, tuple(PackId(row[0]) for row in rows))
+        return DeadMessage(location, tuple(PackId(row[0]) for row in rows), since)
 
     def _remember(self, number: int, table: SlotTable) -> None:
         if len(self._slots) >= _REMEMBERED_PACKS:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from disfs.metadata.extents import END_OF_CHUNKS, TOUCHING, Placement
+from disfs.metadata.extents import TOUCHING, Placement
+from disfs.metadata.replicated import END_OF_CHUNKS
 from disfs.spans import BLOCK_BYTES, chunk_range
 from disfs.values import ChunkIndex, Recorded
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from disfs.metadata.dirty import Dirty
     from disfs.metadata.extents import Extents
     from disfs.metadata.inodes import Inodes
+    from disfs.metadata.outbox import Outbox
     from disfs.metadata.packs import Packs
     from disfs.metadata.small_contents import SmallContents
     from disfs.metadata.totals import Totals
@@ -53,6 +55,7 @@ class Recording:
     def __init__(
         self,
         database: Database,
+        outbox: Outbox,
         inodes: Inodes,
         dirty: Dirty,
         extents: Extents,
@@ -62,6 +65,7 @@ class Recording:
         chunk_bytes: int,
     ) -> None:
         self._database = database
+        self._outbox = outbox
         self._small = small
         self._inodes = inodes
         self._dirty = dirty
@@ -92,7 +96,7 @@ class Recording:
         """See ChunkLedger."""
         assert count > 0
         with self._database.growing:
-            return self._mark(inode, first, first + count)
+            return self._mark(inode, first, first + count, is_bare=self._inodes.chunk_count(inode) == 0)
 
     def renew_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""
@@ -104,14 +108,18 @@ class Recording:
     def write_small(self, inode: InodeNumber, content: bytes) -> Revision:
         """See ChunkLedger."""
         with self._database.growing:
-            self._small.put(inode, content, is_new=self._inodes.chunk_count(inode) == 0)
-            return self._mark(inode, 0, 1)
+            is_bare = self._inodes.chunk_count(inode) == 0
+            self._small.put(inode, content, is_new=is_bare)
+            return self._mark(inode, 0, 1, is_bare=is_bare)
 
-    def _mark(self, inode: InodeNumber, first: int, end: int) -> Revision:
-        """Chunks `first` to `end`, end excluded, are dirty with the revision that is returned. Inside a change."""
+    def _mark(self, inode: InodeNumber, first: int, end: int, *, is_bare: bool) -> Revision:
+        """Chunks `first` to `end`, end excluded, are dirty with the revision that is returned. Inside a change.
+
+        `is_bare`: all chunks of the inode are holes.
+        """
         revision = self._dirty.new_revision()
-        if self._inodes.chunk_count(inode) == 0:
-            # All are holes: nothing is dirty or recorded that would have to be looked for.
+        if is_bare:
+            # Nothing is dirty or recorded that would have to be looked for.
             self._extents.note_bare(inode)
             if end == 1:
                 self._dirty.mark_first(inode, revision)
@@ -119,6 +127,7 @@ class Recording:
                 self._dirty.mark(inode, first, end, revision)
             self._inodes.add_chunks(inode, end - first)
         elif self._dirty.renew(inode, first, end, revision) < end - first:
+            self._outbox.note_inodes([inode])  # which of its chunks are dirty goes with its row
             present = {*self._dirty.among(inode, first, end), *self._extents.among(inode, first, end)}
             self._dirty.mark(inode, first, end, revision)
             self._inodes.add_chunks(inode, end - first - len(present))

@@ -11,7 +11,7 @@ from __future__ import annotations
 APPLICATION_ID = int.from_bytes(b"dsfs", "big")
 """In the header of the database file (`PRAGMA application_id`): tells our databases from others."""
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """In the header of the database file (`PRAGMA user_version`)."""
 
 MESSAGES_SPARSE = (
@@ -60,6 +60,25 @@ SMALL_CONTENTS = """
         inode INTEGER NOT NULL PRIMARY KEY,
         content BLOB NOT NULL,     -- chunk 0 of the inode, up to where its cached content ends: 1 byte or more
         checksum INTEGER NOT NULL  -- CRC-32 of it, as of zlib
+    ) STRICT
+    """
+
+# Which replicated rows have changed since they were last shipped, see outbox.py. Local to this machine.
+OUTBOX = """
+    CREATE TABLE outbox (
+        number INTEGER NOT NULL PRIMARY KEY,  -- rises with each group commit that changed such rows
+        noted_ns INTEGER NOT NULL,            -- when, in nanoseconds since 1970
+        keys BLOB NOT NULL                    -- the primary keys of these rows, see outbox.Noted
+    ) STRICT
+    """
+
+# Messages of the index channel that hold journals and checkpoint copies, or remains of one that was never completed:
+# what is to be deleted one day. Local to this machine.
+SHIPPED = """
+    CREATE TABLE shipped (
+        message INTEGER NOT NULL PRIMARY KEY,  -- Discord's id
+        kind INTEGER NOT NULL,                 -- 2: journal, 3: checkpoint copy, 0: remains
+        sequence INTEGER NOT NULL              -- of the state that it leads to
     ) STRICT
     """
 
@@ -175,4 +194,6 @@ TABLES: tuple[str, ...] = (
     EXAMINED,
     SENT_PACKS,
     SMALL_CONTENTS,
+    OUTBOX,
+    SHIPPED,
 )

@@ -45,6 +45,28 @@ LOGICAL_BYTES: Setting[int] = Setting("logical_bytes", str, int)
 """Text and not a counter: a few sparse files together pass 2**63."""
 ALLOCATED_BYTES: Setting[int] = Setting("allocated_bytes", str, int)
 
+DEVICE: Setting[str] = Setting("device", _text, _text)
+"""Random, hexadecimal: tells this state of the volume from others of the same volume, those of other machines."""
+SEQUENCE: Setting[int] = Setting("sequence", str, int)
+"""Of the newest state that Discord has acknowledged; 0: none."""
+STATE: Setting[str] = Setting("state", _text, _text)
+"""The id of that state, hexadecimal; empty: none."""
+REVISION: Setting[int] = Setting("shipped_revision", str, int)
+"""Whatever got a lower revision is part of that state."""
+UNSHIPPED: Setting[bool] = Setting("unshipped", lambda flag: "1" if flag else "0", _flag)
+"""No state that was acknowledged has all rows: a checkpoint copy goes first."""
+ATTEMPTS: Setting[str] = Setting("attempts", _text, _text)
+"""Ids of the states that were begun to be sent after the acknowledged one, separated by blanks."""
+INDEX_EXAMINED: Setting[int] = Setting("index_examined", str, int)
+"""Every message of the index channel up to this one is known."""
+COPY_SEQUENCE: Setting[int] = Setting("copy_sequence", str, int)
+"""The state that the newest checkpoint copy holds; 0: there is none."""
+COPY_BYTES: Setting[int] = Setting("copy_bytes", str, int)
+JOURNAL_BYTES: Setting[int] = Setting("journal_bytes", str, int)
+"""Of the journals since that copy, all together."""
+SUPERSEDED: Setting[str] = Setting("superseded", _text, _text)
+"""Ids of states that were left behind for this one, separated by blanks. Told with every shipment, for good."""
+
 
 class Settings:
     """Read and write the settings. A change joins the open transaction."""

@@ -23,6 +23,8 @@ from disfs.metadata.ledger import Ledger
 from disfs.metadata.namespace import Namespace
 from disfs.metadata.opening import NewVolume, cannot_open, connect, create_volume, damaged, open_connection
 from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, Settings
+from disfs.metadata.shipping import Shipping
+from disfs.metadata.snapshot import Snapshot
 from disfs.metadata.upkeep import checkpoint_regularly, commit_regularly, look_for_damage
 from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.values import ROOT_INODE
@@ -66,6 +68,7 @@ class SqliteMetadataStore(Namespace, Ledger):
         path: Path,
         database: Database,
         checkpointer: Checkpointer,
+        snapshot: Snapshot,
         wal: WalFile,
         sync: SharedSync,
         *,
@@ -79,6 +82,9 @@ class SqliteMetadataStore(Namespace, Ledger):
         self._sync = sync
         self._closed = False
         self._synced_commits = 0
+        self._snapshot = snapshot
+        self.shipping = Shipping(database, self._outbox, self.settings, self._counters, snapshot)
+        """What of all this is in Discord."""
         self.was_clean = self.settings.get(CLEAN_SHUTDOWN) is True
         """Whether the last user of the volume closed it; if not, it crashed and the newest moments may be missing."""
 
@@ -116,11 +122,13 @@ class SqliteMetadataStore(Namespace, Ledger):
             open_connection(path, is_ours), DiskRoom(free_bytes or _free_bytes_of(path.parent), reserve_bytes)
         )
         checkpointer = Checkpointer(connect(path, for_worker=True))
+        snapshot = Snapshot(connect(path, for_worker=True))
         try:
             store = cls(
                 path,
                 database,
                 checkpointer,
+                snapshot,
                 wal,
                 SharedSync(sync or wal.sync),
                 chunk_bytes=_known(Settings(database).get(CHUNK_BYTES), path),
@@ -131,6 +139,7 @@ class SqliteMetadataStore(Namespace, Ledger):
             store._begin()
         except BaseException as error:
             checkpointer.close()
+            snapshot.close()
             database.close()
             if isinstance(error, FilesystemError):
                 raise cannot_open(path, error) from error
@@ -152,9 +161,11 @@ class SqliteMetadataStore(Namespace, Ledger):
                         counter.give_back()
                     self.settings.put(CLEAN_SHUTDOWN, True)
                 self._database.commit(last_chance=True)
+                self._snapshot.end()
                 self._database.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._checkpointer.close()
+            self._snapshot.close()
             self._wal.close()
             self._database.close()
 

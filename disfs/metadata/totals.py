@@ -41,9 +41,15 @@ class Totals:
         database.before_commit.append(self._write)
 
     def add_inodes(self, count: int) -> None:
-        """The open transaction makes `count` inodes, or removes them. Empty ones: sizes go through `resized`."""
+        """The open transaction makes `count` inodes, empty ones."""
         inode_count, logical_bytes, allocated_bytes = self._now[_ONLY]
         self._database.alter(self._now, _ONLY, _Sums(inode_count + count, logical_bytes, allocated_bytes))
+
+    def removed(self, size_bytes: int, chunks: int) -> None:
+        """The open transaction removes an inode, which took what a file of that size takes; 0 of what is no file."""
+        inode_count, logical_bytes, taken = self._now[_ONLY]
+        taken -= allocated_bytes(size_bytes, chunks, self._chunk_bytes)
+        self._database.alter(self._now, _ONLY, _Sums(inode_count - 1, logical_bytes - size_bytes, taken))
 
     def resized(self, old_bytes: int, old_chunks: int, new_bytes: int, new_chunks: int) -> None:
         """The open transaction changes a file's size or chunk count. Every such change comes through here."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from disfs.metadata.acls import Acls
     from disfs.metadata.database import Database
     from disfs.metadata.inodes import Inodes
+    from disfs.metadata.outbox import Outbox
     from disfs.posix_acl import Acl
     from disfs.values import InodeNumber
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 class Xattrs:
     """The extended attributes of every inode."""
 
-    def __init__(self, database: Database, inodes: Inodes, acls: Acls) -> None:
+    def __init__(self, database: Database, outbox: Outbox, inodes: Inodes, acls: Acls) -> None:
         self._database = database
+        self._outbox = outbox
         self._inodes = inodes
         self._acls = acls
 
@@ -48,6 +50,7 @@ class Xattrs:
             if len(value) > XATTR_VALUE_MAX:
                 raise FilesystemError(errno.E2BIG)
             self._check_mode(inode, name, mode)
+            self._outbox.note_xattr(inode, name)
             self._database.write(
                 "INSERT INTO xattrs (inode, name, value) VALUES (?, ?, ?)"
                 " ON CONFLICT (inode, name) DO UPDATE SET value = excluded.value",
@@ -79,6 +82,7 @@ class Xattrs:
         """See MetadataStore.remove_xattr."""
         with self._database.changing:
             self.get(inode, name)
+            self._outbox.note_xattr(inode, name)
             self._database.write("DELETE FROM xattrs WHERE inode = ? AND name = ?", (inode, name))
             self._inodes.set_ctime(inode, now_ns)
 

@@ -1,1 +1,1 @@
-"""What brings a volume back, or says what is wrong with it: journals, checkpoint copies, rebuilding, checks."""
+"""The metadata's copy in Discord, what a volume is rebuilt from, and the check of a volume."""

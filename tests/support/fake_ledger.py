@@ -207,7 +207,7 @@ class FakeLedger:
         found = []
         for message in list(self.state.dead)[:limit]:
             packs = [pack for pack in self.state.packs if self._message(pack) == message]
-            found.append(DeadMessage(self.state.packs[packs[0]].location, tuple(packs)))
+            found.append(DeadMessage(self.state.packs[packs[0]].location, tuple(packs), Revision(0)))
         return found
 
     async def forget_messages(self, messages: Sequence[DeadMessage]) -> None:

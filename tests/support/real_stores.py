@@ -18,6 +18,9 @@ from disfs.chunkstore.transport.memory import MemoryTransport
 from disfs.filesystem import Filesystem
 from disfs.local_volume import keep_marks, take_over_cache
 from disfs.metadata.store import SqliteMetadataStore
+from disfs.recovery.building import Builder, CopyRule
+from disfs.recovery.index_channel import IndexChannel
+from disfs.recovery.shipper import Shipper, ShipperSettings, Surroundings
 from disfs.values import ROOT_INODE, AttributeChanges, NewInode
 from support.chunk_worlds import CHUNK, SETTINGS
 
@@ -28,18 +31,36 @@ if TYPE_CHECKING:
     from disfs.values import InodeNumber
 
 
+VOLUME_ID = bytes(range(16))
+
+
 class RealStores:
     """A volume that can be killed and opened again. `free_bytes` is the room on the disk of the metadata."""
 
-    def __init__(self, directory: Path, channels: int, **changes: object) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        channels: int,
+        *,
+        ships: bool = False,
+        **changes: object,
+    ) -> None:
         self._directory = directory
+        self.ships = ships
+        """Whether its metadata go to the index channel too; nothing is swept before they are there."""
         self._settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type] # the caller names settings
         self.free_bytes = 1 << 40
         self.capacity_bytes = 1 << 50
         """How much the volume may hold; counts from the next start on."""
+        self.attachment_bytes = 1 << 20
+        """How large an attachment of the index channel may be."""
         self.memory = MemoryTransport()
         self.transport = FaultyTransport(self.memory)
         self.channels = [self.memory.add_channel() for _ in range(channels)]
+        self.index = self.memory.add_channel()
+        self.key = VolumeKey(bytes(32))
+        self.shipper_settings = ShipperSettings()
+        self.copy_rule = CopyRule(floor_bytes=256 * 1024, share=0.5, journal_count=500)
         self._scope = trio.CancelScope()
         self._open(create=True)
 
@@ -56,11 +77,32 @@ class RealStores:
             ledger=self.metadata,
             transport=self.transport,
             channels=self.channels,
-            volume_key=VolumeKey(bytes(32)),
+            volume_key=self.key,
             cache_directory=self._directory / "cache",
             settings=self._settings,
+            copied_revision=(lambda: self.metadata.shipping.shipped_revision) if self.ships else None,
         )
+        self.shipper = self.make_shipper()
         self.filesystem = Filesystem(self.metadata, self.chunks, capacity_bytes=self.capacity_bytes)
+
+    def make_shipper(self, other: SqliteMetadataStore | None = None) -> Shipper:
+        """What brings the metadata, or those of another machine, to the index channel."""
+        metadata = other or self.metadata
+        transport = self.memory if other else self.transport
+        return Shipper(
+            metadata.shipping,
+            transport,
+            self.index,
+            IndexChannel(transport, self.index, self.key, VOLUME_ID),
+            Builder(VOLUME_ID, self.key, self._directory, self.copy_rule),
+            self.shipper_settings,
+            Surroundings(
+                make_durable=metadata.make_durable if other else self.chunks.make_ledger_durable,
+                has_unsent=lambda: self.chunks.statistics().dirty_chunks > 0,
+                attachment_bytes=lambda: self.attachment_bytes,
+            ),
+            text="a test",
+        )
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Bring both stores together and run them in a nursery of their own."""
@@ -73,6 +115,8 @@ class RealStores:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.metadata.run)
                 nursery.start_soon(self.chunks.run)
+                if self.ships:
+                    nursery.start_soon(self.shipper.run)
                 task_status.started()
 
     async def halt(self) -> None:
@@ -90,6 +134,7 @@ class RealStores:
         self.chunks.close()
         self.metadata._database._undo()
         self.metadata._checkpointer.close()
+        self.metadata._snapshot.close()
         self.metadata._wal.close()
         self.metadata._database.close()
         cut()
@@ -125,10 +170,10 @@ class RealStores:
 
 @asynccontextmanager
 async def real_stores(
-    directory: Path, channels: int = 1, **changes: object
+    directory: Path, channels: int = 1, *, ships: bool = False, **changes: object
 ) -> AsyncIterator[tuple[RealStores, trio.Nursery]]:
     """A started volume, closed at the end."""
-    world = RealStores(directory, channels, **changes)
+    world = RealStores(directory, channels, ships=ships, **changes)
     try:
         async with trio.open_nursery() as nursery:
             await world.start(nursery)

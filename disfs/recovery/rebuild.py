@@ -1,0 +1,212 @@
+"""Rebuild a volume's metadata from its index channel: the newest state that can be had, and what is missing of it.
+
+What turns out to be damaged while it is read is left out, and the next best state is taken: an older copy with the
+journals after it, or an older state. Nothing in Discord is changed.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from disfs.chunkstore.codec import PackKind
+from disfs.errors import CorruptDataError, ExitCode, NotFoundError, UserError
+from disfs.metadata.restoring import Origin, Restoration
+from disfs.metadata.shipping import ShippedMessage
+from disfs.recovery.chain import Chain, gather
+from disfs.recovery.frames import MAX_SUPERSEDED
+from disfs.values import MessageId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from disfs.metadata.restoring import Rebuilt
+    from disfs.recovery.chain import Plan, Shipment, State
+    from disfs.recovery.frames import PartReader
+    from disfs.recovery.index_channel import IndexChannel
+    from disfs.values import MessageId as Message
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a rebuild is."""
+
+    step: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was rebuilt, from what, and what is missing."""
+
+    rebuilt: Rebuilt
+    sequence: int
+    created_ns: int
+    """When the state was fixed, by the clock of the machine that did."""
+    journal_count: int
+    missing: tuple[str, ...]
+    """What should have been there and was not, or could not be used; empty when all is well."""
+
+
+async def rebuild(
+    index: IndexChannel,
+    path: Path,
+    *,
+    volume: bytes,
+    chunk_bytes: int,
+    device: str | None,
+    settings: Mapping[str, str],
+    on_progress: Callable[[Progress], None],
+) -> Report:
+    """Make the database at `path`, where there is no file, from what is in the index channel.
+
+    `settings` are further ones that the database begins with. `device`: the first digits of the id of the machine
+    whose branch counts, where there are several. UserError: VOLUME_DAMAGED when nothing can be rebuilt or the format is
+    newer, USAGE when it is not clear which branch is meant. Storage errors as of `Transport`. A file that is left
+    behind by an error is of no use.
+    """
+    found = await _look_through(index, on_progress)
+    restoration = await trio.to_thread.run_sync(Restoration, path)
+    try:
+        while True:
+            plan = _choose(found.chain, device)
+            broken = await _apply(index, restoration, plan, on_progress)
+            if broken is None:
+                break
+            found.missing.append(_what_is_wrong(broken))
+            await trio.to_thread.run_sync(restoration.clear)
+        header = plan.state.header
+        origin = Origin(
+            volume,
+            chunk_bytes,
+            header.state,
+            header.sequence,
+            _superseded(found.chain, plan.state),
+            header.counters,
+            _messages(found, plan.state),
+            found.newest,
+            settings,
+        )
+        on_progress(Progress("checking", 0, 0))
+        rebuilt = await trio.to_thread.run_sync(restoration.finish, origin)
+    finally:
+        restoration.close()
+    found.missing += _out_of_reach(found.chain, plan.state)
+    return Report(rebuilt, header.sequence, header.created_ns, len(plan.journals), tuple(dict.fromkeys(found.missing)))
+
+
+@dataclass(slots=True)
+class _Found:
+    shipments: list[Shipment]
+    chain: Chain
+    newest: Message
+    missing: list[str]
+
+
+async def _look_through(index: IndexChannel, on_progress: Callable[[Progress], None]) -> _Found:
+    on_progress(Progress("listing", 0, 0))
+    messages = await index.messages(MessageId(0))
+    total = sum(len(message.attachments) for message in messages)
+    done = 0
+
+    def looked() -> None:
+        nonlocal done
+        done += 1
+        on_progress(Progress("looking through", done, total))
+
+    shipments = gather(await index.parts(messages, looked))
+    newest = messages[-1].message if messages else MessageId(0)
+    return _Found(shipments, Chain(shipments), newest, [])
+
+
+def _choose(chain: Chain, device: str | None) -> Plan:
+    heads = chain.heads()
+    if not heads:
+        raise UserError(
+            "Discord holds no whole copy of this volume's names: it was never mounted by a disfs that sends them, or "
+            "the messages were deleted; a backup of its state directory is needed",
+            ExitCode.VOLUME_DAMAGED,
+        )
+    if device is not None:
+        heads = [head for head in heads if head.header.device.hex().startswith(device.lower())]
+        if not heads:
+            raise UserError(f"no machine {device!r} has a state of this volume", ExitCode.USAGE)
+    if len(heads) > 1:
+        listed = ", ".join(f"{head.header.device.hex()[:8]} (state of {_when(head)})" for head in heads)
+        raise UserError(
+            f"two machines have gone on with this volume apart from each other; choose one with --device: {listed}",
+            ExitCode.USAGE,
+        )
+    plan = chain.plan(heads[0].header.state)
+    assert plan is not None, "a head can be rebuilt"
+    return plan
+
+
+async def _apply(
+    index: IndexChannel, restoration: Restoration, plan: Plan, on_progress: Callable[[Progress], None]
+) -> Shipment | None:
+    """Apply a plan; returns the shipment that turned out to be damaged, if one did."""
+    shipments = (plan.copy, *plan.journals)
+    total = sum(shipment.size_bytes for shipment in shipments)
+    done = 0
+    for shipment in shipments:
+        rows = 0
+        for part in range(len(shipment.parts)):
+            seen = shipment.parts[part]
+            try:
+                reader = await index.read(seen)
+                await trio.to_thread.run_sync(_apply_part, restoration, reader)
+            except (CorruptDataError, NotFoundError) as error:
+                shipment.broken = str(error)
+                return shipment
+            rows += reader.rows
+            done += seen.size_bytes
+            on_progress(Progress("reading", done, total))
+        if reader.total != (len(shipment.parts), rows):
+            shipment.broken = "it has not as many rows as it says"
+            return shipment
+    return None
+
+
+def _apply_part(restoration: Restoration, reader: PartReader) -> None:
+    for block in reader.blocks():
+        restoration.apply(block)
+
+
+def _superseded(chain: Chain, chosen: State) -> list[bytes]:
+    """The other branches, which are left behind by choosing this one."""
+    heads = [head.header.state for head in chain.heads() if head is not chosen]
+    newer = [state.header.state for state in chain.out_of_reach(chosen)]
+    return [*heads, *newer][:MAX_SUPERSEDED]
+
+
+def _messages(found: _Found, chosen: State) -> list[ShippedMessage]:
+    """What the rebuilt state answers for, and deletes one day: what led to it. Other branches are left alone."""
+    lineage = found.chain.ancestors(chosen) | {chosen.header.state}
+    return [
+        ShippedMessage(message, shipment.kind if shipment.is_whole else 0, shipment.header.sequence)
+        for shipment in found.shipments
+        if shipment.header.state in lineage
+        for message in sorted(shipment.messages)
+    ]
+
+
+def _what_is_wrong(shipment: Shipment) -> str:
+    what = "journal" if shipment.kind is PackKind.JOURNAL else "checkpoint copy"
+    return f"{what} {shipment.header.sequence} is damaged ({shipment.broken})"
+
+
+def _out_of_reach(chain: Chain, head: State) -> list[str]:
+    return [
+        f"state {state.header.sequence} of {_when(state)} is not whole in Discord" for state in chain.out_of_reach(head)
+    ]
+
+
+def _when(state: State) -> str:
+    moment = datetime.datetime.fromtimestamp(state.header.created_ns / 1e9).astimezone()
+    return moment.strftime("%Y-%m-%d %H:%M:%S")

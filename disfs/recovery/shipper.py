@@ -1,0 +1,395 @@
+"""Ships what has changed in the metadata to the volume's index channel, one state after another.
+
+A turn of the loop:
+
+    (once, at the start) a look at what is new in the index channel: until then nothing is deleted in Discord
+    something has changed for long enough, or somebody waits, and nobody has paused uploads
+    -> a look at what is new in the index channel: another machine's shipments end it all here (see below)
+    -> commit, fix the state, read and seal it in a worker thread
+    -> note the attempt, and make everything durable here: nothing is in Discord that a power cut could take from here
+    -> send, and only when Discord has acknowledged all of it write that down: what was noted is shipped
+
+Whatever fails is tried again, the same bytes under the same nonces; whatever breaks off leaves what is noted in the
+outbox. Copies are sent beside the journals that follow them, which do not wait.
+
+A machine that finds shipments of another one, or of its own that it knows nothing of (its disk was put back to what it
+was), must not go on: what it would send contradicts them. It stops shipping and sweeping for good and says so;
+everything else goes on, and what was written stays here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from disfs.chunkstore.codec import PackKind
+from disfs.chunkstore.transport.base import Urgency
+from disfs.errors import DisfsError, FilesystemError, TooLargeError
+from disfs.metadata.shipping import ShippedMessage
+from disfs.recovery.arrivals import Arrivals, ForkedError
+from disfs.recovery.delivery import Delivery
+from disfs.recovery.frames import NewerFormatError
+from disfs.recovery.retention import Retention
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from disfs.chunkstore.transport.base import Transport
+    from disfs.metadata.shipping import Begun, Shipping
+    from disfs.recovery.building import Builder, Built
+    from disfs.recovery.index_channel import IndexChannel
+    from disfs.values import ChannelId
+
+log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 0.5
+"""How often it is looked whether contents that were waited for have been sent."""
+_FLOOR_BYTES = 256 * 1024
+"""However much Discord refuses, attachments are not made smaller."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShipperSettings:
+    """When and how much."""
+
+    delay_seconds: float = 5.0
+    """How old the oldest change is when it is shipped."""
+    hold_seconds: float = 5.0
+    """How much longer it waits while contents are still on their way: they then go with the same journal."""
+    pause_seconds: float = 4.0
+    """The least time between two journals."""
+    message_bytes: int = 24 * 1024 * 1024
+    backoff_seconds: float = 1.0
+    backoff_limit_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ShipperStatistics:
+    """For `disfs status`."""
+
+    sequence: int
+    """Of the newest state that Discord has acknowledged; 0: none yet."""
+    unshipped_seconds: float | None
+    """How old the oldest change is that Discord does not have; None when it has all."""
+    journals: int
+    """Sent since the start, as are the next ones."""
+    copies: int
+    sent_bytes: int
+    deleted_messages: int
+    sending: str
+    """What is being sent at this moment; empty for nothing."""
+    failure: str | None
+    """Why it does not get on; None while it does."""
+    conflict: str | None
+    """Why nothing will be shipped any more; None while all is well."""
+
+
+class Surroundings(NamedTuple):
+    """What the shipper asks of others."""
+
+    make_durable: Callable[[], Awaitable[None]]
+    """Everything that was changed so far would survive a power cut, contents before what names them."""
+    has_unsent: Callable[[], bool]
+    """Whether contents are still to be sent."""
+    attachment_bytes: Callable[[], int]
+    """How large an attachment may be, as far as is known now."""
+
+
+class _Turn(NamedTuple):
+    """A state that is on its way."""
+
+    built: Built
+    begun: Begun
+    copy: Built | None
+    """Of the same state, to be sent after it."""
+
+    def close(self) -> None:
+        """It is given up: what it would have sent goes."""
+        self.built.spool.close()
+        if self.copy is not None:
+            self.copy.spool.close()
+
+
+class Shipper:
+    """One volume's metadata on its way to Discord. One `run` at a time."""
+
+    def __init__(
+        self,
+        shipping: Shipping,
+        transport: Transport,
+        channel: ChannelId,
+        index: IndexChannel,
+        builder: Builder,
+        settings: ShipperSettings,
+        surroundings: Surroundings,
+        *,
+        text: str,
+    ) -> None:
+        self._shipping = shipping
+        self._builder = builder
+        self._settings = settings
+        self._ask = surroundings
+        self._arrivals = Arrivals(shipping, index)
+        self._delivery = Delivery(
+            transport,
+            channel,
+            text,
+            message_bytes=settings.message_bytes,
+            on_message=self._arrivals.know,
+        )
+        self._retention = Retention(shipping, transport, channel, surroundings.make_durable)
+        self._lock = trio.Lock()
+        self._woken = trio.lowlevel.ParkingLot()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._turn: _Turn | None = None
+        self._copy: Built | None = None
+        """The copy that is being sent beside."""
+        self._refused_bytes: int | None = None
+        self._last_end = float("-inf")
+        self._waiters = 0
+        self._paused = False
+        self._failures = 0
+        self._failure: str | None = None
+        self._conflict: str | None = None
+        self._journal_count = 0
+        self._copy_count = 0
+
+    # -- what others ask ----------------------------------------------------------------------------------------
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing will be shipped any more."""
+        return self._conflict is not None
+
+    @property
+    def conflict(self) -> str | None:
+        """Why that is so; None while all is well."""
+        return self._conflict
+
+    def statistics(self) -> ShipperStatistics:
+        """Counters since the start, and what is wrong now."""
+        oldest_ns = self._shipping.oldest_ns
+        sending = [built.kind for built in self._outgoing()]
+        return ShipperStatistics(
+            sequence=self._sequence(),
+            unshipped_seconds=None if oldest_ns is None else max(0.0, (time.time_ns() - oldest_ns) / 1e9),
+            journals=self._journal_count,
+            copies=self._copy_count,
+            sent_bytes=self._delivery.sent_bytes,
+            deleted_messages=self._retention.deleted_count,
+            sending=" and ".join("a journal" if kind is PackKind.JOURNAL else "a checkpoint copy" for kind in sending),
+            failure=self._failure or self._retention.failure,
+            conflict=self._conflict,
+        )
+
+    def _sequence(self) -> int:
+        try:
+            return self._shipping.sequence
+        except FilesystemError:  # the metadata store has stopped, and its own statistics say why
+            return 0
+
+    def pause(self) -> None:
+        """Begin nothing new until `resume`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on, at once if something failed."""
+        self._paused = False
+        self._woken.unpark_all()
+
+    async def drain(self) -> None:
+        """Return when everything that was changed before the call is in Discord, or when nothing will be any more.
+
+        Waits for ever while Discord does not take it; cancelling loses nothing. FilesystemError.
+        """
+        mark = self._shipping.mark()
+        self._waiters += 1
+        self._woken.unpark_all()
+        try:
+            while not (self.is_stopped or self._shipping.is_shipped(mark)):
+                await self._changed.park()
+        finally:
+            self._waiters -= 1
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Ship until cancelled, or until there is a conflict. What is on its way then is begun anew by the next run."""
+        try:
+            await self._run()
+        finally:
+            if self._turn is not None:
+                self._turn.close()
+                self._turn = None
+
+    async def _run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            looked = False
+            while not self.is_stopped:
+                if looked:
+                    await self._until_due()
+                copy: Built | None = None
+                try:
+                    if looked:
+                        copy = await self.ship()
+                    else:
+                        await self.look()
+                        looked = True
+                except (ForkedError, NewerFormatError) as error:
+                    self._stop(error)
+                except (DisfsError, OSError, ValueError) as error:
+                    await self._failed(error)
+                else:
+                    self._failures, self._failure = 0, None
+                    if copy is not None:
+                        nursery.start_soon(self._send_copy, copy)
+                self._changed.unpark_all()
+
+    async def ship(self) -> Built | None:
+        """Ship one state, or go on with one that failed. Returns the copy that is to be sent next, if one is due."""
+        async with self._lock:
+            await self._arrivals.look({built.header.shipment: built for built in self._outgoing()})
+            turn = self._turn = self._turn or await self._begin()
+            try:
+                await self._delivery.send(turn.built, Urgency.SYNC if self._waiters else Urgency.WRITEBACK)
+            except TooLargeError:
+                self._refused(turn.built)
+                turn.close()
+                self._turn = None
+                raise
+            self._acknowledged(turn)
+            self._turn = None
+            while self._shipping.forget_more(turn.begun):
+                await trio.lowlevel.checkpoint()
+            self._last_end = trio.current_time()
+        if turn.built.kind is PackKind.CHECKPOINT:
+            await self._retention.clean_up()
+        return turn.copy
+
+    async def look(self) -> None:
+        """See whether the volume has gone on elsewhere. Until that was done once, nothing is deleted in Discord."""
+        async with self._lock:
+            await self._arrivals.look({built.header.shipment: built for built in self._outgoing()})
+            self._shipping.allow_deletions(True)
+
+    def _outgoing(self) -> list[Built]:
+        found = [] if self._turn is None else [self._turn.built]
+        return found if self._copy is None else [*found, self._copy]
+
+    async def _until_due(self) -> None:
+        if not self._shipping.has_unshipped:
+            await self._shipping.pending.wait()
+        began = trio.current_time()
+        while True:
+            now = trio.current_time()
+            due = began + self._settings.delay_seconds
+            if self._ask.has_unsent():
+                due += self._settings.hold_seconds
+            due = now if self._waiters else max(due, self._last_end + self._settings.pause_seconds)
+            if now >= due and not self._paused:
+                return
+            with trio.move_on_after(_TICK_SECONDS if self._paused else min(due - now, _TICK_SECONDS)):
+                await self._woken.park()
+
+    async def _begin(self) -> _Turn:
+        """Fix the state of this moment and make it ready to be sent. A step that fails leaves nothing behind."""
+        position = self._shipping.position()
+        begun = self._shipping.begin()
+        try:
+            built, copy = await trio.to_thread.run_sync(
+                self._builder.build,
+                self._shipping.snapshot,
+                begun,
+                position,
+                self._attachment_bytes,
+                self._copy is None,
+            )
+        finally:
+            self._shipping.snapshot.end()
+        turn = _Turn(built, begun, copy)
+        try:
+            self._shipping.attempt(built.header.state)
+            await self._ask.make_durable()
+        except BaseException:
+            turn.close()
+            raise
+        return turn
+
+    @property
+    def _attachment_bytes(self) -> int:
+        known = self._ask.attachment_bytes()
+        return known if self._refused_bytes is None else min(known, self._refused_bytes)
+
+    def _refused(self, built: Built) -> None:
+        """Discord takes smaller attachments only: what has arrived of this shipment is of no use."""
+        self._refused_bytes = max(_FLOOR_BYTES, max(part.size_bytes for part in built.parts) // 2)
+        self._shipping.note_remains(sorted(set(built.messages.values())))
+
+    def _acknowledged(self, turn: _Turn) -> None:
+        """Discord has all of it. One step: the record is whole, or it is made anew from what is in the channel."""
+        built = turn.built
+        is_copy = built.kind is PackKind.CHECKPOINT
+        messages = _messages_of(built)
+        self._shipping.acknowledged(turn.begun, built.header.state, messages, built.size_bytes, as_copy=is_copy)
+        if is_copy:
+            self._shipping.copied(built.header.sequence, (), built.size_bytes, 0)
+            self._copy_count += 1
+        else:
+            self._journal_count += 1
+        built.spool.close()
+        log.debug("state %d is in Discord", built.header.sequence)
+
+    async def _send_copy(self, copy: Built) -> None:
+        """Send a copy beside the journals that follow it; one that cannot be sent goes with a later journal."""
+        self._copy = copy
+        before = self._shipping.position().journal_bytes
+        failures = 0
+        try:
+            while not self.is_stopped:
+                try:
+                    await self._delivery.send(copy, Urgency.WRITEBACK)
+                except TooLargeError:
+                    self._refused(copy)
+                    return
+                except DisfsError as error:
+                    failures += 1
+                    self._failure = str(error)
+                    await trio.sleep(self._pause_after(failures))
+                else:
+                    since = self._shipping.position().journal_bytes - before
+                    self._shipping.copied(copy.header.sequence, _messages_of(copy), copy.size_bytes, since)
+                    self._copy_count += 1
+                    self._failure = None
+                    break
+        finally:
+            self._copy = None
+            copy.spool.close()
+        if not self.is_stopped:
+            await self._retention.clean_up()
+
+    def _stop(self, error: DisfsError) -> None:
+        self._conflict = str(error)
+        self._shipping.allow_deletions(False)
+        log.error("the metadata are not sent to Discord any more: %s", error)
+
+    async def _failed(self, error: Exception) -> None:
+        if self._failure is None:
+            log.warning("the metadata cannot be sent to Discord, trying again: %s", error)
+        self._failures += 1
+        self._failure = str(error)
+        with trio.move_on_after(self._pause_after(self._failures)):
+            await self._woken.park()
+
+    def _pause_after(self, failures: int) -> float:
+        pause: float = self._settings.backoff_seconds * 2.0 ** min(failures - 1, 20)
+        return min(pause, self._settings.backoff_limit_seconds)
+
+
+def _messages_of(built: Built) -> list[ShippedMessage]:
+    return [
+        ShippedMessage(message, built.kind, built.header.sequence) for message in sorted(set(built.messages.values()))
+    ]
