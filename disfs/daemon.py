@@ -19,6 +19,7 @@ Whatever is not sent stays in the cache and is noted in the metadata, and the ne
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -211,6 +212,7 @@ class Daemon:
             chunk_bytes=metadata.chunk_bytes,
             hook=self._hook,
         )
+        self._filesystem.files.ship = self._ship_metadata
         vary_answers(self._operations, plan.behaviour, self._filesystem, syncs)
         self._watch = DiscordWatch(
             connection.admin,
@@ -364,6 +366,12 @@ class Daemon:
         await self._chunks.drain()
         if not self._plan.behaviour.read_only:
             await self._shipper.drain()
+
+    async def _ship_metadata(self) -> None:
+        """Return when the metadata of now are in Discord; FilesystemError(EIO) when they never will be."""
+        await self._shipper.drain()
+        if self._shipper.is_stopped:
+            raise FilesystemError(errno.EIO, f"names are not in Discord: {self._shipper.conflict}")
 
     async def _sync_regularly(self) -> None:
         while True:

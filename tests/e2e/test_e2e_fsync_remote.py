@@ -43,6 +43,22 @@ def test_fsync_returns_when_the_data_is_in_discord(patient: Product) -> None:
     os.close(directory)
 
 
+def test_fsync_returns_when_the_names_are_in_discord(patient: Product) -> None:
+    """fsync of a directory, and of a file: a journal has gone out for what was changed."""
+    for number in (1, 2):
+        before = patient.index_message_count()
+        (patient.mountpoint / f"directory{number}").mkdir()
+        descriptor = os.open(patient.mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        assert before < patient.index_message_count()
+    before = patient.index_message_count()
+    descriptor = os.open(patient.mountpoint / "file", os.O_CREAT | os.O_WRONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    assert before < patient.index_message_count()
+
+
 def test_a_signal_ends_the_waiting(patient: Product) -> None:
     """While uploads are paused an fsync waits; a signal ends it with EINTR, and the data is sent later."""
     patient.run("pause", str(patient.mountpoint))

@@ -175,6 +175,11 @@ class Product:
         messages = self.api("GET", f"/channels/{index['id']}/messages?limit=100")
         return int(messages[-1]["id"]), int(index["id"])
 
+    def index_message_count(self) -> int:
+        """How many messages the index channel has."""
+        _, channel = self.superblock_message()
+        return len(self.api("GET", f"/channels/{channel}/messages?limit=100"))
+
     def say(self, channel: int, text: str) -> None:
         """Write a message without attachments."""
         self.api("POST", f"/channels/{channel}/messages", {"content": text})
