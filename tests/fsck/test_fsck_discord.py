@@ -13,6 +13,7 @@ from support.chunk_worlds import CHUNK
 from support.fsck_world import CONTENTS, kinds
 from support.metadata_invariants import faults_of
 
+from disfs.chunkstore.transport.base import LIST_LIMIT, Upload
 from disfs.errors import FilesystemError, NotFoundError, TransientStorageError
 from disfs.recovery.fsck_data import ALL, parse_subset
 from disfs.recovery.fsck_findings import Kind
@@ -309,6 +310,8 @@ async def test_the_superblock_is_sent_again(world: FsckWorld) -> None:
     """Without it nobody could recover the volume."""
     (message,) = world.memory.messages(world.index)
     await delete(world, message)
+    for number in range(LIST_LIMIT + 1):  # it comes to lie behind journals
+        await world.memory.send(world.index, [Upload("journal.bin", (b"x",))], nonce=f"j{number}")
     assert [Kind.SUPERBLOCK] == kinds(await world.check())
     assert [] == await world.repair()
     assert [] == await world.check()
