@@ -14,8 +14,7 @@ import click
 from disfs.cli.connect import discord_access, emulator_access
 from disfs.cli.exits import complain, explain
 from disfs.cli.init import EMULATOR_NAME
-from disfs.cli.secrets import ask_passphrase, find_passphrase
-from disfs.cli.unlock import unlock
+from disfs.cli.unlock import volume_key
 from disfs.config import Paths, load_global, load_volume, volume_names
 from disfs.errors import ExitCode, UserError
 from disfs.mount_options import parse_options
@@ -79,6 +78,7 @@ def mount(
         allow_other, allow_root who but you may use the mount
         noatime, nodiratime     reading moves no times; strictatime: all reads do; relatime: the default
         sync, dirsync           every change, or changes of names, are on this disk before they are answered
+        fsync=remote            fsync, O_SYNC and O_DSYNC wait until Discord has the data; local: the default
         noexec, nosuid, nodev   as for mount(8), as are their opposites; the last one counts
 
     \b
@@ -95,8 +95,7 @@ def mount(
     paths.make_volume_directories(volume.name)
     lock = VolumeLock.acquire(paths.volume_state(volume.name), volume.name)
     access = _access(paths, config, volume, token_file)
-    passphrase = find_passphrase(passphrase_file or volume.passphrase_file)
-    key = unlock(volume.superblock, passphrase or ask_passphrase(volume.name, confirm=False))
+    key = volume_key(volume, passphrase_file)
 
     from disfs.daemon import MountPlan
 
