@@ -38,7 +38,6 @@ from test_recovery_shipping import (  # type: ignore[import-not-found]  # mypy s
 from disfs.chunkstore.transport.base import Upload
 from disfs.chunkstore.transport.faults import Fault
 from disfs.errors import FilesystemError
-from disfs.metadata.store import SqliteMetadataStore
 from disfs.recovery.rebuild import _superseded
 from disfs.values import ROOT_INODE
 
@@ -143,21 +142,6 @@ async def test_forged_trailer_stops_neither_shipping_nor_recovery(
         assert told is None
 
 
-async def test_journal_that_was_stored_twice_is_no_conflict(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
-    """A slow request is given up and repeated, and both are stored: the second one is the same journal."""
-    async with real_stores(tmp_path, ships=True) as (world, _):
-        await write(world, b"one", b"1")
-        await settle(world)
-        await write(world, b"two", b"2")
-        await settle(world)
-        newest = world.memory.messages(world.index)[-1].attachments[0]
-        raw = world.memory.stored_bytes(newest.attachment)
-        await world.memory.send(world.index, [Upload("again.bin", (raw,))], nonce="late")
-        await write(world, b"three", b"3")
-        await settle(world)
-        assert None is world.shipper.statistics().conflict
-
-
 async def test_attempt_that_arrives_late_is_no_conflict(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """kill -9 while Discord works on the request: it may be stored after the next life has sent the same again."""
     async with real_stores(tmp_path, ships=True) as (world, nursery):
@@ -243,34 +227,6 @@ async def test_store_that_stops_while_a_copy_is_sent_ends_nothing(
         world.metadata._database.fail("a test")
         held.set()
         await trio.sleep(60)
-
-
-def test_forgetting_takes_as_long_however_much_is_noted(tmp_path: Path) -> None:
-    """Steps of SQLite's machine for one step of `forget`: the main thread stands still meanwhile."""
-
-    def steps(rows: int) -> int:
-        store = SqliteMetadataStore.open(tmp_path / f"{rows}.db", create=True, chunk_bytes=CHUNK)
-        with contextlib.closing(store):
-            database, outbox = store._database, store.shipping._outbox
-            with database.changing:
-                database.write_all(
-                    "INSERT INTO outbox (number, noted_ns, keys) VALUES (?, ?, x'')",
-                    [(number, number) for number in range(1, rows + 1)],
-                )
-            taken = 0
-
-            def count() -> int:
-                nonlocal taken
-                taken += 1
-                return 0
-
-            database._connection.set_progress_handler(count, 1)
-            with database.changing:
-                outbox.forget(rows)
-            database._connection.set_progress_handler(None, 0)
-            return taken
-
-    assert steps(2_000) < 2 * steps(200)
 
 
 async def test_contents_that_were_swept_are_told_when_an_older_state_comes_back(
