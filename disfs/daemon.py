@@ -168,7 +168,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             key=plan.key,
             metadata=metadata,
             chunks=chunks,
-            transport=connection.transport,
+            transport=connection.sending_once,
             directory=plan.state_directory,
         )
         daemon = Daemon(plan, metadata, connection, chunks, shipper, look)

@@ -141,7 +141,7 @@ def make_chunk_store(
         volume_key=key,
         cache_directory=cache_directory,
         settings=chosen,
-        copied_revision=lambda: metadata.shipping.shipped_revision,
+        copies=metadata.shipping,
         message_text=f"disfs: data of volume {superblock.name}; deleting this message destroys files",
     )
 

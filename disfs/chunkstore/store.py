@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.reads import ReadStatistics
     from disfs.chunkstore.recovery import CacheMarks
-    from disfs.chunkstore.sweep import SweepStatistics
+    from disfs.chunkstore.sweep import Copies, SweepStatistics
     from disfs.chunkstore.transport.base import Buffer, Transport
     from disfs.chunkstore.writeback import WritebackStatistics
     from disfs.values import ChannelId, InodeNumber
@@ -97,9 +97,9 @@ class ChunkStore:
         cache_directory: Path,
         settings: ChunkStoreSettings | None = None,
         message_text: str = "disfs: data of a volume, do not delete",
-        copied_revision: Callable[[], int] | None = None,
+        copies: Copies | None = None,
     ) -> None:
-        """`copied_revision`: see `Sweeper`."""
+        """`copies`: see `Sweeper`."""
         self._settings = settings = settings or ChunkStoreSettings()
         self._chunk_bytes = settings.chunk_bytes
         self._ledger = ledger
@@ -126,7 +126,7 @@ class ChunkStore:
         self._warmer = Warmer(ledger, self._cache, self._fetcher, self._neighbours, settings)
         self._writes = Writes(ledger, self._cache, self._fetcher, self._writeback, settings)
         strays = Strays(ledger, transport, volume_key, channels, underway, after_seconds=settings.stray_seconds)
-        self._sweeper = Sweeper(ledger, self.make_ledger_durable, transport, strays, settings, copied_revision)
+        self._sweeper = Sweeper(ledger, self.make_ledger_durable, transport, strays, settings, copies)
         self._compactor = Compactor(
             ledger,
             transport,

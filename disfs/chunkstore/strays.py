@@ -12,7 +12,8 @@ again, so nothing refers to it. But a message that is being sent looks just the 
   A message of a person, another bot or another volume never is. File names are not looked at: Discord changes them.
 - It counts whether the message is recorded, not the pack: a pack may have been stored twice, and be recorded once.
 - The ledger has noted that each of its packs was being sent. When a machine's state is put back from a backup, what
-  Discord got after that backup is unknown here too, and is all that is left of those changes: it is kept.
+  Discord got after that backup is unknown here too, and is all that is left of those changes: it is kept. A backup may
+  hold the note of a send and not its end: so whoever knows of other states of the volume is asked before anything goes.
 
 How far a channel was looked through is written down, so each message is listed once, and the work of a look is bounded.
 """
@@ -31,7 +32,7 @@ from disfs.errors import CorruptDataError, NotFoundError, StorageError
 from disfs.values import Location, MessageId
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
@@ -77,16 +78,17 @@ class Strays:
         self.newer_count = 0
         """Messages of this volume that are newer than this machine's state of it."""
 
-    async def look(self) -> None:
+    async def look(self, may_delete: Callable[[], Awaitable[bool]]) -> None:
         """Note what is new in each channel, and delete the strays among what was noted long enough ago.
 
+        `may_delete` is asked immediately before; where it says no, everything stays, and is examined another time.
         A channel that is gone is passed over. Another one that refuses does not keep the others from being looked at;
         its error is raised in the end.
         """
         refused: StorageError | None = None
         for channel in self._channels:
             try:
-                await self._look_at(channel)
+                await self._look_at(channel, may_delete)
             except NotFoundError:
                 self._marks.pop(channel, None)
             except StorageError as error:
@@ -94,7 +96,7 @@ class Strays:
         if refused is not None:
             raise refused
 
-    async def _look_at(self, channel: ChannelId) -> None:
+    async def _look_at(self, channel: ChannelId, may_delete: Callable[[], Awaitable[bool]]) -> None:
         mark = self._marks.get(channel)
         if mark is None:
             newest = await self._transport.list_messages(channel, urgency=Urgency.SWEEP)
@@ -104,18 +106,22 @@ class Strays:
             self._marks[channel] = _Mark(last, trio.current_time(), sends)
         elif trio.current_time() - mark.at >= self._after_seconds and self._underway.ended_before(mark.sends):
             for _ in range(_PAGES):
-                if not await self._examine_page(channel, mark.newest):
+                if not await self._examine_page(channel, mark.newest, may_delete):
                     del self._marks[channel]
                     return
 
-    async def _examine_page(self, channel: ChannelId, newest: MessageId) -> bool:
-        """Examine the next messages up to `newest`; False when there are no more."""
+    async def _examine_page(
+        self, channel: ChannelId, newest: MessageId, may_delete: Callable[[], Awaitable[bool]]
+    ) -> bool:
+        """Examine the next messages up to `newest`; False when there are no more, or they must stay."""
         position = self._ledger.examined(channel)
         if position >= newest:
             return False
         listed = await self._transport.list_messages(channel, after=position, urgency=Urgency.SWEEP)
         page = [message for message in reversed(listed) if message.message <= newest]
         strays = [message for message in await self._unknown(page) if await self._is_stray(message)]
+        if strays and not await may_delete():
+            return False
         # What is about to be destroyed is asked about once more.
         doomed = [message.message for message in await self._unknown(strays)]
         if doomed:

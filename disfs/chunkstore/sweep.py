@@ -3,15 +3,17 @@
 The order is safe at every instant: what made the packs dead is durable before anything is deleted, and a
 message is forgotten only after Discord has deleted it. A crash between the two deletes it once more, which
 is harmless. Whoever keeps a copy of what is recorded says up to which revision that copy goes: a message is deleted
-only if it was dead by then, so nothing goes that the copy still refers to. The grace time runs from when this process
-first saw the message so; readers that were on their way to it have then long arrived.
+only if it was dead by then, so nothing goes that the copy still refers to. And before each batch it is asked whether
+that copy still is the newest: another machine may have gone on with the volume meanwhile, and refer to all of it. The
+grace time runs from when this process first saw the message so; readers that were on their way to it have then long
+arrived.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -47,6 +49,21 @@ class SweepStatistics:
     """Why the last sweep could not delete; None when all is well."""
 
 
+class Copies(Protocol):
+    """What is kept elsewhere of what is recorded here."""
+
+    @property
+    def shipped_revision(self) -> int:
+        """What became garbage at a lower revision is garbage in every copy too."""
+
+    @property
+    def may_delete(self) -> bool:
+        """Whether, as far as is known, nobody has gone on from these copies but this machine."""
+
+    async def confirm_deletions(self) -> bool:
+        """Whether that is so at this moment. Errors as of `Transport`."""
+
+
 class Sweeper:
     """Looks for dead messages now and then, and deletes them in bulk."""
 
@@ -57,11 +74,11 @@ class Sweeper:
         transport: Transport,
         strays: Strays,
         settings: ChunkStoreSettings,
-        copied_revision: Callable[[], int] | None,
+        copies: Copies | None,
     ) -> None:
-        """`copied_revision`: what became garbage at a lower revision is garbage in every copy too. None: no copies."""
+        """`copies`: of what is recorded; None: there are none."""
         self._ledger = ledger
-        self._copied_revision = copied_revision
+        self._copies = copies
         self._make_durable = make_durable
         self._transport = transport
         self._strays = strays
@@ -103,7 +120,8 @@ class Sweeper:
             await self._sweep_dead()
         except StorageError as error:
             refused = error
-        await self._strays.look()
+        if self._copies is None or self._copies.may_delete:
+            await self._strays.look(self._confirm)
         if refused is not None:
             raise refused
 
@@ -126,8 +144,8 @@ class Sweeper:
 
     def _ripe(self, dead: Sequence[DeadMessage]) -> dict[ChannelId, list[DeadMessage]]:
         now = trio.current_time()
-        if self._copied_revision is not None:
-            copied = self._copied_revision()
+        if self._copies is not None:
+            copied = self._copies.shipped_revision
             dead = [message for message in dead if message.dead_since < copied]
         seen = {(d.location.channel, d.location.message): d for d in dead}
         self._dead_since = {key: self._dead_since.get(key, now) for key in seen}
@@ -141,7 +159,12 @@ class Sweeper:
             messages.sort(key=lambda message: message.location.message)
         return ripe
 
+    async def _confirm(self) -> bool:
+        return self._copies is None or await self._copies.confirm_deletions()
+
     async def _delete(self, channel: ChannelId, messages: Sequence[DeadMessage]) -> None:
+        if not await self._confirm():
+            return
         await self._transport.delete(channel, [message.location.message for message in messages])
         await self._ledger.forget_messages(messages)
         for message in messages:

@@ -35,7 +35,7 @@ from disfs.metadata.settings import (
 from disfs.values import MessageId
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     import trio
 
@@ -112,6 +112,8 @@ class Shipping:
         self._counters = counters
         self.snapshot = snapshot
         self._may_delete = False
+        self.look: Callable[[], Awaitable[bool]] | None = None
+        """Looks whether the volume has gone on elsewhere; returns whether it has not. None: nobody can look."""
 
     @property
     def pending(self) -> trio.Event:
@@ -127,9 +129,22 @@ class Shipping:
     def shipped_revision(self) -> int:
         """What came to be garbage at a lower revision than this is garbage in the newest acknowledged state too.
 
-        0 unless `allow_deletions` says otherwise: nobody knows what other machines refer to.
+        0 unless `allow_deletions` says otherwise: nobody knows what other machines refer to. And it may have been
+        acknowledged long after another machine had gone on: `confirm_deletions` comes before what is deleted for it.
         """
         return self._settings.get(REVISION) or 0 if self._may_delete else 0
+
+    @property
+    def may_delete(self) -> bool:
+        """Whether what is in Discord follows from this state, as far as is known."""
+        return self._may_delete
+
+    async def confirm_deletions(self) -> bool:
+        """Look at the index channel now; returns whether what is garbage by all that was acknowledged may be deleted.
+
+        To be awaited immediately before. Errors as of `Transport`.
+        """
+        return self.look is not None and await self.look() and self._may_delete
 
     def allow_deletions(self, allowed: bool) -> None:
         """Whether what is in Discord follows from this state, as far as is known: else nothing is to be deleted."""

@@ -1,7 +1,7 @@
 """Deletes what no recovery needs any more: the newest two whole copies stay, and every journal since the older one.
 
-Only once the newer copy is acknowledged, and its record durable here. A crash in between deletes some of it once more,
-or with the next copy.
+Only once the newer copy is acknowledged, and its record durable here, and a look has shown that no other machine has
+gone on with the volume. A crash in between deletes some of it once more, or with the next copy.
 """
 
 from __future__ import annotations
@@ -60,13 +60,14 @@ class Retention:
 
     async def clean_up(self) -> None:
         """Delete what is superfluous. What cannot be deleted now goes with the next copy; nothing is raised."""
-        doomed = superfluous(self._shipping.messages())
-        if not doomed:
-            return
         try:
-            await self._make_durable()
+            doomed = superfluous(self._shipping.messages())
+            if doomed:
+                await self._make_durable()
             for position in range(0, len(doomed), DELETE_LIMIT):
                 messages = doomed[position : position + DELETE_LIMIT]
+                if not await self._shipping.confirm_deletions():
+                    return
                 await self._transport.delete(self._channel, messages)
                 self._shipping.forget_messages(messages)
                 self.deleted_count += len(messages)

@@ -9,8 +9,12 @@ A turn of the loop:
     -> note the attempt, and make everything durable here: nothing is in Discord that a power cut could take from here
     -> send, and only when Discord has acknowledged all of it write that down: what was noted is shipped
 
-Whatever fails is tried again, the same bytes under the same nonces; whatever breaks off leaves what is noted in the
-outbox. Copies are sent beside the journals that follow them, which do not wait.
+Whatever fails is tried again, after another look, the same bytes under the same nonces: the transport must not repeat
+sends by itself. Whatever breaks off leaves what is noted in the outbox. Copies are sent beside the journals that follow
+them, which do not wait.
+
+A send may get through long after its look, when another machine has gone on: a laptop that was asleep. So nothing is
+deleted on the strength of an acknowledgement alone, but after a look that follows it (`confirm`).
 
 A machine that finds shipments of another one, or of its own that it knows nothing of (its disk was put back to what it
 was), must not go on: what it would send contradicts them. It stops shipping and sweeping for good and says so;
@@ -19,6 +23,7 @@ everything else goes on, and what was written stays here.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,7 +32,7 @@ import trio
 
 from disfs.chunkstore.codec import PackKind
 from disfs.chunkstore.transport.base import Urgency
-from disfs.errors import DisfsError, FilesystemError, TooLargeError
+from disfs.errors import DisfsError, FilesystemError, TooLargeError, TransientStorageError
 from disfs.metadata.shipping import ShippedMessage
 from disfs.recovery.arrivals import Arrivals, ForkedError
 from disfs.recovery.delivery import Delivery
@@ -94,6 +99,7 @@ class Shipper:
             on_message=self._arrivals.know,
         )
         self._retention = Retention(shipping, transport, channel, surroundings.make_durable)
+        shipping.look = self.confirm
         self._lock = trio.Lock()
         self._woken = trio.lowlevel.ParkingLot()
         self._changed = trio.lowlevel.ParkingLot()
@@ -182,12 +188,11 @@ class Shipper:
         async with trio.open_nursery() as nursery:
             looked = False
             while not self.is_stopped:
-                if looked:
-                    await self._until_due()
                 copy: Built | None = None
                 try:
                     if looked:
-                        copy = await self.ship()
+                        if await self._until_due():
+                            copy = await self.ship()
                     else:
                         await self.look()
                         looked = True
@@ -226,13 +231,26 @@ class Shipper:
         """See whether the volume has gone on elsewhere. Until that was done once, nothing is deleted in Discord."""
         async with self._lock:
             await self._arrivals.look({built.header.shipment: built for built in self._outgoing()})
-            self._shipping.allow_deletions(True)
+            self._shipping.allow_deletions(not self.is_stopped)
+
+    async def confirm(self) -> bool:
+        """Look now; returns whether this machine may go on. Errors as of `Transport`."""
+        if not self.is_stopped:
+            try:
+                await self.look()
+            except (ForkedError, NewerFormatError) as error:
+                if not self.is_stopped:
+                    self._stop(error)
+                self._changed.unpark_all()
+                self._woken.unpark_all()
+        return not self.is_stopped
 
     def _outgoing(self) -> list[Built]:
         found = [] if self._turn is None else [self._turn.built]
         return found if self._copy is None else [*found, self._copy]
 
-    async def _until_due(self) -> None:
+    async def _until_due(self) -> bool:
+        """Wait until something is to be shipped. False when nothing will be any more."""
         if not self._shipping.has_unshipped:
             await self._shipping.pending.wait()
         began = trio.current_time()
@@ -242,8 +260,8 @@ class Shipper:
             if self._ask.has_unsent():
                 due += self._settings.hold_seconds
             due = now if self._waiters else max(due, self._last_end + self._settings.pause_seconds)
-            if now >= due and not self._paused:
-                return
+            if self.is_stopped or (now >= due and not self._paused):
+                return not self.is_stopped
             with trio.move_on_after(_TICK_SECONDS if self._paused else min(due - now, _TICK_SECONDS)):
                 await self._woken.park()
 
@@ -298,30 +316,43 @@ class Shipper:
     async def _send_copy(self, copy: Built) -> None:
         """Send a copy beside the journals that follow it; one that cannot be sent goes with a later journal."""
         self._copy = copy
-        before = self._shipping.position().journal_bytes
-        failures = 0
         try:
-            while not self.is_stopped:
-                try:
-                    await self._delivery.send(copy, Urgency.WRITEBACK)
-                except TooLargeError:
-                    self._refused(copy)
-                    return
-                except DisfsError as error:
-                    failures += 1
-                    self._failure = str(error)
-                    await trio.sleep(self._pause_after(failures))
-                else:
-                    since = self._shipping.position().journal_bytes - before
-                    self._shipping.copied(copy.header.sequence, _messages_of(copy), copy.size_bytes, since)
-                    self._copy_count += 1
-                    self._failure = None
-                    break
+            before = self._shipping.position().journal_bytes
+            if await self._is_sent(copy):
+                since = self._shipping.position().journal_bytes - before
+                self._shipping.copied(copy.header.sequence, _messages_of(copy), copy.size_bytes, since)
+                self._copy_count += 1
+                self._failure = None
+        except (DisfsError, OSError) as error:
+            self._give_up(copy, error)
         finally:
             self._copy = None
             copy.spool.close()
         if not self.is_stopped:
             await self._retention.clean_up()
+
+    async def _is_sent(self, copy: Built) -> bool:
+        """Send it, tried again while that may help and another look allows it. Errors when it does not help."""
+        failures = 0
+        while not self.is_stopped:
+            try:
+                if not failures or await self.confirm():
+                    await self._delivery.send(copy, Urgency.WRITEBACK)
+                    return True
+            except TransientStorageError as error:
+                failures += 1
+                self._failure = str(error)
+                await trio.sleep(self._pause_after(failures, error))
+        return False
+
+    def _give_up(self, copy: Built, error: DisfsError | OSError) -> None:
+        self._failure = str(error)
+        log.warning("a checkpoint copy cannot be sent, another one goes with a later journal: %s", error)
+        with contextlib.suppress(FilesystemError):  # what is not noted is found by the next look after a restart
+            if isinstance(error, TooLargeError):
+                self._refused(copy)
+            else:
+                self._shipping.note_remains(sorted(set(copy.messages.values())))
 
     def _stop(self, error: DisfsError) -> None:
         self._conflict = str(error)
@@ -333,12 +364,13 @@ class Shipper:
             log.warning("the metadata cannot be sent to Discord, trying again: %s", error)
         self._failures += 1
         self._failure = str(error)
-        with trio.move_on_after(self._pause_after(self._failures)):
+        with trio.move_on_after(self._pause_after(self._failures, error)):
             await self._woken.park()
 
-    def _pause_after(self, failures: int) -> float:
+    def _pause_after(self, failures: int, error: Exception) -> float:
         pause: float = self._settings.backoff_seconds * 2.0 ** min(failures - 1, 20)
-        return min(pause, self._settings.backoff_limit_seconds)
+        asked = error.retry_after_seconds if isinstance(error, TransientStorageError) else None
+        return max(asked or 0.0, min(pause, self._settings.backoff_limit_seconds))
 
 
 def _messages_of(built: Built) -> list[ShippedMessage]:

@@ -58,7 +58,9 @@ async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores,
     limits: list[object] = []
     async with real_stores(directory, 2) as (world, nursery):
         watch = DiscordWatch(world.memory, VOLUME, Look(), is_refused=lambda: False, on_attachment_bytes=print)
-        connection = Connection(world.transport, world.memory, lambda up, down: limits.append((up, down)))
+        connection = Connection(
+            world.transport, world.memory, lambda up, down: limits.append((up, down)), world.transport
+        )
         made = Controls(Served(), world.metadata, connection, world.chunks, world.shipper, world.filesystem, watch)
         nursery.start_soon(made.run)
         yield made, world, limits

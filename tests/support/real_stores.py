@@ -81,7 +81,7 @@ class RealStores:
             volume_key=self.key,
             cache_directory=self._directory / "cache",
             settings=self._settings,
-            copied_revision=(lambda: self.metadata.shipping.shipped_revision) if self.ships else None,
+            copies=self.metadata.shipping if self.ships else None,
         )
         self.shipper = self.make_shipper()
         self.filesystem = Filesystem(self.metadata, self.chunks, capacity_bytes=self.capacity_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from disfs.chunkstore.transport.discord import DiscordAdmin, DiscordTransport
 from disfs.chunkstore.transport.limits import LimitedTransport, Limits
 from disfs.chunkstore.transport.one_by_one import OneByOneTransport
 from disfs.chunkstore.transport.refresh import RefreshingTransport
-from disfs.chunkstore.transport.retry import Retries, RetryingTransport
+from disfs.chunkstore.transport.retry import Retries, RetryingTransport, RetryPolicy
 from disfs.chunkstore.transport.routes import Observation
 from disfs.chunkstore.transport.service import open_service
 from disfs.chunkstore.transport.urls import UrlCache, UrlEnding
@@ -38,6 +38,8 @@ class Connection:
     limit_bandwidth: Callable[[float | None, float | None], None]
     """`limit_bandwidth(up_bytes_per_second, down_bytes_per_second)`, None for no limit: holds from now on for all
     uploads and all downloads together, those that run included. To be called from trio at any time; never waits."""
+    sending_once: Transport
+    """As `transport`, but a send that fails is not repeated: for whoever has to look first whether it still may be."""
 
 
 @asynccontextmanager
@@ -63,8 +65,14 @@ async def open_connection(
         refreshing = RefreshingTransport(limited)
         bridge.listen(UrlEnding, refreshing.note_ending)
         transport = OneByOneTransport(RetryingTransport(refreshing, retries))
+        once = replace(retries, sends=RetryPolicy(attempts=1))
         async with _running(refreshing.run):
-            yield Connection(transport, DiscordAdmin(bridge), functools.partial(bridge.tell, "limit_bandwidth"))
+            yield Connection(
+                transport,
+                DiscordAdmin(bridge),
+                functools.partial(bridge.tell, "limit_bandwidth"),
+                OneByOneTransport(RetryingTransport(refreshing, once)),
+            )
 
 
 @asynccontextmanager

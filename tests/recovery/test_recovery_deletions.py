@@ -1,0 +1,171 @@
+"""What is deleted in Discord, and what is not because another machine, or another state of this one, refers to it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sqlite3
+from typing import TYPE_CHECKING
+
+import trio
+from support.real_stores import real_stores
+from test_recovery_shipping import (  # type: ignore[import-not-found]  # mypy sees no module in this directory
+    CHUNK,
+    EVERY_TIME,
+    another_machine,
+    settle,
+    shipments,
+    write,
+)
+
+from disfs.chunkstore.transport.faults import Fault
+from disfs.errors import TransientStorageError
+from disfs.values import ROOT_INODE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.real_stores import RealStores
+
+
+async def delete(world: RealStores, name: bytes) -> None:
+    """A file of the root is gone, here."""
+    inode = (await world.metadata.unlink(ROOT_INODE, name, 9)).inode
+    world.chunks.discard(inode)
+    await world.metadata.remove_orphan(inode)
+
+
+async def test_regression_late_journal_sweeps_nothing_of_the_other_machine(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """A laptop sleeps with a journal on its way; the volume is recovered elsewhere; the laptop wakes up."""
+    async with real_stores(tmp_path, ships=True, sweep_grace_seconds=1, sweep_interval_seconds=1) as (world, _):
+        await write(world, b"one", b"1" * CHUNK)
+        await settle(world)
+        awake = trio.Event()
+        world.transport.plan("send", 1, Fault(hold=awake))
+        await delete(world, b"one")
+        await trio.sleep(30)  # the look is done, the send is under way
+        async with another_machine(world, tmp_path / "second.db"):
+            awake.set()
+            await trio.sleep(300)
+            assert 1 == len(world.memory.messages(world.channels[0])), "the contents of the other machine's file"
+
+
+async def test_regression_machine_that_was_put_back_deletes_nothing(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """A snapshot of the machine from the middle of an upload: what came of that upload is needed by the journals."""
+    async with real_stores(tmp_path, ships=True, sweep_grace_seconds=1, sweep_interval_seconds=1, stray_seconds=10) as (
+        world,
+        nursery,
+    ):
+        await write(world, b"zero", b"0" * CHUNK)
+        await settle(world)
+        underway = trio.Event()
+        world.transport.plan("send", 1, Fault(hold=underway))
+        await write(world, b"one", b"1" * CHUNK)
+        await trio.sleep(8)
+        await world.metadata.commit()
+        with (
+            contextlib.closing(sqlite3.connect(tmp_path / "volume.db")) as live,
+            contextlib.closing(sqlite3.connect(tmp_path / "backup.db")) as backup,
+        ):
+            live.backup(backup)
+        underway.set()
+        await settle(world)
+        stored = len(world.memory.messages(world.channels[0]))
+        assert 2 == stored
+
+        def put_back() -> None:
+            for name in ("volume.db-wal", "volume.db-shm"):
+                (tmp_path / name).unlink(missing_ok=True)
+            (tmp_path / "backup.db").replace(tmp_path / "volume.db")
+
+        await world.cut_power(nursery, put_back, paused=True)
+        await trio.sleep(300)
+        assert "put back" in (world.shipper.statistics().conflict or "")
+        assert stored == len(world.memory.messages(world.channels[0])), "what the newest journal refers to"
+
+
+async def test_late_journal_with_a_copy_deletes_no_old_journals(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """What the other machine was recovered from stays in the index channel, whatever copies the old one has."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        world.shipper._builder = dataclasses.replace(world.shipper._builder, rule=EVERY_TIME)
+        for name in (b"one", b"two"):
+            await write(world, name, b"x")
+            await settle(world)
+            await trio.sleep(20)
+        awake = trio.Event()
+        fault = world.transport.plan("send", 3, Fault(hold=awake))  # contents, the journal, its copy
+        await write(world, b"three", b"x")
+        await settle(world)
+        await fault.reached.wait()
+        async with another_machine(world, tmp_path / "second.db"):
+            before = {message for each in await shipments(world) for message in each.messages}
+            awake.set()
+            await trio.sleep(300)
+            assert before <= {message for each in await shipments(world) for message in each.messages}
+
+
+async def test_each_batch_comes_after_a_look(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """Garbage of an hour ago does not go on the strength of a look of an hour ago."""
+    async with real_stores(tmp_path, ships=True, sweep_grace_seconds=1, sweep_interval_seconds=1) as (world, _):
+        await write(world, b"one", b"1" * CHUNK)
+        await settle(world)
+        await delete(world, b"one")
+        held = trio.Event()
+        world.transport.plan("list_messages", 2, Fault(hold=held))  # the journal's look, and then the sweep's
+        await settle(world)
+        await trio.sleep(300)
+        assert 1 == len(world.memory.messages(world.channels[0]))
+        held.set()
+        await trio.sleep(10)
+        assert [] == world.memory.messages(world.channels[0])
+
+
+async def test_look_that_fails_deletes_nothing_and_is_told(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """While the index channel cannot be listed nothing is swept; status says why, and it goes on by itself."""
+    async with real_stores(tmp_path, ships=True, sweep_grace_seconds=1, sweep_interval_seconds=5) as (world, _):
+        await write(world, b"one", b"1" * CHUNK)
+        await settle(world)
+        await delete(world, b"one")
+        lost = TransientStorageError("no network")
+        fault = world.transport.plan("list_messages", 2, Fault(before=lost))
+        await settle(world)
+        await fault.reached.wait()
+        await trio.sleep(1)
+        assert 1 == len(world.memory.messages(world.channels[0]))
+        assert "no network" == world.chunks.statistics().sweep.failure
+        await trio.sleep(30)
+        assert [] == world.memory.messages(world.channels[0])
+
+
+async def test_stop_during_a_look_is_final(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """A look that comes back after this machine had to give way allows nothing."""
+    async with real_stores(tmp_path, ships=True) as (world, nursery):
+        await write(world, b"one", b"1" * CHUNK)
+        await settle(world)
+        held = trio.Event()
+        fault = world.transport.plan("list_messages", 1, Fault(hold=held))
+        nursery.start_soon(world.shipper.look)
+        await fault.reached.wait()
+        world.shipper._stop(TransientStorageError("another machine has it"))
+        held.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not world.metadata.shipping.may_delete
+
+
+async def test_each_repeat_of_a_journal_comes_after_a_look(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """The network comes back after the volume was recovered elsewhere: what failed before is not sent then."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        await write(world, b"one", b"1")
+        await settle(world)
+        world.chunks.pause()
+        fault = world.transport.plan("send", 1, Fault(before=TransientStorageError("no network")))
+        await world.metadata.note_write(ROOT_INODE, 0, 99)
+        await fault.reached.wait()
+        async with another_machine(world, tmp_path / "second.db"):
+            await world.shipper.drain()
+            assert [1, 2] == [each.header.sequence for each in await shipments(world)]
+            assert world.shipper.is_stopped
