@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from disfs.filesystem import Filesystem
     from disfs.metadata.store import SqliteMetadataStore
     from disfs.quantities import Bandwidth
+    from disfs.recovery.holding import LeaseHolder
     from disfs.recovery.shipper import Shipper
     from disfs.values import InodeNumber
 
@@ -90,6 +91,7 @@ class Controls:
         connection: Connection,
         chunks: ChunkStore,
         shipper: Shipper,
+        holder: LeaseHolder,
         filesystem: Filesystem,
         watch: DiscordWatch,
     ) -> None:
@@ -98,6 +100,7 @@ class Controls:
         self._connection = connection
         self._chunks = chunks
         self._shipper = shipper
+        self._holder = holder
         self._filesystem = filesystem
         self._watch = watch
         self._bandwidth = NO_LIMIT
@@ -134,6 +137,7 @@ class Controls:
             "transport": asdict(requests),
             "metadata": asdict(self._metadata.statistics()),
             "journal": asdict(self._shipper.statistics()),
+            "lease": asdict(self._holder.statistics()),
             **asdict(self._filesystem.statistics()),
             "bandwidth": asdict(self.bandwidth()),
             "warmups": [asdict(progress) for progress in self._warmups.statistics()],

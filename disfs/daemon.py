@@ -51,13 +51,14 @@ from disfs.fuse_variants import vary_answers
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.polled_loop import polled_loop
-from disfs.recovery.assembly import make_shipper
+from disfs.recovery.admission import admit, give_back
+from disfs.recovery.assembly import make_holder, make_shipper
 from disfs.session_hook import SessionHook
 from disfs.values import ROOT_INODE
 from disfs.volume import look_at_discord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from disfs.chunkstore.keys import VolumeKey
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from disfs.errors import DisfsError
     from disfs.metadata.store import SqliteMetadataStore
     from disfs.mount_options import Behaviour
+    from disfs.recovery.holding import LeaseHolder
     from disfs.recovery.shipper import Shipper
     from disfs.volume import Look
     from disfs.volume_state import VolumeLock
@@ -98,6 +100,8 @@ class MountPlan:
     token: str = field(repr=False)
     api_url: str | None
     lock: VolumeLock
+    takes_over: bool = False
+    """The volume is taken over from a machine that has it mounted."""
 
     @property
     def capacity_bytes(self) -> int:
@@ -149,6 +153,17 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             log.warning("volume %s was not unmounted in order; what was synced is kept", plan.volume.name)
         connection = await stack.enter_async_context(open_connection(plan.token, plan.api_url))
         look = await look_at_discord(connection.admin, plan.volume)
+        holder = make_holder(
+            plan.volume,
+            key=plan.key,
+            metadata=metadata,
+            transport=connection.transport,
+            directory=plan.state_directory,
+        )
+        stack.push_async_callback(give_back, holder)
+        warnings: list[str] = []
+        if not (look.warning or plan.behaviour.read_only):
+            warnings += await admit(holder, plan.volume.name, takes_over=plan.takes_over)
         chunks = make_chunk_store(
             plan.volume.superblock,
             plan.settings,
@@ -168,8 +183,9 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             chunks=chunks,
             transport=connection.transport,
             directory=plan.state_directory,
+            holder=holder,
         )
-        daemon = Daemon(plan, metadata, connection, chunks, shipper, look)
+        daemon = Daemon(plan, metadata, connection, chunks, shipper, holder, look, warnings)
         code = await daemon.serve(ready)
         # Only after a stop in order: without these marks the next start drops what is cached and clean.
         keep_marks(metadata, await chunks.stop())
@@ -186,12 +202,17 @@ class Daemon:
         connection: Connection,
         chunks: ChunkStore,
         shipper: Shipper,
+        holder: LeaseHolder,
         look: Look,
+        warnings: Sequence[str] = (),
     ) -> None:
+        """`warnings`: what a person should know who has just mounted."""
         self._plan = plan
         self._metadata = metadata
         self._chunks = chunks
         self._shipper = shipper
+        self._holder = holder
+        self._first_warnings = tuple(warnings)
         self._filesystem = Filesystem(
             metadata,
             chunks,
@@ -217,7 +238,7 @@ class Daemon:
             is_refused=lambda: bool(chunks.statistics().writeback.failures),
             on_attachment_bytes=chunks.offer_attachment_limit,
         )
-        self._controls = Controls(self, metadata, connection, chunks, shipper, self._filesystem, self._watch)
+        self._controls = Controls(self, metadata, connection, chunks, shipper, holder, self._filesystem, self._watch)
         self._controls.limit_bandwidth(plan.settings.bandwidth)
         self._kernel_gone = trio.Event()
         self._stopping = trio.Event()
@@ -236,6 +257,7 @@ class Daemon:
                 nursery.start_soon(self._controls.run)
                 if not self._plan.behaviour.read_only:
                     nursery.start_soon(self._shipper.run)
+                    nursery.start_soon(self._holder.run, self._shipper)
                     await self._filesystem.remove_orphans()
                 try:
                     await self._serve_kernel(ready)
@@ -271,6 +293,7 @@ class Daemon:
         """What a person should know who has just mounted."""
         if self._watch.warning:
             yield self._watch.warning
+        yield from self._first_warnings
         if self._metadata.statistics().low_space:
             yield f"the disk of {self._plan.state_directory} is nearly full: nothing new is taken in"
 

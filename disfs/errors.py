@@ -52,6 +52,8 @@ class ExitCode(enum.IntEnum):
     EMULATOR_NOT_RUNNING = 31
     VOLUME_DAMAGED = 32
     """The superblock or the local metadata cannot be read."""
+    VOLUME_HELD = 36
+    """Another machine has the volume mounted."""
 
 
 class DisfsError(Exception):

@@ -26,16 +26,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from disfs.background import Ready
+    from disfs.chunkstore.keys import VolumeKey
     from disfs.cli.connect import Access
     from disfs.config import GlobalConfig, VolumeConfig
     from disfs.daemon import MountPlan
     from disfs.mount_options import MountOptions
 
 
+_TAKEOVER_HELP = (
+    "Mount the volume although another machine has it mounted; what is written there from then on, or is not sent yet, "
+    "never will be."
+)
+
+
 @click.command(short_help="Mount a volume.")
 @click.argument("mountpoint", type=click.Path())
 @click.option("--volume", "name", help="Which volume. [default: the only one]")
 @click.option("--emulator", is_flag=True, help="Use the emulator of this machine; makes the volume if there is none.")
+@click.option("--takeover", is_flag=True, help=_TAKEOVER_HELP)
 @click.option("--foreground", is_flag=True, help="Stay in the terminal and log to it; Ctrl-C unmounts.")
 @click.option("--debug", is_flag=True, help="Log every operation; slow, for finding faults.")
 @click.option("-o", "options", multiple=True, metavar="OPTION[,OPTION...]", help="Mount options, see above.")
@@ -48,6 +56,7 @@ def mount(
     mountpoint: str,
     name: str | None,
     emulator: bool,
+    takeover: bool,
     foreground: bool,
     debug: bool,
     options: tuple[str, ...],
@@ -92,11 +101,9 @@ def mount(
     config = load_global(paths)
     volume = _choose(paths, config, name, emulator=emulator)
     settings = parsed.apply(volume.settings)
-    paths.make_volume_directories(volume.name)
-    lock = VolumeLock.acquire(paths.volume_state(volume.name), volume.name)
+    lock = _lock(paths, volume)
     access = _access(paths, config, volume, token_file)
-    passphrase = find_passphrase(passphrase_file or volume.passphrase_file)
-    key = unlock(volume.superblock, passphrase or ask_passphrase(volume.name, confirm=False))
+    key = _unlock(volume, passphrase_file)
 
     from disfs.daemon import MountPlan
 
@@ -112,6 +119,7 @@ def mount(
         token=access.token,
         api_url=access.api_url,
         lock=lock,
+        takes_over=takeover,
     )
     _serve(plan, foreground=foreground, debug=debug)
 
@@ -169,6 +177,16 @@ def _make_emulator_volume(name: str) -> None:
     made = subprocess.run([sys.executable, "-m", "disfs", "init", "--emulator", name], check=False)
     if made.returncode != 0:
         raise click.exceptions.Exit(made.returncode)  # it has said why
+
+
+def _lock(paths: Paths, volume: VolumeConfig) -> VolumeLock:
+    paths.make_volume_directories(volume.name)
+    return VolumeLock.acquire(paths.volume_state(volume.name), volume.name)
+
+
+def _unlock(volume: VolumeConfig, passphrase_file: Path | None) -> VolumeKey:
+    passphrase = find_passphrase(passphrase_file or volume.passphrase_file)
+    return unlock(volume.superblock, passphrase or ask_passphrase(volume.name, confirm=False))
 
 
 def _access(paths: Paths, config: GlobalConfig, volume: VolumeConfig, token_file: Path | None) -> Access:

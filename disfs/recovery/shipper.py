@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.transport.base import Transport
     from disfs.metadata.shipping import Begun, Shipping
+    from disfs.recovery.arrivals import Notice
     from disfs.recovery.building import Builder, Built
     from disfs.recovery.index_channel import IndexChannel
     from disfs.values import ChannelId
@@ -96,6 +97,10 @@ class Surroundings(NamedTuple):
     """Whether contents are still to be sent."""
     attachment_bytes: Callable[[], int]
     """How large an attachment may be, as far as is known now."""
+    hold_lease: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+    """Returns when this machine is the one that may send. ForkedError when another one is; errors as of `Transport`."""
+    notice: Notice | None = None
+    """See `Arrivals`."""
 
 
 class _Turn(NamedTuple):
@@ -132,7 +137,7 @@ class Shipper:
         self._builder = builder
         self._settings = settings
         self._ask = surroundings
-        self._arrivals = Arrivals(shipping, index)
+        self._arrivals = Arrivals(shipping, index, surroundings.notice)
         self._delivery = Delivery(
             transport,
             channel,
@@ -154,6 +159,9 @@ class Shipper:
         self._failures = 0
         self._failure: str | None = None
         self._conflict: str | None = None
+        self.stopped = trio.Event()
+        """Set once nothing will be shipped any more."""
+        self._running = trio.CancelScope()
         self._journal_count = 0
         self._copy_count = 0
 
@@ -163,6 +171,26 @@ class Shipper:
     def is_stopped(self) -> bool:
         """Whether nothing will be shipped any more."""
         return self._conflict is not None
+
+    def give_way(self, error: DisfsError) -> None:
+        """Ship nothing more, not even the rest of what is on its way."""
+        if not self.is_stopped:
+            self._stop(error)
+        self._running.cancel()
+        self._changed.unpark_all()
+
+    async def look_around(self) -> None:
+        """Notice at once, rather than when there is something to ship, that another machine has gone on.
+
+        What keeps it from looking is not raised: it looks again before it ships.
+        """
+        try:
+            async with self._lock:
+                await self._arrivals.look({built.header.shipment: built for built in self._outgoing()})
+        except (ForkedError, NewerFormatError) as error:
+            self.give_way(error)
+        except DisfsError as error:
+            log.info("the index channel cannot be looked at now: %s", error)
 
     def statistics(self) -> ShipperStatistics:
         """Counters since the start, and what is wrong now."""
@@ -214,7 +242,8 @@ class Shipper:
     async def run(self) -> None:
         """Ship until cancelled, or until there is a conflict. What is on its way then is begun anew by the next run."""
         try:
-            await self._run()
+            with self._running:
+                await self._run()
         finally:
             if self._turn is not None:
                 self._turn.close()
@@ -239,6 +268,7 @@ class Shipper:
     async def ship(self) -> Built | None:
         """Ship one state, or go on with one that failed. Returns the copy that is to be sent next, if one is due."""
         async with self._lock:
+            await self._ask.hold_lease()
             await self._arrivals.look({built.header.shipment: built for built in self._outgoing()})
             turn = self._turn = self._turn or await self._begin()
             try:
@@ -352,6 +382,7 @@ class Shipper:
     def _stop(self, error: DisfsError) -> None:
         self._conflict = str(error)
         self._shipping.stop()
+        self.stopped.set()
         log.error("the metadata are not sent to Discord any more: %s", error)
 
     async def _failed(self, error: Exception) -> None:

@@ -169,12 +169,13 @@ def test_old_machine_notices_that_the_volume_lives_elsewhere(disk: Product, seco
     (disk.mountpoint / "one").write_bytes(b"1")
     disk.run("sync", str(disk.mountpoint))
     second.run("recover", "emulator")
-    second.run("mount", str(second.mountpoint))
+    second.run("mount", "--takeover", str(second.mountpoint))
     second.run("sync", str(second.mountpoint))
     (disk.mountpoint / "two").write_bytes(b"2")
     disk.run("sync", str(disk.mountpoint))
-    assert "another machine has gone on" in disk.status()["journal"]["conflict"]
-    assert "another machine has gone on" in disk.run("status", str(disk.mountpoint)).stdout
+    conflict = disk.status()["journal"]["conflict"]
+    assert "has had this volume mounted since" in conflict
+    assert conflict in disk.run("status", str(disk.mountpoint)).stdout
     assert ["one"] == [path.name for path in second.mountpoint.iterdir()]
     second.umount()
 
@@ -239,7 +240,7 @@ def test_message_of_the_newest_journal_that_is_deleted_costs_that_state(disk: Pr
     newest = index_messages(disk)[0]
     disk.delete_message((int(newest["id"]), int(newest["channel_id"])))
     second.run("recover", "emulator")
-    second.run("mount", str(second.mountpoint))
+    second.run("mount", "--takeover", str(second.mountpoint))
     assert ["one"] == [path.name for path in second.mountpoint.iterdir()]
     second.umount()
 
