@@ -23,7 +23,7 @@ import logging
 import os
 import signal
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ import trio
 from disfs import mountpoint as mounting
 from disfs.allocator import return_freed_memory
 from disfs.background import Ready
+from disfs.chunkstore.reclaim import Reclaimed
 from disfs.chunkstore.transport.stack import open_connection
 from disfs.collector import collect_when_quiet, keep_collections_short
 from disfs.control.server import serve as serve_control
@@ -50,6 +51,7 @@ from disfs.fuse_ops import FuseOperations
 from disfs.fuse_variants import vary_answers
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
+from disfs.mount_recovery import MountRecovery
 from disfs.polled_loop import polled_loop
 from disfs.recovery.admission import admit, give_back
 from disfs.recovery.assembly import make_holder, make_shipper
@@ -81,6 +83,8 @@ ANSWER_SECONDS = 30.0
 """How long the kernel may take to get its first answer; it is milliseconds, so this is a hang."""
 LAST_SYNC_SECONDS = 120.0
 """How long the last sync may take; a disk that takes longer is broken, and a shutdown must end."""
+RECLAIM_SECONDS = 10.0
+"""How long a mount looks for what had arrived in Discord before a crash; what is not found is sent again."""
 KERNEL_TASKS = 64
 """How many requests of the kernel are worked on at once."""
 
@@ -147,10 +151,12 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
     """Build from the bottom up; the stack takes down in reverse order."""
     log.info("mounting volume %s at %s", plan.volume.name, plan.mountpoint)
     async with AsyncExitStack() as stack:
+        began = trio.current_time()
         metadata = open_metadata(plan.state_directory, plan.volume.superblock, plan.capacity_bytes)
         stack.callback(metadata.close)
         if not metadata.was_clean:
             log.warning("volume %s was not unmounted in order; what was synced is kept", plan.volume.name)
+        opening_seconds = trio.current_time() - began
         connection = await stack.enter_async_context(open_connection(plan.token, plan.api_url))
         look = await look_at_discord(connection.admin, plan.volume)
         holder = make_holder(
@@ -162,7 +168,8 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
         )
         stack.push_async_callback(give_back, holder)
         warnings: list[str] = []
-        if not (look.warning or plan.behaviour.read_only):
+        may_change = not (look.warning or plan.behaviour.read_only)
+        if may_change:
             warnings += await admit(holder, plan.volume.name, takes_over=plan.takes_over)
         chunks = make_chunk_store(
             plan.volume.superblock,
@@ -174,7 +181,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             attachment_bytes=look.attachment_bytes,
         )
         stack.callback(chunks.close)
-        await take_over_cache(metadata, chunks)
+        recovery = await _recover(metadata, chunks, may_reclaim=may_change, seconds=opening_seconds)
         shipper = make_shipper(
             plan.volume,
             plan.settings,
@@ -185,11 +192,30 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             directory=plan.state_directory,
             holder=holder,
         )
-        daemon = Daemon(plan, metadata, connection, chunks, shipper, holder, look, warnings)
+        daemon = Daemon(plan, metadata, connection, chunks, shipper, holder, look, recovery, warnings)
         code = await daemon.serve(ready)
         # Only after a stop in order: without these marks the next start drops what is cached and clean.
         keep_marks(metadata, await chunks.stop())
         return code
+
+
+async def _recover(
+    metadata: SqliteMetadataStore, chunks: ChunkStore, *, may_reclaim: bool, seconds: float
+) -> MountRecovery:
+    """Go on where the last mount ended, however it did. `seconds`: what that has taken already."""
+    began = trio.current_time()
+    reclaimed = await chunks.reclaim(RECLAIM_SECONDS) if may_reclaim else Reclaimed()
+    await take_over_cache(metadata, chunks)
+    found = chunks.statistics()
+    return MountRecovery(
+        crashed=not metadata.was_clean,
+        seconds=seconds + trio.current_time() - began,
+        unsent_chunks=found.dirty_chunks,
+        lost_chunks=found.lost_chunks,
+        arrived_messages=reclaimed.messages,
+        arrived_chunks=reclaimed.chunks,
+        orphans=0,
+    )
 
 
 class Daemon:
@@ -204,6 +230,7 @@ class Daemon:
         shipper: Shipper,
         holder: LeaseHolder,
         look: Look,
+        recovery: MountRecovery,
         warnings: Sequence[str] = (),
     ) -> None:
         """`warnings`: what a person should know who has just mounted."""
@@ -212,6 +239,7 @@ class Daemon:
         self._chunks = chunks
         self._shipper = shipper
         self._holder = holder
+        self._recovery = recovery
         self._first_warnings = tuple(warnings)
         self._filesystem = Filesystem(
             metadata,
@@ -258,7 +286,8 @@ class Daemon:
                 if not self._plan.behaviour.read_only:
                     nursery.start_soon(self._shipper.run)
                     nursery.start_soon(self._holder.run, self._shipper)
-                    await self._filesystem.remove_orphans()
+                    await self._remove_orphans()
+                self._controls.recovery = self._recovery
                 try:
                     await self._serve_kernel(ready)
                 finally:
@@ -281,7 +310,7 @@ class Daemon:
                     nursery.start_soon(collect_when_quiet, self._operations.request_count)
                     await nursery.start(self._watch_signals)
                     await self._wait_until_answering()
-                    ready(Ready(tuple(self._warnings())))
+                    ready(Ready(tuple(self._warnings()), tuple(self._notes())))
                     await self._stopping.wait()
                     await self._drain()
                     nursery.cancel_scope.cancel()
@@ -296,6 +325,18 @@ class Daemon:
         yield from self._first_warnings
         if self._metadata.statistics().low_space:
             yield f"the disk of {self._plan.state_directory} is nearly full: nothing new is taken in"
+
+    def _notes(self) -> Iterator[str]:
+        line = self._recovery.line()
+        if line is not None:
+            log.info("%s", line)
+            yield line
+
+    async def _remove_orphans(self) -> None:
+        began = trio.current_time()
+        orphans = await self._filesystem.remove_orphans()
+        seconds = self._recovery.seconds + trio.current_time() - began
+        self._recovery = replace(self._recovery, orphans=orphans, seconds=seconds)
 
     # Kernel
 

@@ -210,6 +210,8 @@ def _serve(plan: MountPlan, *, foreground: bool, debug: bool) -> None:
     def show(ready: Ready) -> None:
         for warning in ready.warnings:
             complain(warning)
+        for note in ready.notes:
+            click.echo(note)
         click.echo(f"volume {plan.volume.name!r} is mounted at {plan.mountpoint}")
 
     if foreground:

@@ -114,6 +114,7 @@ class RealStores:
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Bring both stores together and run them in a nursery of their own."""
+        self.reclaimed = await self.chunks.reclaim(10)
         await take_over_cache(self.metadata, self.chunks)
         await nursery.start(self._run)
         await self.filesystem.remove_orphans()
