@@ -44,6 +44,8 @@ class Writer:
         self.trace: deque[str] = deque(maxlen=_TRACE_COUNT)
         self.failure: str | None = None
         self.count = 0
+        self.fsync_count = 0
+        """Those that returned."""
         self.tripwire: Callable[[], None] | None = None
         """Called right after an operation that destroys something: the moment at which a crash shows most."""
         self._random = Random(seed)
@@ -148,6 +150,7 @@ class Writer:
         self.trace.append(f"fsync {name or '.'}")
         with _alive():
             (os.fsync if self._random.randrange(3) else os.fdatasync)(descriptor)
+        self.fsync_count += 1
         self.history.settled()
 
     def _do_overwrite(self) -> None:
