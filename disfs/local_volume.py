@@ -158,7 +158,6 @@ async def take_over_cache(metadata: SqliteMetadataStore, chunks: ChunkStore) -> 
     marks = CacheMarks(identity, metadata.settings.get(CACHE_CLEAN_STOP) or None) if identity else None
     keep_marks(metadata, await chunks.start(size_of, marks))
     metadata.prepare_checkpoints(chunks.sync_overlaid)
-    # Of a mount that was killed, marks may be committed and not durable, and so may the bytes that they are about.
     await chunks.make_ledger_durable()
 
 

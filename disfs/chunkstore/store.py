@@ -174,11 +174,26 @@ class ChunkStore:
         for inode, count in sorted(Counter(key.inode for key in lost).items()):
             name = await self._name(inode)
             log.error("%d chunks of %s were not sent and are not in the cache any more: lost", count, name)
-        # Nobody knows whether what survived a crash of this process would survive one of the machine.
-        self._cache.unsynced.update(inode for inode, record in self._map.inodes.items() if record.disk_end)
+        await self._sync_what_is_left()
         while self._map.weight > self._settings.cache_bytes and self._cache.evict(1):
             pass  # the budget was made smaller since the last run
         return marks
+
+    async def _sync_what_is_left(self) -> None:
+        """Nobody knows whether what survived a crash of this process would survive one of the machine.
+
+        Marks that are committed become durable with the next sync of the ledger, so their bytes must be before it. One
+        sync of the disk takes less than one of each file.
+        """
+        in_files = [inode for inode, record in self._map.inodes.items() if record.disk_end]
+        if not in_files:
+            return
+        try:
+            await trio.to_thread.run_sync(self._files.sync_disk)
+        except FilesystemError as error:
+            log.warning("what is unsent cannot be synced at once, trying it file by file: %s", error)
+            self._cache.unsynced.update(in_files)
+            self._cache.overlaid.update(in_files)
 
     async def run(self, *, tidies: bool = True) -> None:
         """Send, settle, and carry fetches, until cancelled; and sweep and compact, but not without `tidies`."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from disfs.chunkstore.files import CacheFiles
 from support.real_stores import real_stores
 
 if TYPE_CHECKING:
@@ -41,7 +42,14 @@ class Disk:
         self._eager_log = eager_log
         self._contents: dict[int, bytes] = {}
         self._names: dict[str, dict[str, int]] = {}
+        self._held: dict[int, int] = {}
+        """A descriptor of each file that was synced: its number is not given to another one."""
         monkeypatch.setattr(os, "fdatasync", self._fdatasync)
+        monkeypatch.setattr(CacheFiles, "sync_disk", self._syncfs)
+
+    def __del__(self) -> None:
+        for descriptor in self._held.values():
+            os.close(descriptor)
 
     def watch(self, world: RealStores, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whatever makes the log durable is noted from now on; to be called after each start."""
@@ -83,6 +91,17 @@ class Disk:
             self._names[str(Path(f"/proc/self/fd/{descriptor}").readlink())] = names
         else:
             self._contents[found.st_ino] = os.pread(descriptor, found.st_size, 0)
+            if found.st_ino not in self._held:
+                self._held[found.st_ino] = os.dup(descriptor)
+
+    def _syncfs(self, files: CacheFiles | None = None) -> None:
+        """Everything in the cache, files and names."""
+        for path in [*(self._directory / "cache").rglob("files/*"), *(self._directory / "cache").rglob("files/*/*")]:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                self._fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def pattern(inode: InodeNumber, start: int, end: int) -> bytes:
