@@ -89,10 +89,6 @@ class ShipperLike(Protocol):
         """Send nothing more, and say why."""
         ...
 
-    async def look_around(self) -> None:
-        """See whether another machine has sent something meanwhile; nothing is raised."""
-        ...
-
 
 class LeaseHolder:
     """One mount's claim to its volume."""
@@ -190,13 +186,7 @@ class LeaseHolder:
         """
         try:
             pause = AGAIN_SECONDS if self._mine is None else SETTLE_SECONDS
-            was_held = False
-            while True:
-                if self._mine is not None and not was_held:
-                    was_held = True
-                    await shipper.look_around()
-                if await self._stopped_within(shipper, pause):
-                    break
+            while not await self._stopped_within(shipper, pause):
                 pause = await self._turn()
         except HeldElsewhereError as error:
             shipper.give_way(error)

@@ -102,7 +102,11 @@ def recover(disk: Product, *arguments: str) -> str:
 
 
 def test_volume_comes_back_with_every_attribute(disk: Product) -> None:
-    """State and cache are destroyed after a sync: `disfs recover` and a mount give the same tree, to the last bit."""
+    """What Discord holds is enough, with the passphrase, to rebuild the volume on an empty machine, as of the last
+    journal.
+
+    State and cache are destroyed after a sync: `disfs recover` and a mount give the same tree, to the last bit.
+    """
     fill(disk.mountpoint)
     tree(disk.mountpoint)  # moves the atimes of directories, once
     disk.run("sync", str(disk.mountpoint))
@@ -165,19 +169,24 @@ def second(disk: Product, tmp_path: Path) -> Iterator[Product]:
 
 
 def test_old_machine_notices_that_the_volume_lives_elsewhere(disk: Product, second: Product) -> None:
-    """Recovered and mounted elsewhere while the first machine is still up: the first one says so and sends no more."""
+    """A machine that finds that the volume has gone on elsewhere says so, and overwrites and deletes nothing.
+
+    Recovered and mounted on a second machine while the first one is still up.
+    """
     (disk.mountpoint / "one").write_bytes(b"1")
     disk.run("sync", str(disk.mountpoint))
     second.run("recover", "emulator")
     second.run("mount", "--takeover", str(second.mountpoint))
     second.run("sync", str(second.mountpoint))
     (disk.mountpoint / "two").write_bytes(b"2")
-    disk.run("sync", str(disk.mountpoint))
+    assert 29 == disk.run("sync", str(disk.mountpoint), check=False).returncode
     conflict = disk.status()["journal"]["conflict"]
     assert "has had this volume mounted since" in conflict
     assert conflict in disk.run("status", str(disk.mountpoint)).stdout
     assert ["one"] == [path.name for path in second.mountpoint.iterdir()]
     second.umount()
+    done = disk.run("umount", str(disk.mountpoint), check=False)
+    assert (29, True) == (done.returncode, "has had this volume mounted since" in done.stderr)
 
 
 def refused(disk: Product, *arguments: str) -> tuple[int, str]:
@@ -242,6 +251,28 @@ def test_message_of_the_newest_journal_that_is_deleted_costs_that_state(disk: Pr
     second.run("recover", "emulator")
     second.run("mount", "--takeover", str(second.mountpoint))
     assert ["one"] == [path.name for path in second.mountpoint.iterdir()]
+    second.umount()
+
+
+def test_packs_alone_bring_contents_back(disk: Product, second: Product) -> None:
+    """Without anything of the index channel but the superblock: each content, newest version, by inode number."""
+    wanted = {}
+    for name in ("one", "two"):
+        content = os.urandom(300_000)
+        (disk.mountpoint / name).write_bytes(b"older" * 30_000)
+        disk.run("sync", str(disk.mountpoint))
+        (disk.mountpoint / name).write_bytes(content)
+        wanted[f"inode-{(disk.mountpoint / name).stat().st_ino}"] = content
+    disk.run("sync", str(disk.mountpoint))
+    disk.umount()
+    for message in index_messages(disk):
+        disk.delete_message((int(message["id"]), int(message["channel_id"])))
+    assert 32 == refused(second, "emulator")[0]
+    told = second.run("recover", "emulator", "--from-packs")
+    assert "all names and attributes" in told.stderr
+    second.run("mount", str(second.mountpoint))
+    found = {path.name: path.read_bytes() for path in (second.mountpoint / "lost+found").iterdir()}
+    assert wanted == found
     second.umount()
 
 

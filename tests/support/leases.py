@@ -102,17 +102,11 @@ class Sender:
     def __init__(self) -> None:
         self.stopped = trio.Event()
         self.reasons: list[str] = []
-        self.looks = 0
 
     def give_way(self, error: ForkedError) -> None:
         """See `ShipperLike`."""
         self.reasons.append(str(error))
         self.stopped.set()
-
-    async def look_around(self) -> None:
-        """See `ShipperLike`."""
-        await trio.lowlevel.checkpoint()
-        self.looks += 1
 
 
 class Discord:
