@@ -72,8 +72,8 @@ def make_holder(
         host=host,
     )
 
-    def remember(posted: Posted) -> None:
-        metadata.settings.set(LEASE, f"{posted.message} {posted.first} {posted.takeover}")
+    def remember(posted: Posted | None) -> None:
+        metadata.settings.set(LEASE, f"{posted.message} {posted.first} {posted.takeover}" if posted else "")
 
     return LeaseHolder(
         transport,

@@ -22,8 +22,16 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from disfs.chunkstore.transport.base import LIST_LIMIT, Urgency
-from disfs.errors import CorruptDataError, NotFoundError, StorageError, TransientStorageError
+from disfs.errors import (
+    CorruptDataError,
+    DisfsError,
+    FilesystemError,
+    NotFoundError,
+    StorageError,
+    TransientStorageError,
+)
 from disfs.recovery.arrivals import ForkedError
+from disfs.recovery.frames import NewerFormatError
 from disfs.recovery.lease import (
     SIZES,
     THIS_MESSAGE,
@@ -85,7 +93,7 @@ class ShipperLike(Protocol):
     stopped: trio.Event
     """Set once nothing will be sent any more."""
 
-    def give_way(self, error: ForkedError) -> None:
+    def give_way(self, error: DisfsError) -> None:
         """Send nothing more, and say why."""
         ...
 
@@ -100,13 +108,14 @@ class LeaseHolder:
         key: VolumeKey,
         lease: Lease,
         *,
-        remember: Callable[[Posted], None],
+        remember: Callable[[Posted | None], None],
         text: str,
         remembered: Posted | None = None,
         now: Callable[[], float] = trio.current_time,
     ) -> None:
         """`lease` is what a new chain begins with. `remembered` is what the last session of this state gave to
-        `remember`: its chain is taken up if it still holds. `now` counts the time also while the machine sleeps."""
+        `remember`: its chain is taken up if its message is still there and holds. `now` counts the time also while the
+        machine sleeps."""
         self._transport = transport
         self._channel = channel
         self._key = key
@@ -148,6 +157,7 @@ class LeaseHolder:
         async with self._lock:
             if self._lost is not None:
                 raise self._lost
+            await self._check_remembered()
             before, was_loose = self._mine, self._is_loose
             self._is_loose = True
             posted = await self._post(takes_over=takes_over)
@@ -188,7 +198,7 @@ class LeaseHolder:
             pause = AGAIN_SECONDS if self._mine is None else SETTLE_SECONDS
             while not await self._stopped_within(shipper, pause):
                 pause = await self._turn()
-        except HeldElsewhereError as error:
+        except (HeldElsewhereError, NewerFormatError) as error:
             shipper.give_way(error)
         else:
             await self.release()
@@ -197,6 +207,7 @@ class LeaseHolder:
         """Delete what is ours; what cannot be deleted ends by itself. Nothing is raised but a cancel."""
         async with self._lock:
             mine, self._mine = self._mine, None
+            self._forget()
             try:
                 doomed = [] if mine is None else [mine.message]
                 if self._is_loose:
@@ -221,9 +232,9 @@ class LeaseHolder:
                 await self.claim()
             else:
                 await self._settle()
-        except HeldElsewhereError:
+        except (HeldElsewhereError, NewerFormatError):
             raise
-        except StorageError as error:
+        except DisfsError as error:
             if self._failure is None:
                 log.warning("the lease cannot be renewed now: %s", error)
             self._failure = str(error)
@@ -247,6 +258,14 @@ class LeaseHolder:
         with trio.move_on_after(seconds):
             await shipper.stopped.wait()
         return shipper.stopped.is_set()
+
+    async def _check_remembered(self) -> None:
+        """A chain whose message was given back, or swept away, has ended: somebody else may have begun one since."""
+        if self._remembered is not None and self._mine is None:
+            message = self._remembered.message
+            listed = await self._list(MessageId(message - 1))
+            if all(each.message != message for each in listed):
+                self._remembered = None
 
     # -- messages ------------------------------------------------------------------------------------------------
 
@@ -317,7 +336,15 @@ class LeaseHolder:
         except StorageError as error:
             log.info("an old lease cannot be deleted now, and ends by itself: %s", error)
 
+    def _forget(self) -> None:
+        self._remembered = None
+        try:
+            self._remember(None)
+        except FilesystemError as error:
+            log.info("that the lease is given back cannot be noted: %s", error)
+
     async def _give_up(self, doomed: Sequence[Posted]) -> None:
+        self._forget()
         try:
             await self._transport.delete(self._channel, [each.message for each in doomed], urgency=Urgency.SYNC)
         except StorageError as error:

@@ -79,12 +79,12 @@ def place_of(host: str, machine: str, directory: str) -> bytes:
     return hashlib.sha256(f"{host}\0{machine}\0{directory}".encode(errors="surrogateescape")).digest()[:16]
 
 
-def sealed_lease(key: VolumeKey, lease: Lease) -> FinishedPack:
-    """A lease as an attachment."""
+def sealed_lease(key: VolumeKey, lease: Lease, *, version: int = LEASE_VERSION) -> FinishedPack:
+    """A lease as an attachment. Another `version` is for tests of what is refused."""
     host = lease.host.encode("utf-8", "replace")[:_HOST_BYTES]
     plain = (
         _LEASE.pack(
-            LEASE_VERSION,
+            version,
             lease.volume,
             lease.device,
             lease.place,

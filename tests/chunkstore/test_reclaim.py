@@ -75,7 +75,7 @@ async def test_record_that_a_kill_undid_is_made_again(tmp_path: Path, autojump_c
         with trio.move_on_after(100):
             await world.store.drain()
         assert 1 == len(world.ledger.state.packs)
-        world.ledger.make_durable = durable  # type: ignore[method-assign] # again
+        world.ledger.make_durable = durable  # type: ignore[method-assign] # as it was before
         world.reclaims = True
         await world.crash(nursery)
         assert Reclaimed(1, 1) == world.reclaimed
@@ -214,6 +214,7 @@ async def test_another_kill_while_it_reclaims(tmp_path: Path, autojump_clock: tr
         fault = world.transport.plan("send", 1, Fault(hold_after=trio.Event()))
         world.ledger.commit()
         await fault.reached.wait()
+        await trio.testing.wait_all_tasks_blocked()
         await world.halt()
         found = []
         for step in ("recorded", "durable", "taken over"):

@@ -23,6 +23,7 @@ from disfs.recovery.admission import admit
 from disfs.recovery.frames import NewerFormatError
 from disfs.recovery.holding import RENEW_SECONDS, HeldElsewhereError
 from disfs.recovery.lease import (
+    LEASE_VERSION,
     NO_MESSAGE,
     SIZES,
     THIS_MESSAGE,
@@ -295,6 +296,37 @@ async def test_lease_of_a_killed_mount_is_its_own_machine_s_at_once(autojump_clo
     two.mount()
     await two.holder.claim()
     assert two.has_it
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+async def test_regression_chain_that_was_given_back_does_not_go_on(autojump_clock: MockClock, forgets: bool) -> None:
+    """Unmounted, mounted elsewhere, mounted again: the second machine has it, whatever the first one remembers."""
+    discord = Discord()
+    one, two = discord.machine("one"), discord.machine("two")
+    await one.holder.claim()
+    remembered = one._remembered
+    await one.holder.release()
+    await two.holder.claim()
+    if not forgets:
+        one._remembered = remembered  # killed before that was committed
+    one.mount()
+    with pytest.raises(HeldElsewhereError):
+        await one.holder.claim()
+    assert (False, True) == (one.has_it, two.has_it)
+
+
+async def test_lease_of_a_newer_version_makes_this_one_give_way(autojump_clock: MockClock) -> None:
+    """Whatever it says, it is not for us to overrule; the mount goes on and says so."""
+    discord = Discord()
+    one = discord.machine("one")
+    await one.holder.claim()
+    newer = sealed_lease(KEY, replace(LEASE, host="newer"), version=LEASE_VERSION + 1)
+    await discord.memory.send(discord.index, [newer.upload], nonce="newer")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(one.run)
+        await trio.sleep(RENEW_SECONDS)
+        assert "use a newer disfs" in one.sender.reasons[0]
+        nursery.cancel_scope.cancel()
 
 
 async def test_lease_is_renewed_and_ends_only_with_its_holder(autojump_clock: MockClock) -> None:

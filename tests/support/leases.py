@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from disfs.chunkstore.transport.base import StoredMessage, TransportStatistics, Upload
-    from disfs.recovery.arrivals import ForkedError
+    from disfs.errors import DisfsError
     from disfs.recovery.lease import Posted
     from disfs.values import ChannelId, Location, MessageId
 
@@ -103,7 +103,7 @@ class Sender:
         self.stopped = trio.Event()
         self.reasons: list[str] = []
 
-    def give_way(self, error: ForkedError) -> None:
+    def give_way(self, error: DisfsError) -> None:
         """See `ShipperLike`."""
         self.reasons.append(str(error))
         self.stopped.set()
@@ -179,5 +179,5 @@ class Machine:
         """As kill -9: nothing is given back."""
         self.scope.cancel()
 
-    def _remember(self, posted: Posted) -> None:
+    def _remember(self, posted: Posted | None) -> None:
         self._remembered = posted
