@@ -33,7 +33,6 @@ import trio
 from disfs import mountpoint as mounting
 from disfs.allocator import return_freed_memory
 from disfs.background import Ready
-from disfs.chunkstore.reclaim import Reclaimed
 from disfs.chunkstore.transport.stack import open_connection
 from disfs.collector import collect_when_quiet, keep_collections_short
 from disfs.control.server import serve as serve_control
@@ -49,9 +48,8 @@ from disfs.errors import (
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations
 from disfs.fuse_variants import vary_answers
-from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
+from disfs.local_volume import go_on, keep_marks, make_chunk_store, open_metadata
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
-from disfs.mount_recovery import MountRecovery
 from disfs.polled_loop import polled_loop
 from disfs.recovery.admission import admit, give_back
 from disfs.recovery.assembly import make_holder, make_shipper
@@ -70,6 +68,7 @@ if TYPE_CHECKING:
     from disfs.errors import DisfsError
     from disfs.metadata.store import SqliteMetadataStore
     from disfs.mount_options import Behaviour
+    from disfs.mount_recovery import MountRecovery
     from disfs.recovery.holding import LeaseHolder
     from disfs.recovery.shipper import Shipper
     from disfs.volume import Look
@@ -83,8 +82,6 @@ ANSWER_SECONDS = 30.0
 """How long the kernel may take to get its first answer; it is milliseconds, so this is a hang."""
 LAST_SYNC_SECONDS = 120.0
 """How long the last sync may take; a disk that takes longer is broken, and a shutdown must end."""
-RECLAIM_SECONDS = 10.0
-"""How long a mount looks for what had arrived in Discord before a crash; what is not found is sent again."""
 KERNEL_TASKS = 64
 """How many requests of the kernel are worked on at once."""
 
@@ -181,7 +178,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             attachment_bytes=look.attachment_bytes,
         )
         stack.callback(chunks.close)
-        recovery = await _recover(metadata, chunks, may_reclaim=may_change, seconds=opening_seconds)
+        recovery = await go_on(metadata, chunks, may_reclaim=may_change, seconds=opening_seconds)
         shipper = make_shipper(
             plan.volume,
             plan.settings,
@@ -197,25 +194,6 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
         # Only after a stop in order: without these marks the next start drops what is cached and clean.
         keep_marks(metadata, await chunks.stop())
         return code
-
-
-async def _recover(
-    metadata: SqliteMetadataStore, chunks: ChunkStore, *, may_reclaim: bool, seconds: float
-) -> MountRecovery:
-    """Go on where the last mount ended, however it did. `seconds`: what that has taken already."""
-    began = trio.current_time()
-    reclaimed = await chunks.reclaim(RECLAIM_SECONDS) if may_reclaim else Reclaimed()
-    await take_over_cache(metadata, chunks)
-    found = chunks.statistics()
-    return MountRecovery(
-        crashed=not metadata.was_clean,
-        seconds=seconds + trio.current_time() - began,
-        unsent_chunks=found.dirty_chunks,
-        lost_chunks=found.lost_chunks,
-        arrived_messages=reclaimed.messages,
-        arrived_chunks=reclaimed.chunks,
-        orphans=0,
-    )
 
 
 class Daemon:

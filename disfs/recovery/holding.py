@@ -207,6 +207,8 @@ class LeaseHolder:
         """Delete what is ours; what cannot be deleted ends by itself. Nothing is raised but a cancel."""
         async with self._lock:
             mine, self._mine = self._mine, None
+            if mine is None and not self._is_loose:
+                return
             self._forget()
             try:
                 doomed = [] if mine is None else [mine.message]
