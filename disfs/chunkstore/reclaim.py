@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.chunkstore.codec import PackKind
-from disfs.chunkstore.tails import fetch_directory, location_of
+from disfs.chunkstore.directories import fetch_directory
 from disfs.chunkstore.transport.base import Urgency
 from disfs.errors import CorruptDataError, NotFoundError, StorageError
-from disfs.values import PackRecord, SentChunk, SentPack, SlotTable
+from disfs.values import Location, PackRecord, SentChunk, SentPack, SlotTable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -110,7 +110,7 @@ class Reclaimer:
         """The packs of a message; empty when not all of its attachments are packs that are wanted."""
         packs = []
         for attachment in message.attachments:
-            location = location_of(message, attachment)
+            location = Location(message.channel, message.message, attachment.attachment)
             try:
                 directory = await fetch_directory(
                     self._transport, self._key, location, attachment.size_bytes, Urgency.SYNC

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from disfs.chunkstore.codec import PackKind
-from disfs.chunkstore.tails import fetch_directory, location_of
+from disfs.chunkstore.directories import fetch_directory
 from disfs.chunkstore.transport.base import LIST_LIMIT, Urgency
 from disfs.errors import CorruptDataError, NotFoundError, StorageError
-from disfs.values import MessageId
+from disfs.values import Location, MessageId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,13 +133,14 @@ class Strays:
         """Whether an unknown message holds packs that this state of the volume has sent, and nothing else."""
         directories = []
         for attachment in message.attachments:
-            location = location_of(message, attachment)
+            location = Location(message.channel, message.message, attachment.attachment)
             try:
-                directories.append(
-                    await fetch_directory(self._transport, self._key, location, attachment.size_bytes, Urgency.SWEEP)
+                found = await fetch_directory(
+                    self._transport, self._key, location, attachment.size_bytes, Urgency.SWEEP
                 )
             except (CorruptDataError, NotFoundError):
                 return False
+            directories.append(found)
         if any(directory.kind is not PackKind.CHUNKS for directory in directories):
             return False
         if all(self._ledger.has_sent(directory.pack) for directory in directories):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from disfs.errors import CorruptDataError
 from disfs.metadata.acls import ACL_NAMES
 from disfs.metadata.counters import COOKIES, INODES, KINDS, PACKS, REVISIONS
-from disfs.metadata.migrations import COUNT_CHUNKS, SUM_ALLOCATED_BYTES, SUM_STORED_BYTES, create_tables
+from disfs.metadata.migrations import SUM_ALLOCATED_BYTES, SUM_STORED_BYTES, create_tables
 from disfs.metadata.replicated import LAYOUTS, Table
 from disfs.metadata.settings import (
     CHUNK_BYTES,
@@ -91,6 +91,12 @@ _LOST_CHUNKS = (
     " each_one.inode AND first_chunk + count > chunk AND first_chunk = (SELECT max(first_chunk) FROM extents"
     " WHERE extents.inode = each_one.inode AND first_chunk <= chunk))"
 )
+_COUNT_CHUNKS = (
+    "UPDATE inodes SET chunk_count ="
+    " (SELECT coalesce(sum(count), 0) FROM extents WHERE extents.inode = inodes.inode)"
+    " + (SELECT count(*) FROM dirty WHERE dirty.inode = inodes.inode)"
+)
+"""What is dirty here lies in no pack."""
 _OLDER = (
     "SELECT DISTINCT unsent.inode FROM unsent JOIN extents ON extents.inode = unsent.inode"
     " AND extents.first_chunk < unsent.first_chunk + unsent.count"
@@ -226,7 +232,7 @@ class Restoration:
         )
         execute("UPDATE messages SET dead_since = 1 WHERE live_bytes = 0")
         execute(SUM_STORED_BYTES)
-        execute(COUNT_CHUNKS)
+        execute(_COUNT_CHUNKS)
         self._set_settings(origin)
         execute(SUM_ALLOCATED_BYTES)
         self._connection.executemany(

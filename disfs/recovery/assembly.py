@@ -14,7 +14,8 @@ from disfs.recovery.building import Builder, CopyRule
 from disfs.recovery.holding import LeaseHolder
 from disfs.recovery.index_channel import IndexChannel
 from disfs.recovery.lease import Lease, Posted, place_of
-from disfs.recovery.shipper import Shipper, ShipperSettings, Surroundings
+from disfs.recovery.shipper import Shipper
+from disfs.recovery.shipper_values import ShipperSettings, Surroundings
 from disfs.values import MessageId
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from disfs.recovery.building import Builder, CopyRule
 from disfs.recovery.holding import LeaseHolder
 from disfs.recovery.index_channel import IndexChannel
 from disfs.recovery.lease import Lease
-from disfs.recovery.shipper import Shipper, ShipperSettings, Surroundings
+from disfs.recovery.shipper import Shipper
+from disfs.recovery.shipper_values import ShipperSettings, Surroundings
 from disfs.values import ROOT_INODE, AttributeChanges, NewInode
 from support.chunk_worlds import CHUNK, SETTINGS
 
