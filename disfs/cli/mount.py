@@ -99,7 +99,6 @@ def mount(
     path = _checked_mountpoint(mountpoint, parsed)
     config = load_global(paths)
     volume = _choose(paths, config, name, emulator=emulator)
-    settings = parsed.apply(volume.settings)
     lock = _lock(paths, volume)
     access = _access(paths, config, volume, token_file)
     key = volume_key(volume, passphrase_file)
@@ -111,7 +110,7 @@ def mount(
         mountpoint=path,
         kernel_options=parsed.kernel_flags,
         behaviour=parsed.behaviour,
-        settings=settings,
+        settings=parsed.apply(volume.settings),
         state_directory=paths.volume_state(volume.name),
         cache_directory=paths.volume_cache(volume.name),
         key=key,
