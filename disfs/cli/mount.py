@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from disfs.background import Ready
     from disfs.cli.connect import Access
-    from disfs.config import GlobalConfig, VolumeConfig
+    from disfs.config import GlobalConfig, VolumeConfig, VolumeSettings
     from disfs.daemon import MountPlan
     from disfs.mount_options import MountOptions
 
@@ -99,7 +99,7 @@ def mount(
     path = _checked_mountpoint(mountpoint, parsed)
     config = load_global(paths)
     volume = _choose(paths, config, name, emulator=emulator)
-    lock = _lock(paths, volume)
+    settings, lock = _settings_and_lock(paths, volume, parsed)
     access = _access(paths, config, volume, token_file)
     key = volume_key(volume, passphrase_file)
 
@@ -110,7 +110,7 @@ def mount(
         mountpoint=path,
         kernel_options=parsed.kernel_flags,
         behaviour=parsed.behaviour,
-        settings=parsed.apply(volume.settings),
+        settings=settings,
         state_directory=paths.volume_state(volume.name),
         cache_directory=paths.volume_cache(volume.name),
         key=key,
@@ -177,9 +177,11 @@ def _make_emulator_volume(name: str) -> None:
         raise click.exceptions.Exit(made.returncode)  # it has said why
 
 
-def _lock(paths: Paths, volume: VolumeConfig) -> VolumeLock:
+def _settings_and_lock(paths: Paths, volume: VolumeConfig, options: MountOptions) -> tuple[VolumeSettings, VolumeLock]:
+    """What the volume is mounted with, and the right to it. USAGE, VOLUME_BUSY."""
+    settings = options.apply(volume.settings)
     paths.make_volume_directories(volume.name)
-    return VolumeLock.acquire(paths.volume_state(volume.name), volume.name)
+    return settings, VolumeLock.acquire(paths.volume_state(volume.name), volume.name)
 
 
 def _access(paths: Paths, config: GlobalConfig, volume: VolumeConfig, token_file: Path | None) -> Access:
