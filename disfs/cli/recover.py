@@ -71,7 +71,7 @@ def recover(
 
     Token and passphrase come from where 'disfs mount' finds them. What is on this machine of a volume of that name is
     never replaced, and nothing in Discord is changed. From the first mount on the volume lives here: a machine that
-    still has it mounted notices, and sends nothing more.
+    still has it mounted keeps you out until it is unmounted or 'disfs mount --takeover', and then sends nothing more.
 
     With --from-packs, the last resort, what can be found of contents comes as files of `lost+found`, called by numbers.
 

@@ -61,7 +61,10 @@ async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores,
         connection = Connection(
             world.transport, world.memory, lambda up, down: limits.append((up, down)), world.transport
         )
-        made = Controls(Served(), world.metadata, connection, world.chunks, world.shipper, world.filesystem, watch)
+        holder = world.make_holder()
+        made = Controls(
+            Served(), world.metadata, connection, world.chunks, world.shipper, holder, world.filesystem, watch
+        )
         nursery.start_soon(made.run)
         yield made, world, limits
 
