@@ -148,6 +148,11 @@ def _problems(report: Mapping[str, Any]) -> Iterator[str]:
         report["warmup_problem"],
     )
     yield from dict.fromkeys(text for text in told if text)
+    if report["journal"]["unreadable"]:
+        yield (
+            f"{human_count(report['journal']['unreadable'], 'attachment')} in the index channel cannot be read: "
+            "damaged, not of this volume, or of a newer disfs"
+        )
     if report["metadata"]["failure"]:
         yield (
             f"the volume's metadata have stopped ({report['metadata']['failure']}): everything fails; "

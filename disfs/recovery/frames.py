@@ -11,8 +11,8 @@ import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from disfs.chunkstore.codec import FORMAT_VERSION, PackKind
-from disfs.chunkstore.packer import PackBuilder, PackReader, stated_version
+from disfs.chunkstore.codec import PackKind
+from disfs.chunkstore.packer import PackBuilder, PackReader
 from disfs.errors import CorruptDataError, ExitCode, UserError
 from disfs.recovery.blocks import decode_blocks, encode_block
 from disfs.values import ChunkIndex, ChunkKey, InodeNumber, Revision
@@ -207,10 +207,12 @@ def header_slot(directory: PackDirectory) -> DirectoryEntry:
 
 
 class PartReader:
-    """A part, opened from its bytes. CorruptDataError; `NewerFormatError` for one of a later version."""
+    """A part, opened from its bytes. CorruptDataError; `NewerFormatError` where its header is of a later version.
+
+    The version in the frame is in the clear: another one than ours may be what anybody has written there.
+    """
 
     def __init__(self, key: VolumeKey, raw: Buffer) -> None:
-        check_frame_version(raw)
         self._pack = PackReader(key, raw)
         self.kind = self._pack.kind
         self.is_last = bool(self._pack.entries) and self._pack.entries[-1].key.chunk == END_SLOT
@@ -235,12 +237,3 @@ class PartReader:
             for block in decode_blocks(content):
                 self.rows += len(block)
                 yield block
-
-
-def check_frame_version(tail: Buffer) -> None:
-    """Refuse what a later disfs wrote (NewerFormatError), and what is no pack (CorruptDataError)."""
-    version = stated_version(tail)
-    if version is None:
-        raise CorruptDataError("it is no pack")
-    if version > FORMAT_VERSION:
-        raise NewerFormatError(version)

@@ -2,21 +2,26 @@
 
 Only what opens under the volume key and names the volume counts. Whatever else is there (the superblock, messages of
 people, of other bots, of other volumes) is passed over. File names are not looked at: Discord changes them.
+
+A frame that says it is of another version than ours is passed over too, and counted: nobody vouches for those bytes,
+and anybody who may write into the channel could end everything by them. What a later disfs has written is refused by
+the version in its header, which is sealed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING
 
 import trio
 
-from disfs.chunkstore.codec import PackCipher, PackKind
-from disfs.chunkstore.packer import TRAILER_BYTES, open_directory, tail_bytes
+from disfs.chunkstore.codec import FORMAT_VERSION, PackCipher, PackKind
+from disfs.chunkstore.packer import TRAILER_BYTES, open_directory, stated_version, tail_bytes
 from disfs.chunkstore.transport.base import LIST_LIMIT, Urgency
 from disfs.errors import CorruptDataError, DisfsError, NotFoundError
 from disfs.recovery.chain import SeenPart
-from disfs.recovery.frames import Header, PartReader, check_frame_version, header_slot, last_part
+from disfs.recovery.frames import Header, PartReader, header_slot, last_part
 from disfs.values import Location
 
 if TYPE_CHECKING:
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
     from disfs.chunkstore.transport.base import StoredAttachment, StoredMessage, Transport
     from disfs.values import AttachmentId, ChannelId, MessageId
 
+log = logging.getLogger(__name__)
+
 _WHOLE_BYTES = 128 * 1024
 """A part that is not longer is fetched by one request; of a longer one, its tail and its header."""
 _TAIL_BYTES = 16 * 1024
@@ -34,6 +41,8 @@ _ATTEMPTS = 3
 _MAX_HEADER_BYTES = 64 * 1024
 _AT_ONCE = 8
 """Attachments that are looked at side by side."""
+UNREADABLE = "damaged, not of this volume, or of a newer disfs; it was passed over"
+"""What is said of an attachment whose frame says another version than ours."""
 
 
 class IndexChannel:
@@ -49,6 +58,12 @@ class IndexChannel:
         self._channel = channel
         self._key = key
         self._volume = volume
+        self._unreadable: set[AttachmentId] = set()
+
+    @property
+    def unreadable_count(self) -> int:
+        """Attachments that were seen and passed over because their frame says another version than ours."""
+        return len(self._unreadable)
 
     async def messages(self, after: MessageId) -> list[StoredMessage]:
         """All messages after one, oldest first."""
@@ -110,6 +125,7 @@ class IndexChannel:
                 continue  # damaged on its way, perhaps; or none of ours
             except NotFoundError:
                 return None  # deleted meanwhile
+            self._unreadable.discard(location.attachment)
             return part if part is None or part.header.volume == self._volume else None
         return None
 
@@ -118,7 +134,8 @@ class IndexChannel:
             return None
         length = size_bytes if size_bytes <= _WHOLE_BYTES else _TAIL_BYTES
         tail = await self._fetch(location, size_bytes - length, length)
-        check_frame_version(tail)
+        if stated_version(tail) not in (None, FORMAT_VERSION):
+            self._note_unreadable(location)
         wanted = tail_bytes(tail)
         if length < wanted <= size_bytes:
             tail = await self._fetch(location, size_bytes - wanted, wanted)
@@ -137,6 +154,11 @@ class IndexChannel:
             self._kept[location.attachment] = tail
             self._keep_bytes -= size_bytes
         return SeenPart(location, size_bytes, directory.kind, Header.from_bytes(plain), last_part(directory))
+
+    def _note_unreadable(self, location: Location) -> None:
+        if location.attachment not in self._unreadable:
+            self._unreadable.add(location.attachment)
+            log.warning("message %d of the index channel is %s", location.message, UNREADABLE)
 
     async def _fetch(self, location: Location, start: int, length: int) -> bytes:
         return await self._transport.fetch(location, start, length, urgency=Urgency.SYNC)

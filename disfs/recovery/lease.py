@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from disfs.chunkstore.codec import PackKind
 from disfs.chunkstore.packer import PackBuilder, PackReader, max_pack_bytes
 from disfs.errors import CorruptDataError
-from disfs.recovery.frames import NewerFormatError, check_frame_version
+from disfs.recovery.frames import NewerFormatError
 from disfs.values import ChunkIndex, ChunkKey, InodeNumber, MessageId, Revision
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ def sealed_lease(key: VolumeKey, lease: Lease, *, version: int = LEASE_VERSION) 
 def opened_lease(key: VolumeKey, raw: Buffer) -> Lease | None:
     """A lease from its attachment; None for a sealed thing of another kind.
 
-    CorruptDataError for what is not sealed with this key; `NewerFormatError` for a lease of a later version.
+    CorruptDataError for what is not sealed with this key in a frame that is known; `NewerFormatError` for a lease that
+    says itself, sealed, that it is of a later version.
     """
-    check_frame_version(raw)
     pack = PackReader(key, raw)
     if pack.kind is not PackKind.LEASE:
         return None

@@ -18,6 +18,7 @@ from disfs.metadata.restoring import Origin, Restoration
 from disfs.metadata.shipping import ShippedMessage
 from disfs.recovery.chain import Chain, gather
 from disfs.recovery.frames import MAX_SUPERSEDED
+from disfs.recovery.index_channel import UNREADABLE
 from disfs.values import MessageId
 
 if TYPE_CHECKING:
@@ -121,7 +122,9 @@ async def _look_through(index: IndexChannel, on_progress: Callable[[Progress], N
 
     shipments = gather(await index.parts(messages, looked))
     newest = messages[-1].message if messages else MessageId(0)
-    return _Found(shipments, Chain(shipments), newest, [])
+    count = index.unreadable_count
+    missing = [f"attachments of the index channel that are {UNREADABLE}: {count}"] if count else []
+    return _Found(shipments, Chain(shipments), newest, missing)
 
 
 def _choose(found: _Found, device: str | None) -> Plan:

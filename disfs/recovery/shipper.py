@@ -90,6 +90,7 @@ class Shipper:
         self._builder = builder
         self._settings = settings
         self._ask = surroundings
+        self._index = index
         self._arrivals = Arrivals(shipping, index, surroundings.notice)
         self._delivery = Delivery(
             transport,
@@ -152,6 +153,7 @@ class Shipper:
             sending=" and ".join("a journal" if kind is PackKind.JOURNAL else "a checkpoint copy" for kind in sending),
             failure=self._failure or self._retention.failure,
             conflict=self._conflict,
+            unreadable=self._index.unreadable_count,
         )
 
     def _sequence(self) -> int:

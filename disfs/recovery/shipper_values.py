@@ -47,6 +47,8 @@ class ShipperStatistics:
     """Why it does not get on; None while it does."""
     conflict: str | None
     """Why nothing will be shipped any more; None while all is well."""
+    unreadable: int
+    """Attachments of the index channel that came since the start and were passed over: see `IndexChannel`."""
 
 
 class Surroundings(NamedTuple):

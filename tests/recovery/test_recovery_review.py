@@ -44,39 +44,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xfail(strict=True, reason="known, and to be mended")
 
 
-async def test_rotten_version_of_a_journal_leaves_the_state_before(
-    tmp_path: Path, autojump_clock: trio.abc.Clock
-) -> None:
-    """One flipped bit of the newest journal costs the newest journal, not the volume."""
-    async with real_stores(tmp_path, ships=True) as (world, _):
-        for name in (b"one", b"two"):
-            await write(world, name, b"x")
-            await settle(world)
-        location = (await shipments(world))[-1].parts[0].location
-        content = bytearray(world.memory.stored_bytes(location.attachment))
-        content[-24] ^= 2
-        world.memory.damage(location.attachment, bytes(content))
-        await recovered(world, tmp_path / "rebuilt.db")
-        assert {b"one"} == await names_of(tmp_path / "rebuilt.db")
-
-
-async def test_forged_trailer_stops_neither_shipping_nor_recovery(
-    tmp_path: Path, autojump_clock: trio.abc.Clock
-) -> None:
-    """Whoever may write into the channel, without any key, must not be able to end either for good."""
-    async with real_stores(tmp_path, ships=True) as (world, _):
-        await write(world, b"one", b"1")
-        await settle(world)
-        forged = b"DISFSPCK\x02\x00" + bytes(22)
-        await world.memory.send(world.index, [Upload("x.bin", (forged,))], nonce="anybody")
-        await write(world, b"two", b"2")
-        with trio.move_on_after(100):
-            await settle(world)
-        told = world.shipper.statistics().conflict
-        await recovered(world, tmp_path / "rebuilt.db")
-        assert told is None
-
-
 async def test_attempt_that_arrives_late_is_no_conflict(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """kill -9 while Discord works on the request: it may be stored after the next life has sent the same again."""
     async with real_stores(tmp_path, ships=True) as (world, nursery):

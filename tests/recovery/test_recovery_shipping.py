@@ -21,6 +21,7 @@ from disfs.chunkstore.transport.faults import Fault
 from disfs.errors import ExitCode, FilesystemError, TransientStorageError, UserError
 from disfs.metadata.base import XattrMode
 from disfs.metadata.store import SqliteMetadataStore
+from disfs.recovery import frames
 from disfs.recovery.building import CopyRule
 from disfs.recovery.chain import gather
 from disfs.recovery.index_channel import IndexChannel
@@ -596,13 +597,16 @@ async def test_what_others_write_into_the_channel_is_ignored(tmp_path: Path, aut
         assert {b"one", b"two"} == await names_of(tmp_path / "rebuilt.db")
 
 
-async def test_newer_format_in_the_channel_is_refused(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+async def test_newer_format_in_the_channel_is_refused(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A later disfs has gone on with the volume: this one does not guess, and says what is needed."""
     async with real_stores(tmp_path, ships=True) as (world, _):
         await write(world, b"one", b"1")
         await settle(world)
-        raw = sealed(header("a"), PackKind.JOURNAL, [])[0]
-        newer = raw[:-24] + (2).to_bytes(2, "little") + raw[-22:]
+        with monkeypatch.context() as later:
+            later.setattr(frames, "ROWS_VERSION", 2)
+            (newer,) = sealed(header("a"), PackKind.JOURNAL, [], key=world.key)
         await world.memory.send(world.index, [Upload("x.bin", (newer,))], nonce="newer")
         with pytest.raises(UserError, match="version 2, this disfs knows 1"):
             await recovered(world, tmp_path / "rebuilt.db")
@@ -683,3 +687,38 @@ async def test_regression_journal_that_was_stored_twice_is_no_conflict(
         assert None is world.shipper.statistics().conflict
         report = await recovered(world, tmp_path / "rebuilt.db")
         assert (3, ()) == (report.sequence, report.missing)
+
+
+async def test_regression_rotten_version_of_a_journal_leaves_the_state_before(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """One flipped bit of the newest journal costs the newest journal, not the volume."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        for name in (b"one", b"two"):
+            await write(world, name, b"x")
+            await settle(world)
+        location = (await shipments(world))[-1].parts[0].location
+        content = bytearray(world.memory.stored_bytes(location.attachment))
+        content[-24] ^= 2
+        world.memory.damage(location.attachment, bytes(content))
+        report = await recovered(world, tmp_path / "rebuilt.db")
+        assert {b"one"} == await names_of(tmp_path / "rebuilt.db")
+        assert any("newer disfs" in missing for missing in report.missing)
+
+
+async def test_regression_forged_trailer_stops_neither_shipping_nor_recovery(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """Whoever may write into the channel, without any key, must not be able to end either for good."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        await write(world, b"one", b"1")
+        await settle(world)
+        forged = b"DISFSPCK\x02\x00" + bytes(22)
+        await world.memory.send(world.index, [Upload("x.bin", (forged,))], nonce="anybody")
+        await write(world, b"two", b"2")
+        with trio.move_on_after(100):
+            await settle(world)
+        told = world.shipper.statistics()
+        assert (None, 1) == (told.conflict, told.unreadable)
+        await recovered(world, tmp_path / "rebuilt.db")
+        assert {b"one", b"two"} == await names_of(tmp_path / "rebuilt.db")

@@ -52,10 +52,12 @@ def names(count: int, *, parent: int = 1) -> Block:
     return Block.of_rows(Table.NAMES, [(parent, 100 + n, 3 + n, b"name %d" % n) for n in range(count)])
 
 
-def sealed(head: Header, kind: PackKind, blocks: list[Block], *, limit_bytes: int = LIMIT_BYTES) -> list[bytes]:
+def sealed(
+    head: Header, kind: PackKind, blocks: list[Block], *, limit_bytes: int = LIMIT_BYTES, key: VolumeKey = KEY
+) -> list[bytes]:
     """The parts of a shipment, as attachments."""
     spool = io.BytesIO()
-    parts = write_parts(spool, KEY, kind, head, blocks, limit_bytes=limit_bytes)
+    parts = write_parts(spool, key, kind, head, blocks, limit_bytes=limit_bytes)
     raw = spool.getvalue()
     return [raw[part.offset : part.offset + part.size_bytes] for part in parts]
 
