@@ -57,6 +57,8 @@ UNSHIPPED: Setting[bool] = Setting("unshipped", lambda flag: "1" if flag else "0
 """No state that was acknowledged has all rows: a checkpoint copy goes first."""
 ATTEMPTS: Setting[str] = Setting("attempts", _text, _text)
 """Ids of the states that were begun to be sent after the acknowledged one, separated by blanks."""
+ABANDONED: Setting[str] = Setting("abandoned", _text, _text)
+"""Ids of the newest attempts that another state was acknowledged instead of: they may still arrive, and are remains."""
 INDEX_EXAMINED: Setting[int] = Setting("index_examined", str, int)
 """Every message of the index channel up to this one is known."""
 COPY_SEQUENCE: Setting[int] = Setting("copy_sequence", str, int)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from disfs.metadata.settings import (
+    ABANDONED,
     ATTEMPTS,
     COPY_BYTES,
     COPY_SEQUENCE,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 ID_BYTES = 16
 NO_STATE = bytes(ID_BYTES)
 """Stands where there is no state yet."""
+_ABANDONED_COUNT = 64
+"""One comes with each crash at a bad moment, and a request that is older than a few others arrives no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class Position:
     examined: MessageId
     """Every message of the index channel up to this one is known."""
     attempts: frozenset[bytes]
+    abandoned: frozenset[bytes]
+    """Attempts of before the newest state: those that arrive now are of no use."""
     superseded: tuple[bytes, ...]
 
 
@@ -173,6 +178,7 @@ class Shipping:
             needs_copy=get(UNSHIPPED) is True or not get(COPY_SEQUENCE),
             examined=MessageId(get(INDEX_EXAMINED) or 0),
             attempts=_ids(get(ATTEMPTS)),
+            abandoned=_ids(get(ABANDONED)),
             superseded=tuple(sorted(_ids(get(SUPERSEDED)))),
         )
 
@@ -217,7 +223,7 @@ class Shipping:
             if get(STATE) != state.hex():
                 put(SEQUENCE, (get(SEQUENCE) or 0) + 1)
                 put(STATE, state.hex())
-                put(ATTEMPTS, "")
+                self._abandon_attempts(state)
                 self._outbox.forget(begun.last)
                 put(REVISION, begun.revision)
                 if not as_copy:
@@ -247,11 +253,18 @@ class Shipping:
             sequence = (self._settings.get(SEQUENCE) or 0) + 1
             self._settings.put(SEQUENCE, sequence)
             self._settings.put(STATE, state.hex())
-            self._settings.put(ATTEMPTS, "")
+            self._abandon_attempts(state)
             if as_copy:
                 # UNSHIPPED stays: the outbox may have dropped what changed after that copy was begun.
                 self._settings.put(COPY_SEQUENCE, sequence)
             self._note_messages(messages)
+
+    def _abandon_attempts(self, state: bytes) -> None:
+        get, put = self._settings.get, self._settings.put
+        others = sorted(_ids(get(ATTEMPTS)) - {state})
+        abandoned = [*(get(ABANDONED) or "").split(), *(each.hex() for each in others)]
+        put(ABANDONED, " ".join(abandoned[-_ABANDONED_COUNT:]))
+        put(ATTEMPTS, "")
 
     def examined(self, message: MessageId) -> None:
         """Every message of the index channel up to this one is known. Nothing is said twice."""

@@ -3,7 +3,8 @@
     part of a shipment that is being sent      it has arrived: need not be sent again
     an attempt of this machine, whole          it arrived although nobody was told: it is the newest state now
     a copy of this machine, whole              counts as one
-    other parts of this machine's attempts     remains, to be deleted with the next copy
+    other parts of this machine's attempts     remains, to be deleted with the next copy; so is whatever comes of an
+                                               attempt that another state was acknowledged instead of
     anything else of this machine              its disk was put back to what it was: a fork
     anything of another machine                two machines have gone on from the same state: a fork
     another machine's lease that counts        the volume was taken over: as a fork
@@ -89,7 +90,7 @@ class Arrivals:
             is_copy = shipment.kind is PackKind.CHECKPOINT
             if shipment is newest:
                 self._shipping.adopt(shipment.header.state, noted, as_copy=is_copy)
-            elif is_copy and shipment.is_whole and shipment.header.state not in position.attempts:
+            elif is_copy and shipment.is_whole and shipment.header.state not in position.attempts | position.abandoned:
                 self._shipping.note(noted)
             else:
                 remains += shipment.messages
@@ -105,7 +106,7 @@ def _check(shipment: Shipment, position: Position) -> None:
             f"device {header.device.hex()[:8]}): nothing of this machine's names is sent any more, and nothing is "
             "deleted; unmount one of the two, and put the state directory of the one that is to give way aside"
         )
-    if header.state in position.attempts or header.state == position.state:
+    if header.state in position.attempts | position.abandoned or header.state == position.state:
         return  # the newest state once more is what a repeated request may leave
     if shipment.kind is PackKind.CHECKPOINT and header.sequence <= position.sequence:
         return

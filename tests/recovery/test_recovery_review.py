@@ -33,8 +33,6 @@ from test_recovery_shipping import (  # type: ignore[import-not-found]  # mypy s
     write,
 )
 
-from disfs.chunkstore.transport.base import Upload
-from disfs.chunkstore.transport.faults import Fault
 from disfs.recovery.rebuild import _superseded
 
 if TYPE_CHECKING:
@@ -42,27 +40,6 @@ if TYPE_CHECKING:
 
 
 pytestmark = pytest.mark.xfail(strict=True, reason="known, and to be mended")
-
-
-async def test_attempt_that_arrives_late_is_no_conflict(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
-    """kill -9 while Discord works on the request: it may be stored after the next life has sent the same again."""
-    async with real_stores(tmp_path, ships=True) as (world, nursery):
-        await write(world, b"one", b"1")
-        await settle(world)
-        held = trio.Event()
-        world.transport.plan("send", 2, Fault(hold=held))  # the first one has the contents
-        await write(world, b"two", b"2")
-        with trio.move_on_after(40):
-            await settle(world)
-        turn = world.shipper._turn
-        assert turn is not None
-        late = turn.built.read(turn.built.parts[0])
-        await world.crash(nursery)
-        await settle(world)
-        await world.memory.send(world.index, [Upload("late.bin", (late,))], nonce="late")
-        await write(world, b"three", b"3")
-        await settle(world)
-        assert None is world.shipper.statistics().conflict
 
 
 def test_left_behind_branch_stays_left_behind_after_another_recovery() -> None:

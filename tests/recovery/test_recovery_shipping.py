@@ -722,3 +722,46 @@ async def test_regression_forged_trailer_stops_neither_shipping_nor_recovery(
         assert (None, 1) == (told.conflict, told.unreadable)
         await recovered(world, tmp_path / "rebuilt.db")
         assert {b"one", b"two"} == await names_of(tmp_path / "rebuilt.db")
+
+
+async def test_regression_attempt_that_arrives_late_is_no_conflict(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """kill -9 while Discord works on the request: it may be stored after the next life has sent the same again."""
+    async with real_stores(tmp_path, ships=True) as (world, nursery):
+        await write(world, b"one", b"1")
+        await settle(world)
+        held = trio.Event()
+        world.transport.plan("send", 2, Fault(hold=held))  # the first one has the contents
+        await write(world, b"two", b"2")
+        with trio.move_on_after(40):
+            await settle(world)
+        turn = world.shipper._turn
+        assert turn is not None
+        late = turn.built.read(turn.built.parts[0])
+        await world.crash(nursery)
+        await settle(world)
+        await world.memory.send(world.index, [Upload("late.bin", (late,))], nonce="late")
+        await write(world, b"three", b"3")
+        await settle(world)
+        assert None is world.shipper.statistics().conflict
+
+
+async def test_late_first_copy_counts_as_no_copy(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """An abandoned attempt at the first copy arrives whole, after another one: it is deleted with the next copy."""
+    async with real_stores(tmp_path, ships=True) as (world, nursery):
+        await write(world, b"one", b"1")
+        await world.chunks.drain()
+        fault = world.transport.plan("send", 1, Fault(hold=trio.Event()))
+        nursery.start_soon(world.shipper.drain)
+        await fault.reached.wait()
+        turn = world.shipper._turn
+        assert turn is not None
+        late = turn.built.read(turn.built.parts[0])
+        await world.crash(nursery)
+        await settle(world)
+        stored = await world.memory.send(world.index, [Upload("late.bin", (late,))], nonce="late")
+        await write(world, b"two", b"2")
+        await settle(world)
+        assert None is world.shipper.statistics().conflict
+        assert 0 == {each.message: each.kind for each in world.metadata.shipping.messages()}[stored.message]
