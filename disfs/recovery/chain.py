@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from disfs.chunkstore.codec import PackKind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from disfs.recovery.frames import Header
     from disfs.values import Location, MessageId
@@ -111,15 +111,33 @@ class Chain:
 
     def heads(self) -> list[State]:
         """The newest states that can be rebuilt, one for each branch, newest first."""
-        able = {state: found for state, found in self.states.items() if self.plan(state) is not None}
-        left_behind = self._left_behind(able.values())
-        heads = [found for state, found in able.items() if state not in left_behind]
+        able = self._able()
+        left_behind = self._left_behind(able)
+        heads = [found for found in able if found.header.state not in left_behind]
         heads.sort(key=_age, reverse=True)
         newest: dict[bytes, State] = {}
         for head in heads:
             # What a machine sent again, because it did not know that it had been sent, is no branch.
             newest.setdefault(head.header.device, head)
         return list(newest.values())
+
+    def superseded_by(self, chosen: State | None) -> list[bytes]:
+        """Which states are left behind for good by choosing one, or by choosing none of them: what matters most first.
+
+        All that can be rebuilt and do not lead to it: also those that something newer hides now, which may be deleted
+        or damaged one day. What came after it and cannot be rebuilt. And whatever was left behind for it already.
+        """
+        able = sorted(self._able(), key=_age, reverse=True)
+        line = set() if chosen is None else self.ancestors(chosen) | {chosen.header.state}
+        followed = {ancestor for state in able for ancestor in self.ancestors(state)}
+        others = [state.header.state for state in able if state.header.state not in line]
+        tips = [state for state in others if state not in followed]
+        newer = [] if chosen is None else [state.header.state for state in self.out_of_reach(chosen)]
+        inherited = () if chosen is None else chosen.header.superseded
+        return list(dict.fromkeys([*tips, *newer, *inherited, *others]))
+
+    def _able(self) -> list[State]:
+        return [found for state, found in self.states.items() if self.plan(state) is not None]
 
     def out_of_reach(self, head: State) -> list[State]:
         """States that came after `head` and cannot be rebuilt."""
@@ -132,15 +150,28 @@ class Chain:
         children: dict[bytes, list[bytes]] = {}
         for child in self.states.values():
             children.setdefault(child.header.previous, []).append(child.header.state)
-        to_leave = [state for each in states for state in each.header.superseded]
         left: set[bytes] = set()
-        kept = {each.header.state for each in states if each.header.superseded}
+        for superseded in {each.header.superseded for each in states}:
+            left |= self._left_by(superseded, children)
+        return followed | left
+
+    def _left_by(self, superseded: tuple[bytes, ...], children: Mapping[bytes, Sequence[bytes]]) -> set[bytes]:
+        """What was left behind by leaving those states.
+
+        A machine that has left states behind itself is not left with what it follows, unless one of its own states was
+        left: else two that chose different branches, neither knowing of the other, would both be nothing.
+        """
+        known = {self.states[each].header.device for each in superseded if each in self.states}
+        to_leave = list(superseded)
+        left: set[bytes] = set()
         while to_leave:
             leaving = to_leave.pop()
-            if leaving not in left and leaving not in kept:
-                left.add(leaving)
-                to_leave += children.get(leaving, [])
-        return followed | left
+            state = self.states.get(leaving)
+            if leaving in left or (state and state.header.superseded and state.header.device not in known):
+                continue
+            left.add(leaving)
+            to_leave += children.get(leaving, ())
+        return left
 
     def ancestors(self, state: State) -> set[bytes]:
         """All states that lead to one, those included that cannot be rebuilt.

@@ -87,7 +87,7 @@ async def rebuild(
             chunk_bytes,
             header.state,
             header.sequence,
-            _superseded(found.chain, plan.state),
+            found.chain.superseded_by(plan.state)[:MAX_SUPERSEDED],
             header.counters,
             _messages(found, plan.state),
             found.newest,
@@ -186,13 +186,6 @@ async def _apply(
 def _apply_part(restoration: Restoration, reader: PartReader) -> None:
     for block in reader.blocks():
         restoration.apply(block)
-
-
-def _superseded(chain: Chain, chosen: State) -> list[bytes]:
-    """The other branches, which are left behind by choosing this one."""
-    heads = [head.header.state for head in chain.heads() if head is not chosen]
-    newer = [state.header.state for state in chain.out_of_reach(chosen)]
-    return [*heads, *newer][:MAX_SUPERSEDED]
 
 
 def _messages(found: _Found, chosen: State) -> list[ShippedMessage]:

@@ -215,7 +215,7 @@ async def salvage(
         raise UserError("there is no pack of this volume in its data channels", ExitCode.VOLUME_DAMAGED)
     messages = await index.messages(MessageId(0))
     chain = Chain(gather(await index.parts(messages)))
-    superseded = [head.header.state for head in chain.heads()][:MAX_SUPERSEDED]
+    superseded = chain.superseded_by(None)[:MAX_SUPERSEDED]
     newest = messages[-1].message if messages else MessageId(0)
     now_ns = time.time_ns()
     revision = max((entry.revision for pack in packs for entry in pack.directory.entries), default=0) + 1

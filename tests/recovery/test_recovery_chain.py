@@ -11,7 +11,7 @@ from disfs.chunkstore.codec import PackKind
 from disfs.recovery.chain import Chain, gather
 
 if TYPE_CHECKING:
-    from disfs.recovery.chain import SeenPart
+    from disfs.recovery.chain import SeenPart, State
     from disfs.recovery.frames import Header
 
 COPY, JOURNAL = PackKind.CHECKPOINT, PackKind.JOURNAL
@@ -25,6 +25,11 @@ def chain(*parts: list[SeenPart]) -> Chain:
 def heads(found: Chain) -> list[str]:
     """The names of the newest states that can be rebuilt."""
     return [head.header.state.decode().rstrip(".") for head in found.heads()]
+
+
+def told_by(found: Chain, chosen: State | None) -> tuple[str, ...]:
+    """The names of the states that are left behind for one."""
+    return tuple(each.rstrip(b".").decode() for each in found.superseded_by(chosen))
 
 
 def steps(found: Chain, name: str) -> list[tuple[str, str]] | None:
@@ -140,3 +145,57 @@ def test_states_that_follow_each_other_in_a_circle_do_no_harm() -> None:
     found = chain(seen(header("a", "b", 1), JOURNAL), seen(header("b", "a", 2), JOURNAL))
     assert [] == heads(found)
     assert None is found.plan(state("a"))
+
+
+def test_regression_left_behind_branch_stays_left_behind_after_another_recovery() -> None:
+    """A volume is recovered from a fork, and later once more: nobody is asked again about the fork."""
+    x1 = header("x", "a", 2, device=OTHER_DEVICE)
+    x2 = header("y", "x", 9, device=OTHER_DEVICE)
+    chosen = header("z", "b", 3, device=b"a third device 3", superseded=("y",))
+    parts = [seen(A, COPY), seen(B, JOURNAL), seen(x1, JOURNAL), seen(x2, COPY), seen(chosen, COPY)]
+    found = chain(*parts)
+    assert ["z"] == heads(found)
+    head = found.heads()[0]
+    told = told_by(found, head)
+    again = header("w", "z", 4, device=b"fourth device 04", superseded=told)
+    later = header("v", "w", 5, device=b"fourth device 04", superseded=told)
+    # The retention of the fourth device deletes what it followed, once it has two copies of its own.
+    assert ["v"] == heads(chain(seen(x1, JOURNAL), seen(x2, COPY), seen(again, COPY), seen(later, COPY)))
+
+
+def test_regression_attempt_that_was_made_again_is_no_fork_after_a_recovery() -> None:
+    """What the old machine sent twice stays no branch when another machine has gone on."""
+    again = header("b2", "a", 2)
+    parts = [seen(A, COPY), seen(B, JOURNAL), seen(again, JOURNAL), seen(C, JOURNAL)]
+    found = chain(*parts)
+    assert ["c"] == heads(found)
+    told = told_by(found, found.heads()[0])
+    other = header("x", "c", 4, device=OTHER_DEVICE, superseded=told)
+    assert ["x"] == heads(chain(*parts, seen(other, COPY)))
+
+
+def test_left_behind_state_stays_so_when_what_followed_it_is_damaged() -> None:
+    """All of a branch is named, not only its end; what matters most comes first."""
+    x1 = header("x", "a", 2, device=OTHER_DEVICE)
+    x2 = header("y", "x", 3, device=OTHER_DEVICE)
+    found = chain(seen(A, COPY), seen(B, JOURNAL), seen(x1, COPY), seen(x2, JOURNAL))
+    chosen = found.states[state("b")]
+    assert ("y", "x") == told_by(found, chosen)
+    assert ("b", "y", "a", "x") == (*sorted(told_by(found, None)[:2]), *sorted(told_by(found, None)[2:]))
+    other = header("z", "b", 3, device=b"a third device 3", superseded=told_by(found, chosen))
+    damaged = seen(x2, JOURNAL, parts=2, missing=(0,))
+    assert ["z"] == heads(chain(seen(A, COPY), seen(B, JOURNAL), seen(x1, COPY), damaged, seen(other, COPY)))
+
+
+def test_two_recoveries_of_different_branches_are_a_fork_that_a_third_one_ends() -> None:
+    """Neither knew of the other, so neither is nothing; whoever then chooses one of them leaves the other one."""
+    x = header("x", "a", 2, device=OTHER_DEVICE)
+    third = header("p", "b", 3, device=b"a third device 3", superseded=("x",))
+    fourth = header("q", "x", 3, device=b"fourth device 04", superseded=("b",))
+    parts = [seen(A, COPY), seen(B, JOURNAL), seen(x, COPY), seen(third, COPY), seen(fourth, COPY)]
+    found = chain(*parts)
+    assert ["p", "q"] == sorted(heads(found))
+    fifth = header("r", "p", 4, device=b"the fifth one 05", superseded=told_by(found, found.states[state("p")]))
+    later = header("s", "q", 9, device=b"fourth device 04", superseded=("b",))
+    assert ["r"] == heads(chain(*parts, seen(fifth, COPY)))
+    assert ["r"] == heads(chain(*parts, seen(fifth, COPY), seen(later, JOURNAL)))

@@ -10,16 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from support.real_stores import real_stores
-from support.shipments import OTHER_DEVICE, header, seen
-from test_recovery_chain import (  # type: ignore[import-not-found]  # mypy sees no module in this directory
-    COPY,
-    JOURNAL,
-    A,
-    B,
-    C,
-    chain,
-    heads,
-)
 from test_recovery_deletions import (  # type: ignore[import-not-found]  # mypy sees no module in this directory
     delete,
 )
@@ -33,40 +23,11 @@ from test_recovery_shipping import (  # type: ignore[import-not-found]  # mypy s
     write,
 )
 
-from disfs.recovery.rebuild import _superseded
-
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 pytestmark = pytest.mark.xfail(strict=True, reason="known, and to be mended")
-
-
-def test_left_behind_branch_stays_left_behind_after_another_recovery() -> None:
-    """A volume is recovered from a fork, and later once more: nobody is asked again about the fork."""
-    x1 = header("x", "a", 2, device=OTHER_DEVICE)
-    x2 = header("y", "x", 9, device=OTHER_DEVICE)
-    chosen = header("z", "b", 3, device=b"a third device 3", superseded=("y",))
-    parts = [seen(A, COPY), seen(B, JOURNAL), seen(x1, JOURNAL), seen(x2, COPY), seen(chosen, COPY)]
-    found = chain(*parts)
-    assert ["z"] == heads(found)
-    head = found.heads()[0]
-    told = tuple(each.rstrip(b".").decode() for each in _superseded(found, head))
-    again = header("w", "z", 4, device=b"fourth device 04", superseded=told)
-    later = header("v", "w", 5, device=b"fourth device 04", superseded=told)
-    # The retention of the fourth device deletes what it followed, once it has two copies of its own.
-    assert ["v"] == heads(chain(seen(x1, JOURNAL), seen(x2, COPY), seen(again, COPY), seen(later, COPY)))
-
-
-def test_attempt_that_was_made_again_is_no_fork_after_a_recovery() -> None:
-    """What the old machine sent twice stays no branch when another machine has gone on."""
-    again = header("b2", "a", 2)
-    parts = [seen(A, COPY), seen(B, JOURNAL), seen(again, JOURNAL), seen(C, JOURNAL)]
-    found = chain(*parts)
-    assert ["c"] == heads(found)
-    told = tuple(each.rstrip(b".").decode() for each in _superseded(found, found.heads()[0]))
-    other = header("x", "c", 4, device=OTHER_DEVICE, superseded=told)
-    assert ["x"] == heads(chain(*parts, seen(other, COPY)))
 
 
 async def test_contents_that_were_swept_are_told_when_an_older_state_comes_back(
