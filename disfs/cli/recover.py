@@ -199,6 +199,7 @@ def _rebuild(
                 )
             return await rebuild(
                 index,
+                connection.transport,
                 unfinished,
                 volume=superblock.volume_id,
                 chunk_bytes=superblock.chunk_bytes,
@@ -234,7 +235,7 @@ def warnings(report: Report) -> Iterator[str]:
     rebuilt = report.rebuilt
     yield from (f"it did not all fit together: {problem}" for problem in rebuilt.problems)
     for files, what in (
-        (rebuilt.lost, "had contents that had not been sent; reading those parts is an error"),
+        (rebuilt.lost, "had contents that Discord has not got; reading those parts is an error"),
         (rebuilt.older, "had newer contents that had not been sent, and shows those from before"),
     ):
         if files.count:

@@ -31,7 +31,7 @@ from disfs.metadata.settings import (
     UNSHIPPED,
     VOLUME_ID,
 )
-from disfs.values import ROOT_INODE
+from disfs.values import ROOT_INODE, ChannelId, MessageId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -104,6 +104,9 @@ _OLDER = (
     " WHERE unsent.inode IN (SELECT inode FROM inodes WHERE nlink > 0) ORDER BY unsent.inode"
 )
 _NAMED = "inode IN (SELECT inode FROM inodes WHERE nlink > 0)"
+_NOTE_LOST_RUNS = "INSERT INTO unsent (inode, first_chunk, count) SELECT inode, first_chunk, count FROM extents"
+_LONGER_RUN_STAYS = "ON CONFLICT (inode, first_chunk) DO UPDATE SET count = max(count, excluded.count)"
+"""What was noted as unsent may begin with the same chunk."""
 _WITHOUT_PACK = "pack NOT IN (SELECT pack FROM packs)"
 _MENDING: tuple[tuple[str, str], ...] = (
     (
@@ -115,10 +118,7 @@ _MENDING: tuple[tuple[str, str], ...] = (
     ),
     (
         "runs of chunks in packs that are not known",
-        (
-            "INSERT OR REPLACE INTO unsent (inode, first_chunk, count)"  # noqa: S608 - constants of this module
-            f" SELECT inode, first_chunk, count FROM extents WHERE {_WITHOUT_PACK}"
-        ),
+        (f"{_NOTE_LOST_RUNS} WHERE {_WITHOUT_PACK} {_LONGER_RUN_STAYS}"),
     ),
     ("", f"DELETE FROM extents WHERE {_WITHOUT_PACK} OR inode NOT IN (SELECT inode FROM inodes)"),  # noqa: S608 - constants of this module
     ("", "DELETE FROM xattrs WHERE inode NOT IN (SELECT inode FROM inodes)"),
@@ -211,6 +211,30 @@ class Restoration:
                 self._connection.executemany(statement, rows)
         except sqlite3.IntegrityError as error:
             raise CorruptDataError(f"rows of {block.table.name} contradict each other: {error}") from error
+
+    def messages(self) -> dict[ChannelId, list[MessageId]]:
+        """Which messages the rows that were applied refer to."""
+        found: dict[ChannelId, list[MessageId]] = {}
+        for channel, message in self._connection.execute(
+            "SELECT channel, message FROM messages WHERE message IN"
+            " (SELECT message FROM packs WHERE pack IN (SELECT pack FROM extents))"
+        ):
+            found.setdefault(ChannelId(channel), []).append(MessageId(message))
+        return found
+
+    def lose(self, messages: Sequence[MessageId]) -> None:
+        """These are not in Discord any more: what chunks they had is lost.
+
+        Their packs are forgotten, so that nothing of this state will ever delete them, should they be there after all.
+        """
+        execute = self._connection.execute
+        execute("CREATE TEMP TABLE absent (pack INTEGER NOT NULL PRIMARY KEY)")
+        for message in messages:
+            execute("INSERT INTO absent (pack) SELECT pack FROM packs WHERE message = ?", (message,))
+        execute(f"{_NOTE_LOST_RUNS} WHERE pack IN (SELECT pack FROM absent) {_LONGER_RUN_STAYS}")  # noqa: S608 - constants of this module
+        execute("DELETE FROM extents WHERE pack IN (SELECT pack FROM absent)")
+        execute("DELETE FROM packs WHERE pack IN (SELECT pack FROM absent)")
+        execute("DROP TABLE absent")
 
     def finish(self, origin: Origin) -> Rebuilt:
         """Work out the rest and make the file durable. CorruptDataError when it has no root directory."""

@@ -16,6 +16,7 @@ from disfs.chunkstore.codec import PackKind
 from disfs.errors import CorruptDataError, ExitCode, NotFoundError, UserError
 from disfs.metadata.restoring import Origin, Restoration
 from disfs.metadata.shipping import ShippedMessage
+from disfs.recovery.absent import absent_messages
 from disfs.recovery.chain import Chain, gather
 from disfs.recovery.frames import MAX_SUPERSEDED
 from disfs.recovery.index_channel import UNREADABLE
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from disfs.chunkstore.transport.base import Transport
     from disfs.metadata.restoring import Rebuilt
     from disfs.recovery.chain import Plan, Shipment, State
     from disfs.recovery.frames import PartReader
@@ -56,6 +58,7 @@ class Report:
 
 async def rebuild(
     index: IndexChannel,
+    transport: Transport,
     path: Path,
     *,
     volume: bytes,
@@ -66,6 +69,7 @@ async def rebuild(
 ) -> Report:
     """Make the database at `path`, where there is no file, from what is in the index channel.
 
+    What the contents of the state lie in is looked for by `transport`: chunks whose message is gone are lost, and told.
     `settings` are further ones that the database begins with. `device`: the first digits of the id of the machine
     whose branch counts, where there are several. UserError: VOLUME_DAMAGED when nothing can be rebuilt or the format is
     newer, USAGE when it is not clear which branch is meant. Storage errors as of `Transport`. A file that is left
@@ -93,6 +97,7 @@ async def rebuild(
             found.newest,
             settings,
         )
+        found.missing += await _lose_absent(transport, restoration, on_progress)
         on_progress(Progress("checking", 0, 0))
         rebuilt = await trio.to_thread.run_sync(restoration.finish, origin)
     finally:
@@ -186,6 +191,27 @@ async def _apply(
 def _apply_part(restoration: Restoration, reader: PartReader) -> None:
     for block in reader.blocks():
         restoration.apply(block)
+
+
+async def _lose_absent(
+    transport: Transport, restoration: Restoration, on_progress: Callable[[Progress], None]
+) -> list[str]:
+    """Look whether the contents are there; returns what is to be said of those that are not."""
+    wanted = await trio.to_thread.run_sync(restoration.messages)
+    total = sum(len(messages) for messages in wanted.values())
+    done = 0
+
+    def looked(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress(Progress("looking for contents", done, total))
+
+    looked(0)
+    absent = await absent_messages(transport, wanted, looked)
+    if not absent:
+        return []
+    await trio.to_thread.run_sync(restoration.lose, absent)
+    return [f"messages with contents that are not in Discord any more: {len(absent)}"]
 
 
 def _messages(found: _Found, chosen: State) -> list[ShippedMessage]:

@@ -126,7 +126,7 @@ def test_what_is_missing_is_named() -> None:
     damaged, problem, gone, older = warnings(report)
     assert "journal 8 is damaged" == damaged
     assert "3 wrong link counts" in problem
-    assert gone.startswith("2000 files had contents that had not been sent")
+    assert gone.startswith("2000 files had contents that Discord has not got")
     assert gone.endswith("/19 and 1980 more")
     assert older.endswith(r": /a\nb")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from support.real_stores import real_stores
@@ -13,11 +13,15 @@ from test_recovery_shipping import (  # type: ignore[import-not-found]  # mypy s
     CHUNK,
     EVERY_TIME,
     another_machine,
+    damage,
+    names_of,
+    recovered,
     settle,
     shipments,
     write,
 )
 
+from disfs.chunkstore.transport.base import Upload
 from disfs.chunkstore.transport.faults import Fault
 from disfs.errors import TransientStorageError
 from disfs.values import ROOT_INODE
@@ -25,7 +29,11 @@ from disfs.values import ROOT_INODE
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
     from support.real_stores import RealStores
+
+    from disfs.chunkstore.transport.base import StoredMessage
+    from disfs.values import ChannelId
 
 
 async def delete(world: RealStores, name: bytes) -> None:
@@ -169,3 +177,76 @@ async def test_each_repeat_of_a_journal_comes_after_a_look(tmp_path: Path, autoj
             await world.shipper.drain()
             assert [1, 2] == [each.header.sequence for each in await shipments(world)]
             assert world.shipper.is_stopped
+
+
+async def test_regression_contents_that_were_swept_are_told_when_an_older_state_comes_back(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """The journal that freed them is damaged: the state before it names a message that is deleted."""
+    async with real_stores(tmp_path, ships=True, sweep_grace_seconds=1, sweep_interval_seconds=1) as (world, _):
+        await write(world, b"one", b"1" * CHUNK)
+        await settle(world)
+        await delete(world, b"one")
+        await settle(world)
+        await trio.sleep(60)
+        assert [] == world.memory.messages(world.channels[0])
+        for journal in (await shipments(world))[1:]:
+            await damage(world, journal)
+        report = await recovered(world, tmp_path / "rebuilt.db")
+        assert {b"one"} == await names_of(tmp_path / "rebuilt.db")
+        assert (("/one",), 1) == (report.rebuilt.lost.paths, report.rebuilt.lost_chunks)
+        assert "messages with contents that are not in Discord any more: 1" in report.missing
+        assert () == report.rebuilt.problems
+
+
+async def test_contents_among_other_messages_are_found(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """More messages than a listing shows, those of others among them, one of ours deleted: one file has lost some."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        for number in range(3):
+            await write(world, b"%d" % number, b"x" * CHUNK)
+            await world.chunks.drain()
+            for other in range(150):
+                await world.memory.send(world.channels[0], [Upload("x", (b"x",))], nonce=f"{number}-{other}")
+        await settle(world)
+        packs = sorted(
+            each.message for each in world.memory.messages(world.channels[0]) if each.attachments[0].size_bytes > 1
+        )
+        await world.memory.delete(world.channels[0], [packs[1]])
+        report = await recovered(world, tmp_path / "rebuilt.db")
+        assert (("/1",), 1) == (report.rebuilt.lost.paths, report.rebuilt.lost_chunks)
+
+
+async def test_stale_listing_loses_nothing(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that one listing does not show is asked for once more."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        await write(world, b"one", b"x" * CHUNK)
+        await settle(world)
+        listing, calls = world.memory.list_messages, []
+
+        async def stale(channel: ChannelId, **named: Any) -> list[StoredMessage]:
+            calls.append(channel)
+            shown = await listing(channel, **named)
+            return [] if calls.count(world.channels[0]) == 1 and channel == world.channels[0] else shown
+
+        monkeypatch.setattr(world.memory, "list_messages", stale)
+        report = await recovered(world, tmp_path / "rebuilt.db")
+        assert (0, ()) == (report.rebuilt.lost_chunks, report.missing)
+        assert 2 == calls.count(world.channels[0])
+
+
+async def test_regression_lost_run_hides_no_longer_one(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """What was sent is gone, what was written over and behind it was not sent: all of it is lost, nothing zeros."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        await write(world, b"one", b"1" * CHUNK)
+        await settle(world)
+        world.chunks.pause()
+        inode = (await world.metadata.lookup(ROOT_INODE, b"one")).inode
+        await world.chunks.write(inode, 0, b"2" * 5 * CHUNK)
+        await world.metadata.note_write(inode, 5 * CHUNK, 7)
+        await world.shipper.drain()
+        (pack,) = world.memory.messages(world.channels[0])
+        await world.memory.delete(world.channels[0], [pack.message])
+        report = await recovered(world, tmp_path / "rebuilt.db")
+        assert 5 == report.rebuilt.lost_chunks

@@ -60,6 +60,7 @@ async def recovered(world: RealStores, path: Path, device: str | None = None) ->
     """Rebuild from what the memory holds."""
     return await rebuild(
         IndexChannel(world.memory, world.index, world.key, VOLUME_ID),
+        world.memory,
         path,
         volume=VOLUME_ID,
         chunk_bytes=CHUNK,
