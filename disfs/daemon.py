@@ -392,7 +392,8 @@ class Daemon:
 
     def _abandoned(self) -> bool:
         """Whether something that was to be sent is not."""
-        gave_up = self._waiting.cancelled_caught or self._chunks.paused
+        never = self._wait_for_uploads and self._shipper.is_stopped
+        gave_up = self._waiting.cancelled_caught or self._chunks.paused or never
         return gave_up and (self._chunks.statistics().dirty_bytes > 0 or self._metadata.shipping.has_unshipped)
 
     # Durability

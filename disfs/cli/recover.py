@@ -25,7 +25,8 @@ from disfs.config import (
     save_global,
     save_volume,
 )
-from disfs.errors import ExitCode, UserError
+from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.private_files import explained
 from disfs.quantities import human_count, human_size
 from disfs.values import ChannelId, GuildId
 from disfs.volume_state import METADATA_NAME, VolumeLock
@@ -116,13 +117,33 @@ def recover(
         )
         save_volume(paths, volume)
         # The last step: without it there is nothing here that a mount, or another recovery, would stumble over.
-        (state / _UNFINISHED).replace(state / METADATA_NAME)
+        with explained(state):
+            put_in_place(state / _UNFINISHED, state / METADATA_NAME)
     finally:
         lock.release()
     for line in report_lines(name, report):
         click.echo(line)
     for warning in warnings(report):
         complain(warning)
+
+
+@contextlib.contextmanager
+def metadata_explained() -> Iterator[None]:
+    """Turn what the disk says of the file that is being built into an OSError, for `explained`."""
+    try:
+        yield
+    except FilesystemError as error:
+        raise OSError(error.errno, os.strerror(error.errno)) from error
+
+
+def put_in_place(unfinished: Path, place: Path) -> None:
+    """Rename, and make that durable. OSError."""
+    unfinished.replace(place)
+    directory = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def refuse_existing(state: Path, name: str) -> None:
@@ -209,7 +230,7 @@ def _rebuild(
             )
 
     try:
-        with rebuilding_shown() as show:
+        with rebuilding_shown() as show, explained(state), metadata_explained():
             return trio.run(run, show)
     except BaseException:
         with contextlib.suppress(OSError):

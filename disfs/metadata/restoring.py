@@ -8,10 +8,11 @@ whose pack is unknown is lost) and told. Until `finish` has returned the file is
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from disfs.errors import CorruptDataError
 from disfs.metadata.acls import ACL_NAMES
@@ -31,15 +32,19 @@ from disfs.metadata.settings import (
     UNSHIPPED,
     VOLUME_ID,
 )
+from disfs.metadata.sqlite_errors import translated
 from disfs.values import ROOT_INODE, ChannelId, MessageId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from disfs.metadata.replicated import Block
     from disfs.metadata.settings import Setting
     from disfs.metadata.shipping import ShippedMessage
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _GAPS = {INODES.name: 1 << 20, COOKIES.name: 1 << 20, REVISIONS.name: 1 << 33, PACKS.name: 1 << 16}
 """Skipped of each counter: the machine that is gone may have handed out more numbers than it told of."""
@@ -172,8 +177,22 @@ class Rebuilt:
     """What did not fit together; empty when all is well."""
 
 
+def _translating(method: Callable[P, T]) -> Callable[P, T]:
+    @functools.wraps(method)
+    def translating(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return method(*arguments, **named)
+        except sqlite3.Error as error:
+            raise translated(error) from error
+
+    return translating
+
+
 class Restoration:
-    """A database that is being built at a path where there is none. Close it whatever happens. Blocks: for a worker."""
+    """A database that is being built at a path where there is none. Close it whatever happens. Blocks: for a worker.
+
+    Each method may raise FilesystemError: ENOSPC when the disk is full.
+    """
 
     def __init__(self, path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -193,11 +212,13 @@ class Restoration:
         """Close the file."""
         self._connection.close()
 
+    @_translating
     def clear(self) -> None:
         """Begin anew."""
         for table in ("inodes", "dentries", "xattrs", "packs", "messages", "extents", "unsent"):
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - constants of this function
 
+    @_translating
     def apply(self, block: Block) -> None:
         """Take in some rows. CorruptDataError for rows that cannot be."""
         rows = block.rows()
@@ -212,6 +233,7 @@ class Restoration:
         except sqlite3.IntegrityError as error:
             raise CorruptDataError(f"rows of {block.table.name} contradict each other: {error}") from error
 
+    @_translating
     def messages(self) -> dict[ChannelId, list[MessageId]]:
         """Which messages the rows that were applied refer to."""
         found: dict[ChannelId, list[MessageId]] = {}
@@ -222,6 +244,7 @@ class Restoration:
             found.setdefault(ChannelId(channel), []).append(MessageId(message))
         return found
 
+    @_translating
     def lose(self, messages: Sequence[MessageId]) -> None:
         """These are not in Discord any more: what chunks they had is lost.
 
@@ -236,6 +259,7 @@ class Restoration:
         execute("DELETE FROM packs WHERE pack IN (SELECT pack FROM absent)")
         execute("DROP TABLE absent")
 
+    @_translating
     def finish(self, origin: Origin) -> Rebuilt:
         """Work out the rest and make the file durable. CorruptDataError when it has no root directory."""
         execute = self._connection.execute

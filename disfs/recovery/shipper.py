@@ -234,8 +234,12 @@ class Shipper:
                 raise
             self._acknowledged(turn)
             self._turn = None
-            while self._shipping.forget_more(turn.begun):
-                await trio.lowlevel.checkpoint()
+            try:
+                while self._shipping.forget_more(turn.begun):
+                    await trio.lowlevel.checkpoint()
+            except BaseException:
+                turn.close()  # its copy will not be sent
+                raise
             self._last_end = trio.current_time()
         if turn.built.kind is PackKind.CHECKPOINT:
             await self._retention.clean_up()

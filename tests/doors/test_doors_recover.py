@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from disfs.chunkstore.transport.base import Upload
 from disfs.chunkstore.transport.memory import MemoryTransport
-from disfs.cli.recover import refuse_existing, report_lines, warnings
+from disfs.cli.recover import metadata_explained, put_in_place, refuse_existing, report_lines, warnings
 from disfs.errors import ExitCode, UserError
-from disfs.metadata.restoring import Incomplete, Rebuilt
+from disfs.metadata.replicated import Block, Table
+from disfs.metadata.restoring import Incomplete, Rebuilt, Restoration
+from disfs.private_files import explained
 from disfs.recovery.rebuild import Report
 from disfs.superblock import ATTACHMENT_NAME
 from disfs.values import GuildId
 from disfs.volume import INDEX_NAME, NewVolume, find_volume, place_volume
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from disfs.superblock import Superblock
     from disfs.values import ChannelId
     from disfs.volume import PlacedVolume
@@ -139,3 +141,31 @@ def test_regression_log_of_a_database_that_is_gone_is_not_applied_to_the_rebuilt
     with pytest.raises(UserError, match="aside first") as caught:
         refuse_existing(tmp_path, "photos")
     assert ExitCode.VOLUME_EXISTS == caught.value.exit_code
+
+
+def test_disk_that_fills_up_is_one_line(tmp_path: Path) -> None:
+    """While the metadata are built: it says which disk, and the exit code is that of a full one."""
+    restoration = Restoration(tmp_path / "rebuilt.db")
+    restoration._connection.execute("PRAGMA max_page_count = 64")
+    restoration._connection.execute("PRAGMA cache_size = 8")
+    many = Block.of_rows(Table.NAMES, [(1, n, n, b"%0200d" % n) for n in range(5000)])
+    try:
+        with pytest.raises(UserError, match="is full") as caught, explained(tmp_path), metadata_explained():
+            restoration.apply(many)
+    finally:
+        restoration.close()
+    assert ExitCode.STATE_FULL == caught.value.exit_code
+
+
+def test_recovered_metadata_are_there_after_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directory is synced after the rename."""
+    synced = []
+
+    def fsync(descriptor: int) -> None:
+        assert (tmp_path / "there").exists()
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    (tmp_path / "unfinished").touch()
+    put_in_place(tmp_path / "unfinished", tmp_path / "there")
+    assert [tmp_path] == synced

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pytest
 
     from disfs.chunkstore.transport.base import Urgency
+    from disfs.metadata.shipping import Begun
     from disfs.recovery.building import Built
 
 
@@ -82,3 +83,32 @@ async def test_regression_store_that_stopped_when_all_was_shipped_ends_nothing(
         with contextlib.suppress(FilesystemError):
             await settle(world)
         await trio.sleep(60)
+
+
+async def test_copy_is_closed_when_forgetting_fails(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal is acknowledged, the rest of the turn fails: the spool of the copy must not stay open."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        await write(world, b"one", b"1")
+        await settle(world)
+        world.shipper._builder = dataclasses.replace(world.shipper._builder, rule=EVERY_TIME)
+        copies: list[Built] = []
+
+        def fails(begun: Begun) -> bool:
+            raise FilesystemError(5, "a test")
+
+        begin = world.shipper._begin
+
+        async def begun() -> object:
+            turn = await begin()
+            if turn.copy is not None:
+                copies.append(turn.copy)
+            return turn
+
+        monkeypatch.setattr(world.shipper, "_begin", begun)
+        monkeypatch.setattr(world.metadata.shipping, "forget_more", fails)
+        await write(world, b"two", b"2")
+        await settle(world)
+        await trio.sleep(1)
+        assert [True] == [copy.spool.closed for copy in copies]
