@@ -358,3 +358,33 @@ def test_sends_underway() -> None:
     with underway.sending([]):
         assert underway.ended_before(within)
         assert not underway.ended_before(underway.mark())
+
+
+class KnownCopies:
+    """What a shipper says of the copies elsewhere."""
+
+    shipped_revision = 0
+
+    def __init__(self, *, may_delete: bool, confirmed: bool) -> None:
+        self.may_delete = may_delete
+        self.confirmed = confirmed
+
+    async def confirm_deletions(self) -> bool:
+        """Whether a look of this moment allows it."""
+        await trio.lowlevel.checkpoint()
+        return self.confirmed
+
+
+@pytest.mark.parametrize(("may_delete", "confirmed"), [(False, True), (True, False)])
+async def test_strays_stay_where_another_state_may_need_them(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, may_delete: bool, confirmed: bool
+) -> None:
+    """Before the first look, in a conflict, or when the look that comes before the deletion finds one."""
+    async with chunk_world(tmp_path, **SETTINGS) as (world, _):
+        copies = KnownCopies(may_delete=may_delete, confirmed=confirmed)
+        world.store._sweeper._copies = copies
+        await send(world, a_pack_of(world.key))
+        for expected in (1, 0):
+            await look_twice(world)
+            assert expected == len(stored(world))
+            copies.may_delete = copies.confirmed = True
