@@ -430,3 +430,14 @@ async def test_far_too_large_is_still_told_apart(bare: World, emulator: Emulator
     emulator.settings(attachment_limit_bytes=1_000_000)
     with pytest.raises(TooLargeError):
         await send(bare, bytes(24_000_000))
+
+
+async def test_send_is_not_repeated_for_who_looks_first(emulator: Emulator) -> None:
+    """Journals: another machine may have gone on meanwhile, so the caller looks before each repeat."""
+    async with open_connection(emulator.token, emulator.api_url, limits=FAST) as connection:
+        world = await world_of(emulator, connection.sending_once, connection.admin)
+        emulator.fault(kind="status", status=503, route="create_message")
+        with pytest.raises(TransientStorageError):
+            await send(world, b"x")
+        assert 1 == emulator.counts()["create_message"]
+        await send(world, b"x")
