@@ -124,7 +124,7 @@ class FileIo:
     ) -> None:
         self._atime = atime
         self._has_orphans = has_orphans
-        self._room_returned = trio.Event()
+        self._room_returned = trio.lowlevel.ParkingLot()
         self._metadata = metadata
         self._chunks = chunks
         self._handles = handles
@@ -145,7 +145,7 @@ class FileIo:
         attributes = await self._metadata.attributes(inode)
         if not stat.S_ISREG(attributes.mode):
             raise FilesystemError(errno.EISDIR if stat.S_ISDIR(attributes.mode) else errno.EINVAL)
-        fh = self._handles.open_file(attributes, flags, self._chunks.new_readahead())
+        fh = self._handles.open_file(attributes, flags)
         handle = self._handles.file(fh)
         if empties:
             handle.opened.lacks_capability = True
@@ -155,7 +155,7 @@ class FileIo:
 
     def open_new(self, made: Attributes, flags: int) -> int:
         """As `open`, for a regular file that was made in this very step."""
-        return self._handles.open_file(made, flags, self._chunks.new_readahead(), is_new=True)
+        return self._handles.open_file(made, flags, is_new=True)
 
     def keeps_page_cache(self, fh: int) -> bool:
         """Whether what the kernel has cached of the file is what the file holds.
@@ -178,6 +178,8 @@ class FileIo:
         length = min(length, opened.size_bytes - offset)
         if length <= 0:
             return b""
+        if handle.readahead is None:
+            handle.readahead = self._chunks.new_readahead()
         data = await self._chunks.read(opened.inode, offset, length, handle.readahead)
         assert len(data) == length
         if not handle.keeps_atime and self._is_atime_due(opened):
@@ -195,7 +197,10 @@ class FileIo:
             # Not a part of it, though POSIX would like that: the kernel makes EIO of a short answer to O_DIRECT.
             raise FilesystemError(errno.EFBIG)
         try:
-            await self._write_chunks(opened.inode, offset, data)
+            try:
+                await self._chunks.write(opened.inode, offset, data)
+            except FilesystemError as error:
+                await self._write_when_room(opened.inode, offset, data, error)
             # The same step as the end of chunks.write: see the module's docstring.
             await self._metadata.note_write(opened.inode, end, self._clock.now_ns())
         except BaseException:
@@ -207,23 +212,20 @@ class FileIo:
             await self.sync(opened.inode)
         return len(data)
 
-    async def _write_chunks(self, inode: InodeNumber, offset: int, data: bytes) -> None:
-        """No checkpoint follows the change, as in the chunk store."""
-        try:
-            await self._chunks.write(inode, offset, data)
-        except FilesystemError as error:
-            if error.errno != errno.ENOSPC or not self._has_orphans():
-                raise
-            with trio.move_on_after(ROOM_SECONDS) as waiting:
-                await self._wait_for_orphans()
-            if waiting.cancelled_caught:
-                raise
-            await self._chunks.write(inode, offset, data)
+    async def _write_when_room(self, inode: InodeNumber, offset: int, data: bytes, error: FilesystemError) -> None:
+        """Once more, if it was for want of room; no checkpoint follows the change, as in the chunk store."""
+        if error.errno != errno.ENOSPC or not self._has_orphans():
+            raise error
+        with trio.move_on_after(ROOM_SECONDS) as waiting:
+            await self._wait_for_orphans()
+        if waiting.cancelled_caught:
+            raise error
+        await self._chunks.write(inode, offset, data)
 
     async def _wait_for_orphans(self) -> None:
         """Return when none is left."""
         while self._has_orphans():
-            await self._room_returned.wait()
+            await self._room_returned.park()
 
     async def truncate(self, inode: InodeNumber, changes: AttributeChanges) -> Attributes:
         """Make the file `changes.size_bytes` long, together with the other changes. ESTALE, EISDIR, EINVAL, EFBIG."""
@@ -259,7 +261,6 @@ class FileIo:
 
     def close(self, fh: int) -> InodeNumber:
         """Close a handle and say whose it was. EBADF."""
-        self._handles.file(fh).readahead.close()
         return self._handles.close_file(fh)
 
     def forget(self, inode: InodeNumber) -> None:
@@ -268,8 +269,8 @@ class FileIo:
 
     def room_returned(self) -> None:
         """An inode is gone, and with it what it took: whoever waits for room may look."""
-        self._room_returned.set()
-        self._room_returned = trio.Event()
+        if self._room_returned:
+            self._room_returned.unpark_all()
 
     async def sync(self, inode: InodeNumber) -> None:
         """As `fsync`, for any inode."""

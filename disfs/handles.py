@@ -48,9 +48,10 @@ class FileHandle:
 
     __slots__ = ("keeps_atime", "opened", "readahead", "syncs_writes", "wants_reads")
 
-    def __init__(self, opened: OpenInode, flags: int, readahead: Readahead) -> None:
+    def __init__(self, opened: OpenInode, flags: int) -> None:
         self.opened = opened
-        self.readahead = readahead
+        self.readahead: Readahead | None = None
+        """Made at the first read."""
         # O_SYNC contains O_DSYNC.
         self.syncs_writes = bool(flags & os.O_DSYNC)
         self.keeps_atime = bool(flags & os.O_NOATIME)
@@ -69,7 +70,7 @@ class HandleTable:
     def __len__(self) -> int:
         return len(self._files)
 
-    def open_file(self, attributes: Attributes, flags: int, readahead: Readahead, *, is_new: bool = False) -> int:
+    def open_file(self, attributes: Attributes, flags: int, *, is_new: bool = False) -> int:
         """A new handle of a file whose attributes were read, or which was made, in this very step."""
         opened = self._open_inodes.get(attributes.inode)
         if opened is None:
@@ -77,7 +78,7 @@ class HandleTable:
         assert opened.size_bytes == attributes.size_bytes
         opened.handle_count += 1
         number = next(self._numbers)
-        self._files[number] = FileHandle(opened, flags, readahead)
+        self._files[number] = FileHandle(opened, flags)
         return number
 
     def file(self, number: int) -> FileHandle:
@@ -88,9 +89,12 @@ class HandleTable:
             raise FilesystemError(errno.EBADF) from None
 
     def close_file(self, number: int) -> InodeNumber:
-        """Close a file handle and say whose it was. EBADF."""
-        opened = self.file(number).opened
+        """Close a file handle, with its readahead, and say whose it was. EBADF."""
+        handle = self.file(number)
+        opened = handle.opened
         del self._files[number]
+        if handle.readahead is not None:
+            handle.readahead.close()
         opened.handle_count -= 1
         if opened.handle_count == 0:
             del self._open_inodes[opened.inode]
@@ -107,7 +111,8 @@ class HandleTable:
     def clear(self) -> None:
         """Close everything; for after the last request."""
         for handle in self._files.values():
-            handle.readahead.close()
+            if handle.readahead is not None:
+                handle.readahead.close()
         self._files.clear()
         self._open_inodes.clear()
 

@@ -234,8 +234,7 @@ class AttributeChanges:
     ctime_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewInode:
+class NewInode(NamedTuple):
     """What mknod, mkdir, symlink and create give a new inode. The store sets the rest: number, times, nlink,
     and what the parent hands down: a setgid parent its group, one with a default ACL that instead of the umask."""
 

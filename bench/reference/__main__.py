@@ -1,6 +1,6 @@
-"""`python -m bench.reference names|names-stock|contents MOUNTPOINT [FILE]`: serve a reference until it is unmounted.
+"""`python -m bench.reference names|names-stock|handlers|contents MOUNTPOINT [FILE]`: serve one until it is unmounted.
 
-`names-stock` is `names` in pyfuse3's own request loop.
+`names-stock` is `names` in pyfuse3's own request loop; `handlers` are disfs's own, with dicts in place of its stores.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import trio
 
 from bench.reference.contents import ContentsReference
 from bench.reference.names import NamesReference
+from bench.reference.stores import handlers
 from disfs.daemon import KERNEL_TASKS
 from disfs.polled_loop import polled_loop
 
@@ -40,7 +41,11 @@ async def _serve(operations: pyfuse3.Operations, mountpoint: str, loop: Abstract
 def main() -> None:
     """Choose what is served, and serve it."""
     kind, mountpoint, *rest = sys.argv[1:]
-    operations = ContentsReference(Path(rest[0])) if kind == "contents" else NamesReference()
+    operations: pyfuse3.Operations
+    if kind == "contents":
+        operations = ContentsReference(Path(rest[0]))
+    else:
+        operations = handlers() if kind == "handlers" else NamesReference()
     loop = contextlib.nullcontext(True) if kind == "names-stock" else polled_loop()
     trio.run(_serve, operations, mountpoint, loop)
 

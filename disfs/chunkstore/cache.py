@@ -98,10 +98,13 @@ class Cache:
         record = self.map.inodes.get(inode)
         return record is not None and record.has_all(chunks)
 
-    def read(self, inode: InodeNumber, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes; whatever is not present reads as zeros, so ask `has_all` or the ledger before."""
+    def read(self, inode: InodeNumber, offset: int, length: int, chunks: range | None = None) -> bytes:
+        """Exactly `length` bytes; whatever is not present reads as zeros, so ask `has_all` or the ledger before.
+
+        `chunks` are those that the bytes lie in, for a caller that has computed them.
+        """
         data = self.content(inode, offset, length)
-        self.map.touch(inode, chunk_range(offset, length, self.map.chunk_bytes))
+        self.map.recency.used(inode, chunk_range(offset, length, self.map.chunk_bytes) if chunks is None else chunks)
         return data if len(data) == length else data + bytes(length - len(data))
 
     def content(self, inode: InodeNumber, offset: int, length: int) -> bytes:
@@ -275,6 +278,29 @@ class Cache:
         self._free_space.took(len(content))
         self.map.wrote_new(record, revision, trio.current_time())
 
+    def dirty_record(self, inode: InodeNumber, chunks: range, end: int) -> InodeChunks | None:
+        """The inode's record, if content of `chunks` up to `end` would replace unsent content of a file and nothing
+        else: such a write takes no room, needs no fetch, and leaves no copy that would have to be disowned."""
+        record = self.map.inodes.get(inode)
+        # Neither a small content nor one of which something was cut: both ends are one.
+        if record is None or record.end != record.disk_end or end > record.end:
+            return None
+        entries = record.entries
+        for index in chunks:
+            entry = entries.get(ChunkIndex(index))
+            if entry is None or entry.state is not ChunkState.DIRTY:
+                return None
+        return record
+
+    def rewrite(self, record: InodeChunks, offset: int, data: Buffer, chunks: range) -> None:
+        """`write` where `dirty_record` gave the record. FilesystemError, with at most the range changed."""
+        inode = record.inode
+        self.files.write(inode, offset, data, create=False)
+        revision = self._ledger.renew_dirty(inode, ChunkIndex(chunks.start), len(chunks))
+        self.unsynced.add(inode)
+        self._free_space.took(len(data))  # a chunk may have had holes
+        self.map.rewrote(record, chunks, revision, trio.current_time())
+
     def _write_small(
         self, record: InodeChunks, offset: int, data: Buffer, fills: Mapping[ChunkIndex, bytes]
     ) -> Revision:
@@ -422,6 +448,23 @@ class Cache:
         self._shorten(record, weight, at_once=not was_doomed)
         if self.changed:
             self.changed.unpark_all()
+
+    def discard(self, inode: InodeNumber) -> None:
+        """`cut` to nothing, of an inode that the caller removes from the metadata in this very step."""
+        record = self.map.inodes.get(inode)
+        if record is None or not record.is_small:
+            self.cut(inode, 0)
+            return
+        # Most files are small, and many go before they were sent.
+        self._ledger.discard(inode)
+        self._recorded.pop(ChunkKey(inode, ChunkIndex(0)), None)
+        if self.map.discard_unsent(record):
+            self.small.discarded(record)
+            self._needs_no_sync(inode)
+            if self.changed:
+                self.changed.unpark_all()
+        else:
+            self.cut(inode, 0)
 
     def _mark_shortened(self, record: InodeChunks, boundary: ChunkIndex, size_bytes: int) -> Revision:
         if record.is_small:

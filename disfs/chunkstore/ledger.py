@@ -53,6 +53,10 @@ class ChunkLedger(Protocol):
         """Give `count` chunks from `first` one new revision, higher than any before, and note them as dirty."""
         ...
 
+    def renew_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """`mark_dirty` where every one of the chunks is dirty already; the caller knows it."""
+        ...
+
     def dirty_chunks(self) -> Sequence[DirtyChunk]:
         """Every dirty chunk of the volume, by inode and index; read once, at the start."""
         ...
@@ -84,6 +88,13 @@ class ChunkLedger(Protocol):
         """Forget every chunk of the inode from `first` on: dirty notes and extents; their slots are garbage.
 
         A small content is not touched: `write_small` or `remove_small` belongs to the same step.
+        """
+        ...
+
+    def discard(self, inode: InodeNumber) -> None:
+        """Forget every chunk and the small content of an inode that is removed in this very step: one change.
+
+        Nothing of it is asked for or noted afterwards, and its chunk count is left as it is.
         """
         ...
 

@@ -280,19 +280,42 @@ class ChunkMap:
         if entry.state is ChunkState.DIRTY:
             self.waiting.wrote(key, growth)
 
+    def rewrote(self, chunks: InodeChunks, indices: range, revision: Revision, now: float) -> None:
+        """`wrote` for DIRTY chunks that are as long as before."""
+        self._newest = max(self._newest, revision)
+        for index in map(ChunkIndex, indices):
+            entry = chunks.entries[index]
+            entry.written_at, entry.revision = now, revision
+            self.waiting.wrote(ChunkKey(chunks.inode, index), 0)
+
     def wrote_new(self, chunks: InodeChunks, revision: Revision, now: float) -> None:
         """`wrote` for chunk 0 of an inode that is not known yet; all that there is of it ends with that chunk."""
-        assert chunks.inode not in self.inodes
-        key, length = ChunkKey(chunks.inode, ChunkIndex(0)), chunks.end
+        inode, length = chunks.inode, chunks.end
+        assert inode not in self.inodes
+        key = ChunkKey(inode, ChunkIndex(0))
         entry = Entry(ChunkState.DIRTY, length, revision, now, now, revision)
         chunks.entries[key.chunk] = entry
-        chunks.set(0, True)
-        self.inodes[chunks.inode] = chunks
+        chunks.present[0] = chunks.count = 1
+        self.inodes[inode] = chunks
         self._newest = max(self._newest, revision)
         self.dirty_count += 1
         self.dirty_bytes += length
         self.waiting.add(key, entry)
         self.reweigh(chunks)
+
+    def discard_unsent(self, chunks: InodeChunks) -> bool:
+        """CUT of all, where all is one chunk that waits to be sent; False, and nothing done, where it is more."""
+        entry = chunks.entries.get(ChunkIndex(0))
+        if entry is None or entry.state is not ChunkState.DIRTY or chunks.count != 1 or len(chunks.entries) != 1:
+            return False
+        self.waiting.remove(ChunkKey(chunks.inode, ChunkIndex(0)), entry)
+        self._count(entry, ChunkState.DIRTY, ChunkState.ABSENT)
+        self.recency.pass_over((chunks.inode, 0))
+        self.weight -= chunks.weight
+        if chunks.inode in self.recency.pinned:
+            self.pinned_weight -= chunks.weight
+        del self.inodes[chunks.inode]
+        return True
 
     def reweigh(self, chunks: InodeChunks) -> None:
         """Work out anew what an inode weighs, after its bits or its ends have changed."""
@@ -310,10 +333,6 @@ class ChunkMap:
         assert not chunks.weight
         del self.inodes[inode]
         return True
-
-    def touch(self, inode: InodeNumber, chunks: range) -> None:
-        """`chunks` were used: their groups are evicted last."""
-        self.recency.used(inode, chunks)
 
     def set_pinned(self, inode: InodeNumber, pinned: bool) -> None:
         """Whether the inode's chunks are to stay; for an inode that is not cached too."""

@@ -91,8 +91,26 @@ class ReadaheadPolicy:
             position.expected = end
         if not hit:
             position.waited = True
-        ahead, passed = self._advance(position, max_bytes), self._passed(position)
+        ahead = self._advance(position, max_bytes)
+        # Before that much is behind, nothing is reported as passed.
+        passed = self._passed(position) if end - position.passed_until >= 2 * self._slack_bytes else None
         return _NOTHING if ahead is passed is None else Advice(ahead=ahead, passed=passed)
+
+    def follows(self, offset: int, length: int, present_until: int) -> bool:
+        """Take note of a read that goes on where the last one ended, if `on_read` advises only what is here.
+
+        So it is where the window ends before `present_until`, up to which all is in the cache.
+        """
+        if not self._positions:
+            return False
+        position = self._positions[0]
+        end = offset + length
+        if offset != position.expected or end + position.window_bytes > present_until:
+            return False
+        if end - position.passed_until >= 2 * self._slack_bytes:
+            return False
+        position.expected = end
+        return True
 
     def _find(self, offset: int) -> _Position | None:
         for number, position in enumerate(self._positions):
@@ -170,12 +188,14 @@ class Readahead:
         self._chunk_bytes = chunk_bytes
         self._budget = budget
         self._window_bytes = 0
+        self._present_until = 0
         self._closed = False
 
     def on_read(self, offset: int, length: int, *, hit: bool) -> Advice:
         """As `ReadaheadPolicy.on_read`; a seek takes back what was begun and nobody waits for."""
-        if self._closed:
+        if self._closed or (hit and self._policy.follows(offset, length, self._present_until)):
             return _NOTHING
+        self._present_until = 0  # what was found lies ahead of another position, perhaps
         advice = self._policy.on_read(offset, length, hit=hit, max_bytes=self._budget.share(self))
         if advice.seek:
             self._fetcher.cancel(self.stream)
@@ -186,6 +206,10 @@ class Readahead:
             run_chunks = -(-window_bytes // (_RUNS * self._chunk_bytes))
             self.stream.run_bytes = run_chunks * (self._chunk_bytes + TAG_BYTES)
         return advice
+
+    def found_present(self, end: int) -> None:
+        """Whatever lies between the last read and `end` is in the cache: for a while there is nothing to advise."""
+        self._present_until = end
 
     @property
     def closed(self) -> bool:

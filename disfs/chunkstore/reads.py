@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 AWAY = frozenset({ChunkState.ABSENT, ChunkState.FETCHING})
 """States of a chunk that the cache does not have: Discord may."""
+_FURTHER_CHUNKS = 32
+"""How far a sequential reader of cached data looks ahead at once, for what it would look at read by read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Reads:
         hit = self._cache.has_all(inode, chunks)
         if hit:
             self._cached_chunks += len(chunks)
-            found = self._cache.read(inode, offset, length)
+            found = self._cache.read(inode, offset, length, chunks)
         if readahead is not None and (absent := self._wanted_ahead(inode, offset, length, readahead, hit=hit)):
             await self._fetch_ahead(inode, absent, readahead)
         if hit:
@@ -124,6 +126,9 @@ class Reads:
         start, end = advice.ahead
         chunks = chunk_range(start, end - start, self._chunk_bytes)
         if self._cache.has_all(inode, chunks):
+            further = range(chunks.start, chunks.start + _FURTHER_CHUNKS)
+            if hit and self._cache.has_all(inode, further):
+                readahead.found_present(further.stop * self._chunk_bytes)
             return []
         indices = map(ChunkIndex, chunks)
         return [index for index in indices if self._map.state(ChunkKey(inode, index)) is ChunkState.ABSENT]

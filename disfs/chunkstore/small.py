@@ -108,6 +108,12 @@ class SmallContents:
         self._ledger.remove_small(record.inode)
         self._became(record, 0)
 
+    def discarded(self, record: InodeChunks) -> None:
+        """`remove`, where the ledger has discarded the whole inode, and the caller drops its record."""
+        self._copies.drop(record.inode)
+        self._fresh.discard(record.inode)
+        self.total_bytes -= record.end
+
     def _became(self, record: InodeChunks, end: int) -> None:
         self.total_bytes += end - record.end
         record.end = end

@@ -61,6 +61,8 @@ class Writes:
             return
         end = offset + length
         chunks = chunk_range(offset, length, self._chunk_bytes)
+        if self._rewrite(inode, offset, data, chunks, end):
+            return
         edges = self._edges(chunks, offset, end)
         held: dict[Target, bytes] = {}
         if self._map.dirty_bytes > self._settings.soft_mark_bytes:
@@ -91,6 +93,17 @@ class Writes:
             return False
         self._ledger.check_room(inode, offset, length)
         self._cache.write_new(inode, bytes(data))
+        self._writeback.poke()
+        return True
+
+    def _rewrite(self, inode: InodeNumber, offset: int, data: Buffer, chunks: range, end: int) -> bool:
+        """Write over what was not sent yet, as databases do all the time; False for every other write."""
+        if self._map.dirty_bytes > self._settings.soft_mark_bytes:
+            return False
+        record = self._cache.dirty_record(inode, chunks, end)
+        if record is None:
+            return False
+        self._cache.rewrite(record, offset, data, chunks)
         self._writeback.poke()
         return True
 
@@ -199,4 +212,4 @@ class Writes:
 
     def discard(self, inode: InodeNumber) -> None:
         """The inode is gone for good: so are its contents, sent or not."""
-        self._cache.cut(inode, 0)
+        self._cache.discard(inode)

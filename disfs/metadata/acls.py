@@ -95,7 +95,9 @@ class Acls:
         return Inherited(mode, () if is_minimal(access) else access, default if stat.S_ISDIR(mode) else ())
 
     def give(self, inode: InodeNumber, inherited: Inherited) -> None:
-        """Store what a new inode has inherited."""
+        """Store what a new inode has inherited: mostly nothing."""
+        if not (inherited.access or inherited.default):
+            return
         for kind, acl in ((AclKind.ACCESS, inherited.access), (AclKind.DEFAULT, inherited.default)):
             if acl:
                 self.put(inode, kind, acl)

@@ -21,6 +21,8 @@ _FIND_EACH = (
     " FROM wanted CROSS JOIN dirty ON dirty.inode = wanted.inode AND dirty.chunk = wanted.chunk"
 )
 _INSERT_FIRST = "INSERT INTO dirty (inode, chunk, revision, born) VALUES (?, 0, ?, ?)"
+_RENEW = "UPDATE dirty SET revision = max(revision, ?) WHERE inode = ? AND chunk >= ? AND chunk < ?"
+"""What is held back may be older than a row by now: a revision only rises."""
 
 
 class Dirty:
@@ -34,7 +36,11 @@ class Dirty:
         self._revisions = revisions
         self._first = HeldBack[InodeNumber, tuple[int, int]](database)
         """Inode -> (revision, born) of chunk 0."""
-        database.held_back.append(self._write_first_rows)
+        self._renewed: dict[tuple[InodeNumber, int, int], Revision] = {}
+        """(inode, first, end) of chunks that have rows, or are in `_first`, with the revision that these lack."""
+        self._discarded: dict[InodeNumber, None] = {}
+        """Inodes that are gone, and may have rows; nobody asks for these any more."""
+        database.held_back.append(self._write_rows)
 
     def new_revision(self) -> Revision:
         """For a write: higher than any before. Inside a change."""
@@ -54,6 +60,14 @@ class Dirty:
             "UPDATE dirty SET revision = ? WHERE inode = ? AND chunk >= ? AND chunk < ?", (revision, inode, first, end)
         )
 
+    def renew_all(self, inode: InodeNumber, first: int, end: int, revision: Revision) -> None:
+        """As `renew`, where all of them are known to be dirty already: held back. Inside a change."""
+        held = self._first.get(inode)
+        if held is not None and end == 1:
+            self._first.put(inode, (revision, held[1]))
+        else:
+            self._database.alter(self._renewed, (inode, first, end), revision)
+
     def mark_first(self, inode: InodeNumber, revision: Revision) -> None:
         """Chunk 0 of a file without a chunk is dirty with that revision. Inside a change."""
         self._first.put(inode, (revision, revision), is_new=True)
@@ -64,6 +78,12 @@ class Dirty:
             return False
         self._first.remove(inode)
         return True
+
+    def discard(self, inode: InodeNumber) -> None:
+        """An inode goes for good. Held back. Inside a change."""
+        # Where the row of chunk 0 is held back there is no other: `renew` writes it before.
+        if not self.forget_first(inode):
+            self._database.alter(self._discarded, inode, None)
 
     def mark(self, inode: InodeNumber, first: int, end: int, revision: Revision) -> None:
         """Chunks `first` to `end`, end excluded, are dirty with that revision. Inside a change."""
@@ -123,10 +143,16 @@ class Dirty:
         if inode in self._first and (held := self._first.withdraw(inode)) is not None:
             self._database.write(_INSERT_FIRST, (inode, *held))
 
-    def _write_first_rows(self) -> None:
+    def _write_rows(self) -> None:
+        if self._discarded:
+            self._database.write_all("DELETE FROM dirty WHERE inode = ?", [(inode,) for inode in self._discarded])
+            self._discarded.clear()
         if self._first:
             _, rows = self._first.take()
             self._database.write_all(_INSERT_FIRST, [(inode, *held) for inode, held in rows])
+        if self._renewed:
+            self._database.write_all(_RENEW, [(revision, *chunks) for chunks, revision in self._renewed.items()])
+            self._renewed.clear()
 
 
 @functools.cache

@@ -52,6 +52,9 @@ _OF_SLOTS = (
     " ORDER BY extents.first_slot"
 )
 
+_BARE = 65_536
+"""Inodes that are known to have no extent, at most."""
+
 
 class Placement(NamedTuple):
     """Chunks `first` up to `end` of an inode lie in the slots of a pack from `first_slot` on."""
@@ -81,6 +84,21 @@ class Extents:
         self._database = database
         self._outbox = outbox
         self._packs = packs
+        self._bare: set[InodeNumber] = set()
+        """Inodes without an extent, some of those that never had one."""
+
+    def note_bare(self, inode: InodeNumber) -> None:
+        """The caller knows that the inode has no extent."""
+        if len(self._bare) >= _BARE:
+            self._bare.clear()
+        self._bare.add(inode)
+
+    def discard(self, inode: InodeNumber) -> None:
+        """`cut` of all, of an inode that goes for good. In a change."""
+        if inode in self._bare:
+            self._bare.remove(inode)
+        else:
+            self.cut(inode, ChunkIndex(0))
 
     def find(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
         """See ChunkLedger.extents."""
@@ -123,6 +141,7 @@ class Extents:
         for first, end, *row in rows_of(self._database, _FIND_EACH, ranges, width=3):
             covered.setdefault(_Old(*row), []).append((first, end))
         rows = [self._row(*new) for new in placements]
+        self._bare.difference_update([new.inode for new in placements])
         for old, over in covered.items():
             self._packs.add_live(old.pack, -old.stored_bytes)
             rows += [self._row(*rest) for rest in _uncovered(old, sorted(over))]

@@ -19,47 +19,42 @@ class HeldBack(Generic[K, V]):
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._values: dict[K, V | None] = {}
-        self._has_row: dict[K, bool] = {}
-        """Whether the table may have a row of that key."""
+        self._held: dict[K, tuple[V | None, bool]] = {}
+        """The row, and whether the table may have one of that key."""
 
     def __contains__(self, key: K) -> bool:
-        return key in self._values
+        return key in self._held
 
     def __bool__(self) -> bool:
-        return bool(self._values)
+        return bool(self._held)
 
     def get(self, key: K) -> V | None:
         """The row of a key that is held back; None when it is not, or is to be deleted."""
-        return self._values.get(key)
+        held = self._held.get(key)
+        return None if held is None else held[0]
 
     def put(self, key: K, value: V, *, is_new: bool = False) -> None:
         """The row is this from now on. `is_new`: the caller knows that the table has none."""
-        self._note(key, value, has_row=not is_new)
+        held = self._held.get(key)
+        self._database.alter(self._held, key, (value, not is_new if held is None else held[1]))
 
     def remove(self, key: K) -> None:
         """There is no such row from now on."""
-        if self._has_row.get(key, True):
-            self._note(key, None, has_row=True)
+        held = self._held.get(key)
+        if held is None or held[1]:
+            self._database.alter(self._held, key, (None, True))
         else:
-            self.withdraw(key)
+            self._database.erase(self._held, key)
 
     def withdraw(self, key: K) -> V | None:
         """Hold it back no longer: the caller writes it."""
-        value = self._values.get(key)
-        self._database.erase(self._values, key)
-        self._database.erase(self._has_row, key)
+        value = self.get(key)
+        self._database.erase(self._held, key)
         return value
 
     def take(self) -> tuple[list[K], list[tuple[K, V]]]:
         """What is to be deleted and what is to be written, and nothing is held back any more; at a flush."""
-        gone = [key for key, value in self._values.items() if value is None]
-        rows = [(key, value) for key, value in self._values.items() if value is not None]
-        self._values.clear()
-        self._has_row.clear()
+        gone = [key for key, (value, _) in self._held.items() if value is None]
+        rows = [(key, value) for key, (value, _) in self._held.items() if value is not None]
+        self._held.clear()
         return gone, rows
-
-    def _note(self, key: K, value: V | None, *, has_row: bool) -> None:
-        self._database.alter(self._values, key, value)
-        if key not in self._has_row:
-            self._database.alter(self._has_row, key, has_row)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from disfs.errors import FilesystemError
 from disfs.metadata.base import SYMLINK_MAX, Unlinked, read_moves_atime
@@ -63,8 +63,8 @@ class Inodes:
         """Known inodes without a row yet, and where they point if they are symbolic links."""
         self._changed: dict[InodeNumber, None] = {}
         """Known inodes whose row is older than what is known."""
-        self._gone: dict[InodeNumber, None] = {}
-        """Inodes that were removed, and may still have rows."""
+        self._gone: dict[InodeNumber, bool] = {}
+        """Inodes that were removed and may still have rows, and whether one of them says that they are orphans."""
         self._orphaned: dict[InodeNumber, None] = {}
         """Orphans without a row yet that says so."""
         database.held_back.append(self._write_rows)
@@ -199,10 +199,13 @@ class Inodes:
 
     def add_chunks(self, inode: InodeNumber, count: int) -> None:
         """`count` holes of a file have become chunks; negative: the other way round. Inside a change."""
-        if count and (old := self.find(inode)) is not None:
-            new_count = old.chunk_count + count
-            self._put(old._replace(chunk_count=new_count))
-            self._totals.resized(old.size_bytes, old.chunk_count, old.size_bytes, new_count)
+        if not count or (old := self.find(inode)) is None:
+            return
+        number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, ctime_ns, chunks = old
+        new = Attributes(number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, ctime_ns, chunks + count)
+        self._put(new)
+        if size_bytes:  # else it takes nothing, before and after
+            self._totals.resized(size_bytes, chunks, size_bytes, chunks + count)
 
     def set_mode(self, inode: InodeNumber, mode: int, now_ns: int) -> None:
         """Its mode is another one, as is its ctime. Inside a change."""
@@ -223,11 +226,12 @@ class Inodes:
             old = self.find(inode)
             if old is None or old.nlink:
                 return
+            self._database.alter(self._gone, inode, inode not in self._orphaned)
             self._database.erase(self._known, inode)
-            self._database.erase(self._new, inode)
-            self._database.erase(self._changed, inode)
-            self._database.erase(self._orphaned, inode)
-            self._database.alter(self._gone, inode, None)
+            notes: tuple[dict[InodeNumber, Any], ...] = (self._new, self._changed, self._orphaned)
+            for note in notes:
+                if inode in note:
+                    self._database.erase(note, inode)
             self._totals.add_inodes(-1)
             if stat.S_ISREG(old.mode):
                 self._totals.resized(old.size_bytes, old.chunk_count, 0, 0)
@@ -256,8 +260,9 @@ class Inodes:
         if self._gone:
             self._outbox.note_inodes(self._gone)
             gone = [(inode,) for inode in self._gone]
-            for table in ("xattrs", "inodes", "orphans", "pins"):
+            for table in ("xattrs", "inodes", "pins"):
                 write_all(f"DELETE FROM {table} WHERE inode = ?", gone)  # noqa: S608 - constants of this function
+            write_all("DELETE FROM orphans WHERE inode = ?", [(inode,) for inode, noted in self._gone.items() if noted])
             self._gone.clear()
 
     def _forget_some(self) -> None:

@@ -102,6 +102,13 @@ class Recording:
         with self._database.growing:
             return self._mark(inode, first, first + count)
 
+    def renew_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """See ChunkLedger."""
+        with self._database.growing:
+            revision = self._dirty.new_revision()
+            self._dirty.renew_all(inode, first, first + count, revision)
+        return revision
+
     def write_small(self, inode: InodeNumber, content: bytes) -> Revision:
         """See ChunkLedger."""
         with self._database.growing:
@@ -113,6 +120,7 @@ class Recording:
         revision = self._dirty.new_revision()
         if self._inodes.chunk_count(inode) == 0:
             # All are holes: nothing is dirty or recorded that would have to be looked for.
+            self._extents.note_bare(inode)
             if end == 1:
                 self._dirty.mark_first(inode, revision)
             else:
@@ -195,6 +203,13 @@ class Recording:
                 return  # it had no chunk before that one
             self._dirty.cut(inode, first)
             self._extents.cut(inode, first)
+
+    def discard(self, inode: InodeNumber) -> None:
+        """See ChunkLedger."""
+        with self._database.changing:
+            self._small.discard(inode)
+            self._dirty.discard(inode)
+            self._extents.discard(inode)
 
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """See ChunkLedger."""

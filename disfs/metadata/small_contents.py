@@ -43,7 +43,11 @@ class SmallContents:
     def remove(self, inode: InodeNumber) -> None:
         """See ChunkLedger.remove_small. Works on a full disk."""
         with self._database.changing:
-            self._held_back.remove(inode)
+            self.discard(inode)
+
+    def discard(self, inode: InodeNumber) -> None:
+        """`remove`, inside a change."""
+        self._held_back.remove(inode)
 
     def content(self, inode: InodeNumber) -> bytes:
         """See ChunkLedger.small_content."""

@@ -377,6 +377,10 @@ class SqliteMetadataStore:
         """See ChunkLedger."""
         return self._recording.mark_dirty(inode, first, count)
 
+    def renew_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """See ChunkLedger."""
+        return self._recording.renew_dirty(inode, first, count)
+
     def dirty_chunks(self) -> Sequence[DirtyChunk]:
         """See ChunkLedger."""
         return self._dirty.all()
@@ -404,6 +408,10 @@ class SqliteMetadataStore:
     def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """See ChunkLedger."""
         self._recording.cut_chunks(inode, first)
+
+    def discard(self, inode: InodeNumber) -> None:
+        """See ChunkLedger."""
+        self._recording.discard(inode)
 
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """See ChunkLedger."""

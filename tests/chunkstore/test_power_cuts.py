@@ -175,3 +175,21 @@ async def test_a_power_cut_takes_nothing_that_was_fsynced(
             await world.cut_power(nursery, disk.cut, paused=eager_log)
             disk.watch(world, monkeypatch)
             await writer.check()
+
+
+async def test_a_power_cut_takes_no_fsynced_overwrite(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written over data that is synced and still unsent is as safe after its fsync as a first write."""
+    disk = Disk(tmp_path, monkeypatch, eager_log=False)
+    async with real_stores(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        disk.watch(world, monkeypatch)
+        world.chunks.pause()
+        handle, inode = await world.create(b"file")
+        await world.filesystem.files.write(handle, 0, b"a" * 20_000)
+        await world.filesystem.files.fsync(handle)
+        await world.filesystem.files.write(handle, 3000, b"b" * 7000)
+        await world.filesystem.files.fsync(handle)
+        await world.cut_power(nursery, disk.cut, paused=True)
+        handle = await world.filesystem.files.open(inode, os.O_RDONLY)
+        assert await world.filesystem.files.read(handle, 0, 30_000) == b"a" * 3000 + b"b" * 7000 + b"a" * 10_000

@@ -212,6 +212,43 @@ async def test_a_played_film_keeps_a_small_window(tmp_path: Path, autojump_clock
         assert brought <= 420 * SEALED
 
 
+async def test_cached_data_hide_nothing_that_is_cold_behind_them(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A sequential reader of cached data has what follows fetched before it comes there."""
+    data = noise(1024)
+    async with cold(tmp_path, {FILE: data}) as line:
+        store = line.world.store
+        for index in range(200):
+            await store.read(FILE, index * CHUNK, CHUNK)
+        line.shaped.fetched.clear()
+        readahead = store.new_readahead()
+        for index in range(200):
+            await store.read(FILE, index * CHUNK, CHUNK, readahead)
+        await trio.sleep(2 * LATENCY)
+        began = trio.current_time()
+        await store.read(FILE, 200 * CHUNK, CHUNK, readahead)
+        assert trio.current_time() == began
+        assert Urgency.READER not in {fetched.urgency for fetched in line.shaped.fetched}
+
+
+async def test_cached_data_far_away_end_no_readahead(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Whoever has read cached data and then reads cold ones, before them, has these fetched ahead as anybody."""
+    data = noise(1024)
+    async with cold(tmp_path, {FILE: data}) as line:
+        store = line.world.store
+        for index in range(800, 1000):
+            await store.read(FILE, index * CHUNK, CHUNK)
+        readahead = store.new_readahead()
+        for index in range(800, 900):
+            await store.read(FILE, index * CHUNK, CHUNK, readahead)
+        waits = 0
+        for index in range(700):
+            began = trio.current_time()
+            await store.read(FILE, index * CHUNK, CHUNK, readahead)
+            waits += trio.current_time() > began
+            await trio.sleep(1.5 * SEALED / RATE)
+        assert waits <= 12
+
+
 async def test_two_places_read_in_turn(tmp_path: Path, autojump_clock: MockClock) -> None:
     """A program that reads two places of one file in turn gets both ahead of time: far fewer waits than reads."""
     data = noise(1024)

@@ -77,6 +77,32 @@ async def test_a_content_that_grows_becomes_a_file_and_stays_one(tmp_path: Path,
         assert b"z" == await world.contents(FILE)
 
 
+async def test_an_unsent_small_file_that_is_removed_leaves_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """All counts are as before it was made, and a drain that waited for it has nothing left to wait for."""
+    async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        world.store.pause()
+        before = world.store.statistics()
+        await world.write(FILE, 0, pattern(SMALL))
+        world.store.set_pinned([FILE], True)
+        with trio.fail_after(5):
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(world.store.drain)
+                await trio.testing.wait_all_tasks_blocked()
+                world.discard(FILE)
+                # Whoever waits for it needs no upload any more.
+        after = world.store.statistics()
+        for name in ("cache_bytes", "dirty_bytes", "dirty_chunks", "pinned_bytes", "pinned_inodes"):
+            assert getattr(before, name) == getattr(after, name), name
+        assert {} == rows(world)
+        assert 0 == world.store._small.total_bytes
+        assert FILE not in world.store._cache.map.inodes
+        world.store.resume()
+        await world.store.drain()
+        await world.restart(nursery)
+        assert 0 == world.store.statistics().lost_chunks
+        assert [] == list(world.ledger.dirty_chunks())
+
+
 async def test_holes_and_overwrites_in_a_small_content(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What was never written reads as zeros, what was cut off never comes back, the rest is what was written last."""
     async with chunk_world(tmp_path, small_content_bytes=SMALL) as (world, _):

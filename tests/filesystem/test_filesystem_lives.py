@@ -134,6 +134,8 @@ async def test_orphans_of_a_crash_go_at_the_start(world: World) -> None:
 async def test_close_drops_what_was_held(world: World) -> None:
     """After the last request, orphans go although their handles were never released."""
     fh, inode = await world.create()
+    await world.filesystem.files.write(fh, 0, b"x")
+    assert b"x" == await world.filesystem.files.read(fh, 0, 1)
     await world.filesystem.unlink(ROOT_INODE, b"file")
     await world.filesystem.close()
     assert not await exists(world, inode)

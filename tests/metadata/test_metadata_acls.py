@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import stat
 from typing import TYPE_CHECKING
@@ -109,7 +108,7 @@ async def test_chmod_moves_the_mask(store: MetadataStore) -> None:
 async def test_new_inode_inherits_instead_of_the_umask(store: MetadataStore) -> None:
     """A default ACL takes the umask's place, and a mode that asks for less bounds it."""
     directory = await a_shared_directory(store)
-    new = dataclasses.replace(a_file(0o666), umask=0o77)
+    new = a_file(0o666)._replace(umask=0o77)
     made = await store.make_inode(directory, b"f", new, 3)
     assert stat.S_IFREG | 0o664 == made.mode
     assert made == await store.attributes(made.inode)
@@ -120,7 +119,7 @@ async def test_new_inode_inherits_instead_of_the_umask(store: MetadataStore) -> 
 async def test_new_directory_inherits_the_default_acl_too(store: MetadataStore) -> None:
     """So that it goes on below."""
     directory = await a_shared_directory(store)
-    made = await store.make_inode(directory, b"d", dataclasses.replace(a_directory(0o777), umask=0o22), 3)
+    made = await store.make_inode(directory, b"d", a_directory(0o777)._replace(umask=0o22), 3)
     assert stat.S_IFDIR | 0o764 == made.mode
     assert SHARED == await acl_of(store, made.inode)
     assert SHARED == await acl_of(store, made.inode, DEFAULT)
@@ -129,7 +128,7 @@ async def test_new_directory_inherits_the_default_acl_too(store: MetadataStore) 
 async def test_minimal_default_acl_leaves_nothing_but_bits(store: MetadataStore) -> None:
     """Files have no ACL then."""
     directory = await a_shared_directory(store, an_acl(7, 5, 0))
-    made = await store.make_inode(directory, b"f", dataclasses.replace(a_file(0o666), umask=0o777), 3)
+    made = await store.make_inode(directory, b"f", a_file(0o666)._replace(umask=0o777), 3)
     assert (stat.S_IFREG | 0o640, []) == (made.mode, list(await store.list_xattrs(made.inode)))
 
 
@@ -144,7 +143,7 @@ async def test_umask_counts_without_a_default_acl(store: MetadataStore) -> None:
     """An access ACL of the directory is nothing to inherit."""
     directory = (await store.make_inode(ROOT_INODE, b"d", a_directory(), 1)).inode
     await store.set_acl(directory, ACCESS, SHARED, 2)
-    made = await store.make_inode(directory, b"f", dataclasses.replace(a_file(0o666), umask=0o27), 3)
+    made = await store.make_inode(directory, b"f", a_file(0o666)._replace(umask=0o27), 3)
     assert (stat.S_IFREG | 0o640, []) == (made.mode, list(await store.list_xattrs(made.inode)))
 
 

@@ -91,8 +91,11 @@ class SqliteLedgerMachine(LedgerMachine):
 
     def teardown(self) -> None:
         """Nothing is left behind."""
-        self.store.close()
-        self.directory.cleanup()
+        try:
+            super().teardown()
+        finally:
+            self.store.close()
+            self.directory.cleanup()
 
 
 TestSqliteLedgerMachine = SqliteLedgerMachine.TestCase

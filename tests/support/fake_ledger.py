@@ -94,6 +94,11 @@ class FakeLedger:
             self.state.dirty[key] = (self.state.revision, born)
         return Revision(self.state.revision)
 
+    def renew_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
+        """See `ChunkLedger.renew_dirty`."""
+        assert all(ChunkKey(inode, ChunkIndex(index)) in self.state.dirty for index in range(first, first + count))
+        return self.mark_dirty(inode, first, count)
+
     def dirty_chunks(self) -> Sequence[DirtyChunk]:
         """See `ChunkLedger.dirty_chunks`."""
         rows = sorted(self.state.dirty.items())
@@ -128,6 +133,11 @@ class FakeLedger:
         for key in [key for key in self.state.where if key.inode == inode and key.chunk >= first]:
             del self.state.where[key]
         self._bury()
+
+    def discard(self, inode: InodeNumber) -> None:
+        """See `ChunkLedger.discard`."""
+        self.cut_chunks(inode, ChunkIndex(0))
+        self.remove_small(inode)
 
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """See `ChunkLedger.cut_point`."""

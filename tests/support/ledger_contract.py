@@ -110,6 +110,42 @@ class LedgerContract:
             DirtyChunk(key(1, OTHER), first, first),
         ] == list(ledger.dirty_chunks())
 
+    async def test_dirty_chunks_written_again(self, ledger: ChunkLedger) -> None:
+        """The short way does what `mark_dirty` would do, whichever of both ways a chunk was written by before."""
+        first = mark(ledger, 0, 3)
+        ledger.renew_dirty(INODE, ChunkIndex(0), 3)
+        third = mark(ledger, 1)
+        fourth = ledger.renew_dirty(INODE, ChunkIndex(2), 1)
+        second = ledger.renew_dirty(INODE, ChunkIndex(0), 1)
+        assert first < third < fourth < second
+        assert [
+            DirtyChunk(key(0), second, first),
+            DirtyChunk(key(1), third, first),
+            DirtyChunk(key(2), fourth, first),
+        ] == list(ledger.dirty_chunks())
+
+    async def test_discarded_inode(self, ledger: ChunkLedger) -> None:
+        """All that was noted of an inode goes with it, in whatever way and order it was noted; of others nothing."""
+        mark(ledger, 0, inode=OTHER)
+        ledger.write_small(INODE, b"content")
+        mark(ledger, 5)
+        ledger.discard(INODE)
+        assert [key(0, OTHER)] == [chunk.key for chunk in ledger.dirty_chunks()]
+        assert [] == list(ledger.small_lengths())
+        revision = ledger.dirty_chunks()[0].revision
+        await ledger.record_packs([a_pack(1, [(key(0, OTHER), revision)])])
+        ledger.discard(OTHER)
+        assert ([], {}) == (list(ledger.dirty_chunks()), places(ledger, 0, 9, OTHER))
+        assert [1001] == dead(ledger)
+
+    async def test_chunk_written_again_meanwhile(self, ledger: ChunkLedger) -> None:
+        """Also by the short way a write makes an older copy the place of the chunk, but does not leave it clean."""
+        sent = mark(ledger, 0)
+        newer = ledger.renew_dirty(INODE, ChunkIndex(0), 1)
+        recorded = answer(ledger.record_packs([a_pack(1, [(key(0), sent)])]))
+        assert list(recorded.still_dirty) == [key(0)]
+        assert [DirtyChunk(key(0), newer, Revision(sent + 1))] == list(ledger.dirty_chunks())
+
     @pytest.mark.parametrize("count", [1, 8, 16, 17, 33])
     async def test_many_chunks_at_once(self, ledger: ChunkLedger, count: int) -> None:
         """One write marks every chunk that it touches, with one revision."""
@@ -477,6 +513,25 @@ class LedgerMachine(RuleBasedStateMachine):
         """A new ledger."""
         raise NotImplementedError
 
+    def teardown(self) -> None:
+        """Whatever there is of an inode, discarding it takes all of that, and of no other one."""
+        for inode in INODES:
+            self.ledger.discard(inode)
+            assert b"" == self.ledger.small_content(inode)
+            for table in (self.dirty, self.where):
+                for name in [name for name in table if name.inode == inode]:
+                    del table[name]
+            self.dead_messages_are_those_without_live_packs()
+            for number, pack in self.underway:
+                recorded = answer(self.ledger.record_packs([pack]))
+                assert inode not in {name.inode for name in (*recorded.clean, *recorded.still_dirty)}
+                self.packs[number] = (pack.record.location.message, pack)
+                for slot, sent in enumerate(pack.chunks):
+                    self.settle(sent, (number, slot))
+            self.underway = []
+            self.dirty_chunks_are_known()
+            self.chunks_are_where_they_belong()
+
     @rule(inode=st.sampled_from(INODES), first=st.integers(0, CHUNKS - 1), count=st.integers(1, CHUNKS))
     def write(self, inode: InodeNumber, first: int, count: int) -> None:
         """Mark chunks dirty."""
@@ -484,6 +539,16 @@ class LedgerMachine(RuleBasedStateMachine):
         for chunk in range(first, min(first + count, CHUNKS)):
             _, born = self.dirty.get(key(chunk, inode), (0, revision))
             self.dirty[key(chunk, inode)] = (revision, born)
+
+    @precondition(lambda self: self.dirty)
+    @rule(data=st.data(), most=st.integers(1, CHUNKS))
+    def rewrite(self, data: st.DataObject, most: int) -> None:
+        """Write some dirty chunks again, by the short way."""
+        inode, first = data.draw(st.sampled_from(sorted(self.dirty)))
+        count = next(n for n in range(1, CHUNKS + 1) if n == most or key(first + n, inode) not in self.dirty)
+        revision = self.ledger.renew_dirty(inode, first, count)
+        for name in (key(first + step, inode) for step in range(count)):
+            self.dirty[name] = (revision, self.dirty[name][1])
 
     @rule(inode=st.sampled_from(INODES), length=st.integers(1, 5000))
     def write_small(self, inode: InodeNumber, length: int) -> None:

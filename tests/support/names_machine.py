@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import shutil
 import stat
@@ -88,7 +87,7 @@ class NamesMachine(RuleBasedStateMachine):
         """create and mkdir."""
         model, real = self.place(place)
         now, new = next(self.clock), a_directory(0o2775, gid=next(self.clock)) if directory else a_file(0o666)
-        new = dataclasses.replace(new, umask=umask)
+        new = new._replace(umask=umask)
         made = (
             outcome(self.model.make_inode(model, name, new, now)),
             outcome(self.real.make_inode(real, name, new, now)),
