@@ -107,6 +107,14 @@ class Block:
         """At least one row, each a tuple in the order of the layout."""
         return cls(table, tuple(zip(*rows, strict=True)))
 
+    def halves(self) -> tuple[Block, Block]:
+        """The first and the second half of its rows; it has two at least."""
+        middle = len(self) // 2
+        return (
+            Block(self.table, tuple(column[:middle] for column in self.columns)),
+            Block(self.table, tuple(column[middle:] for column in self.columns)),
+        )
+
     def rows(self) -> list[tuple[Any, ...]]:
         """The rows again."""
         return list(zip(*self.columns, strict=True))

@@ -139,15 +139,20 @@ class _PartWriter:
         self._kind = kind
         self._header = header
         self._limit_bytes = limit_bytes
+        self._slot_bytes = min(SLOT_BYTES, limit_bytes // 4)
         self._parts: list[Part] = []
         self._pending = bytearray()
         self._rows = 0
         self._builder = self._begin()
 
     def add(self, block: Block) -> None:
-        self._rows += len(block)
         section = encode_block(block)
-        if self._pending and len(self._pending) + len(section) > SLOT_BYTES:
+        if len(section) > self._slot_bytes and len(block) > 1:
+            for half in block.halves():
+                self.add(half)
+            return
+        self._rows += len(block)
+        if self._pending and len(self._pending) + len(section) > self._slot_bytes:
             self._close_slot()
         self._pending += section
 

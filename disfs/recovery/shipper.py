@@ -106,6 +106,12 @@ class _Turn(NamedTuple):
     copy: Built | None
     """Of the same state, to be sent after it."""
 
+    def close(self) -> None:
+        """It is given up: what it would have sent goes."""
+        self.built.spool.close()
+        if self.copy is not None:
+            self.copy.spool.close()
+
 
 class Shipper:
     """One volume's metadata on its way to Discord. One `run` at a time."""
@@ -206,7 +212,15 @@ class Shipper:
     # -- the loop -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Ship until cancelled, or until there is a conflict."""
+        """Ship until cancelled, or until there is a conflict. What is on its way then is begun anew by the next run."""
+        try:
+            await self._run()
+        finally:
+            if self._turn is not None:
+                self._turn.close()
+                self._turn = None
+
+    async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
             while not self.is_stopped:
                 await self._until_due()
@@ -231,6 +245,7 @@ class Shipper:
                 await self._delivery.send(turn.built, Urgency.SYNC if self._waiters else Urgency.WRITEBACK)
             except TooLargeError:
                 self._refused(turn.built)
+                turn.close()
                 self._turn = None
                 raise
             self._acknowledged(turn)
@@ -274,9 +289,14 @@ class Shipper:
             )
         finally:
             self._shipping.snapshot.end()
-        self._shipping.attempt(built.header.state)
-        await self._ask.make_durable()
-        return _Turn(built, begun, copy)
+        turn = _Turn(built, begun, copy)
+        try:
+            self._shipping.attempt(built.header.state)
+            await self._ask.make_durable()
+        except BaseException:
+            turn.close()
+            raise
+        return turn
 
     @property
     def _attachment_bytes(self) -> int:
@@ -287,7 +307,6 @@ class Shipper:
         """Discord takes smaller attachments only: what has arrived of this shipment is of no use."""
         self._refused_bytes = max(_FLOOR_BYTES, max(part.size_bytes for part in built.parts) // 2)
         self._shipping.note_remains(sorted(set(built.messages.values())))
-        built.spool.close()
 
     def _acknowledged(self, turn: _Turn) -> None:
         """Discord has all of it. One step: the record is whole, or it is made anew from what is in the channel."""

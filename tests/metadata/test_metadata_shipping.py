@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sqlite3
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from support.acls import an_acl
 from support.answers import answer
 from support.names_machine import NAMES, PLACES, NamesMachine
 from support.new_inodes import a_file
+from support.shipped_rows import shipped_rows
 
 from disfs.errors import MetadataDamagedError
 from disfs.metadata.base import RenameMode, XattrMode
@@ -47,25 +47,6 @@ if TYPE_CHECKING:
     from disfs.metadata.replicated import Block
     from disfs.metadata.restoring import Rebuilt
     from disfs.metadata.shipping import Begun
-
-REPLICATED = {
-    "inodes": "*",
-    "dentries": "*",
-    "xattrs": "*",
-    "packs": "*",
-    "messages": "message, channel, live_bytes, stored_bytes, dead_since IS NULL",
-    "extents": "*",
-    "orphans": "*",
-}
-
-
-def rows(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Every row that a rebuilt volume must have again."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        return {
-            table: sorted(connection.execute(f"SELECT {columns} FROM {table}").fetchall(), key=repr)
-            for table, columns in REPLICATED.items()
-        }
 
 
 def origin(store: SqliteMetadataStore) -> Origin:
@@ -138,7 +119,7 @@ class Told:
         rebuilt = restored(rebuilt_path, self.history, origin(store))
         assert () == rebuilt.problems
         answer(store.commit())
-        assert rows(path) == rows(rebuilt_path)
+        assert shipped_rows(path) == shipped_rows(rebuilt_path)
         with contextlib.closing(SqliteMetadataStore.open(rebuilt_path)) as again:
             assert answer(store.usage()) == answer(again.usage())
             recorded = {

@@ -85,17 +85,19 @@ class RealStores:
         self.shipper = self.make_shipper()
         self.filesystem = Filesystem(self.metadata, self.chunks, capacity_bytes=self.capacity_bytes)
 
-    def make_shipper(self) -> Shipper:
-        """What brings the metadata to the index channel."""
+    def make_shipper(self, other: SqliteMetadataStore | None = None) -> Shipper:
+        """What brings the metadata, or those of another machine, to the index channel."""
+        metadata = other or self.metadata
+        transport = self.memory if other else self.transport
         return Shipper(
-            self.metadata.shipping,
-            self.transport,
+            metadata.shipping,
+            transport,
             self.index,
-            IndexChannel(self.transport, self.index, self.key, VOLUME_ID),
+            IndexChannel(transport, self.index, self.key, VOLUME_ID),
             Builder(VOLUME_ID, self.key, self._directory, self.copy_rule),
             self.shipper_settings,
             Surroundings(
-                make_durable=self.chunks.make_ledger_durable,
+                make_durable=metadata.make_durable if other else self.chunks.make_ledger_durable,
                 has_unsent=lambda: self.chunks.statistics().dirty_chunks > 0,
                 attachment_bytes=lambda: self.attachment_bytes,
             ),
