@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.store import ChunkStore, ChunkStoreStatistics
     from disfs.chunkstore.transport.stack import Connection
-    from disfs.control.protocol import Warmup
+    from disfs.control.protocol import Undeletion, Warmup
     from disfs.discord_watch import DiscordWatch
     from disfs.filesystem import Filesystem
     from disfs.metadata.store import SqliteMetadataStore
     from disfs.quantities import Bandwidth
     from disfs.recovery.shipper import Shipper
-    from disfs.values import InodeNumber
+    from disfs.trash_desk import TrashDesk
+    from disfs.values import InodeNumber, Trashed
 
 
 class UploadState(enum.StrEnum):
@@ -92,7 +93,9 @@ class Controls:
         shipper: Shipper,
         filesystem: Filesystem,
         watch: DiscordWatch,
+        trash: TrashDesk,
     ) -> None:
+        self._trash = trash
         self._served = served
         self._metadata = metadata
         self._connection = connection
@@ -184,3 +187,34 @@ class Controls:
     async def unpin(self, inodes: Sequence[InodeNumber]) -> None:
         """See Controlled."""
         await self._warmups.unpin(inodes)
+
+    async def trash(
+        self, directory: InodeNumber, rest: str, after: tuple[str, InodeNumber] | None
+    ) -> Mapping[str, object]:
+        """See Controlled."""
+        path = await self._trash.path(directory, rest)
+        place = None if after is None else (after[0].encode(errors="surrogateescape"), after[1])
+        entries, has_more = self._trash.listed(path, place)
+        last = [_text(entries[-1].path), entries[-1].inode] if has_more else None
+        return {"entries": [_shown(entry) for entry in entries], "after": last}
+
+    def undeletion(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> Undeletion:
+        """See Controlled."""
+        return self._trash.order(directory, rest, version)
+
+
+def _text(path: bytes) -> str:
+    return path.decode(errors="surrogateescape")
+
+
+def _shown(entry: Trashed) -> Mapping[str, object]:
+    """What is in the trash, for `disfs undelete --list`."""
+    return {
+        "version": entry.inode,
+        "path": _text(entry.path),
+        "trashed_ns": entry.trashed_ns,
+        "reason": entry.reason.name.lower(),
+        "mode": entry.mode,
+        "size_bytes": entry.size_bytes,
+        "mtime_ns": entry.mtime_ns,
+    }

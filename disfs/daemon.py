@@ -46,13 +46,14 @@ from disfs.errors import (
     UserError,
 )
 from disfs.filesystem import Filesystem
-from disfs.fuse_ops import FuseOperations
+from disfs.fuse_ops import FuseOperations, forget_name
 from disfs.fuse_variants import vary_answers
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.polled_loop import polled_loop
 from disfs.recovery.assembly import make_shipper
 from disfs.session_hook import SessionHook
+from disfs.trash_desk import TrashDesk
 from disfs.values import ROOT_INODE
 from disfs.volume import look_at_discord
 
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DAY_SECONDS = 24 * 60 * 60
 SYNC_SECONDS = 5.0
 """How often everything un-synced is made durable: what a power cut can take."""
 ANSWER_SECONDS = 30.0
@@ -143,7 +145,9 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
     """Build from the bottom up; the stack takes down in reverse order."""
     log.info("mounting volume %s at %s", plan.volume.name, plan.mountpoint)
     async with AsyncExitStack() as stack:
-        metadata = open_metadata(plan.state_directory, plan.volume.superblock, plan.capacity_bytes)
+        metadata = open_metadata(
+            plan.state_directory, plan.volume.superblock, plan.capacity_bytes, plan.settings.trash_days * DAY_SECONDS
+        )
         stack.callback(metadata.close)
         if not metadata.was_clean:
             log.warning("volume %s was not unmounted in order; what was synced is kept", plan.volume.name)
@@ -217,7 +221,10 @@ class Daemon:
             is_refused=lambda: bool(chunks.statistics().writeback.failures),
             on_attachment_bytes=chunks.offer_attachment_limit,
         )
-        self._controls = Controls(self, metadata, connection, chunks, shipper, self._filesystem, self._watch)
+        self._trash = TrashDesk(metadata, chunks, plan.settings.trash_days * DAY_SECONDS, forget_name)
+        self._controls = Controls(
+            self, metadata, connection, chunks, shipper, self._filesystem, self._watch, self._trash
+        )
         self._controls.limit_bandwidth(plan.settings.bandwidth)
         self._kernel_gone = trio.Event()
         self._stopping = trio.Event()
@@ -236,6 +243,7 @@ class Daemon:
                 nursery.start_soon(self._controls.run)
                 if not self._plan.behaviour.read_only:
                     nursery.start_soon(self._shipper.run)
+                    nursery.start_soon(self._trash.run)
                     await self._filesystem.remove_orphans()
                 try:
                     await self._serve_kernel(ready)

@@ -88,6 +88,10 @@ class FileChunks(Protocol):
         """Forget everything of an inode that is gone for good."""
         ...
 
+    def went_to_trash(self, inode: InodeNumber) -> None:
+        """The inode is in the trash: its contents stay, but nobody needs them here."""
+        ...
+
     def inherit_pin(self, parent: InodeNumber, inode: InodeNumber) -> None:
         """A new inode was made in a directory: it is pinned if the directory is. Never fails."""
         ...

@@ -88,17 +88,23 @@ def _is_ours(path: Path, superblock: Superblock) -> bool:
 
 
 def open_metadata(
-    directory: Path, superblock: Superblock, capacity_bytes: int = DEFAULT_CAPACITY_BYTES
+    directory: Path,
+    superblock: Superblock,
+    capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
+    trash_seconds: float = 0,
 ) -> SqliteMetadataStore:
     """Open the metadata of a volume that is about to be mounted. VOLUME_DAMAGED when it is missing or another's.
 
-    `capacity_bytes` is how much all files together may take.
+    `capacity_bytes` is how much all files together may take, `trash_seconds` how long deleted ones can be restored.
     """
     path = directory / METADATA_NAME
     if not path.exists():
         raise damaged(path, "it is missing")
     store = SqliteMetadataStore.open(
-        path, reserve_bytes=reserve_bytes(directory, DEFAULT_RESERVE_BYTES), capacity_bytes=capacity_bytes
+        path,
+        reserve_bytes=reserve_bytes(directory, DEFAULT_RESERVE_BYTES),
+        capacity_bytes=capacity_bytes,
+        trash_seconds=trash_seconds,
     )
     if store.settings.get(VOLUME_ID) == superblock.volume_id.hex() and store.chunk_bytes == superblock.chunk_bytes:
         return store
@@ -152,7 +158,8 @@ async def take_over_cache(metadata: SqliteMetadataStore, chunks: ChunkStore) -> 
         try:
             return (await metadata.attributes(inode)).size_bytes
         except FilesystemError:
-            return None
+            kept = metadata.trash.entry(inode)
+            return None if kept is None else kept.size_bytes
 
     identity = metadata.settings.get(CACHE_IDENTITY)
     marks = CacheMarks(identity, metadata.settings.get(CACHE_CLEAN_STOP) or None) if identity else None

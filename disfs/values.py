@@ -8,6 +8,7 @@ request and a tuple is built several times faster.
 from __future__ import annotations
 
 import array
+import enum
 import itertools
 import sys
 from dataclasses import dataclass
@@ -254,3 +255,32 @@ class DirectoryEntry(NamedTuple):
     name: bytes
     cookie: int
     attributes: Attributes
+
+
+class TrashReason(enum.IntEnum):
+    """How something came into the trash. Numbers of a stored format: never renumbered."""
+
+    DELETED = 1
+    REPLACED = 2
+    """Another file was renamed over it."""
+    EMPTIED = 3
+    """It was cut to nothing, as programs do that write a file anew; the file itself lives on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trashed:
+    """Something in the trash."""
+
+    inode: InodeNumber
+    path: bytes
+    """The last one that led to it."""
+    trashed_ns: int
+    reason: TrashReason
+    mode: int
+    uid: int
+    gid: int
+    rdev: int
+    size_bytes: int
+    atime_ns: int
+    mtime_ns: int
+    target: bytes | None

@@ -281,6 +281,10 @@ class ChunkStore:
         self._writes.discard(inode)
         self._map.set_pinned(inode, False)
 
+    def went_to_trash(self, inode: InodeNumber) -> None:
+        """The inode can be reached no more, but may be one day: what is unsent is sent, what is cached may go."""
+        self._map.set_pinned(inode, False)
+
     # -- making safe --------------------------------------------------------------------------------------------
 
     async def sync(self, inode: InodeNumber) -> None:

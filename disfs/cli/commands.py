@@ -12,6 +12,7 @@ from disfs.cli.mount import mount
 from disfs.cli.recover import recover
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount
+from disfs.cli.undelete import undelete
 from disfs.cli.warm import pin, unpin, warmup
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -54,6 +55,7 @@ for command in (
     pin,
     unpin,
     warmup,
+    undelete,
     emulator,
 ):
     disfs.add_command(command)

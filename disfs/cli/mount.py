@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--debug", is_flag=True, help="Log every operation; slow, for finding faults.")
 @click.option("-o", "options", multiple=True, metavar="OPTION[,OPTION...]", help="Mount options, see above.")
 @click.option("--size", metavar="SIZE", help="How large the volume is, such as 100G. [default: 1P]")
+@click.option("--trash-days", metavar="DAYS", help="How long deleted files can be restored; 0: not. [default: 1]")
 @click.option("--cache-size", metavar="SIZE", help="How much disk the cache may take, such as 2G.")
 @click.option("--bwlimit", metavar="UP:DOWN", help="Bytes a second, such as 512K:4M, 2M:off, or 10M each way.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
@@ -52,6 +53,7 @@ def mount(
     debug: bool,
     options: tuple[str, ...],
     size: str | None,
+    trash_days: str | None,
     cache_size: str | None,
     bwlimit: str | None,
     token_file: Path | None,
@@ -65,6 +67,7 @@ def mount(
     \b
     Mount options:
         size, cache_size=SIZE   as --size and --cache-size
+        trash_days=DAYS         as --trash-days
         dirty_limit=SIZE        how much may be unsent before writers wait
         writeback_delay=SECONDS how long a chunk is quiet before it is sent
         message_size=SIZE       how much one Discord message carries
@@ -87,7 +90,9 @@ def mount(
         disfs mount ~/discord --volume photos -o cache_size=20G
     """
     paths = Paths.from_environment(os.environ)
-    parsed = _options(options, {"--size": size, "--cache-size": cache_size, "--bwlimit": bwlimit})
+    parsed = _options(
+        options, {"--size": size, "--trash-days": trash_days, "--cache-size": cache_size, "--bwlimit": bwlimit}
+    )
     path = _checked_mountpoint(mountpoint, parsed)
     config = load_global(paths)
     volume = _choose(paths, config, name, emulator=emulator)

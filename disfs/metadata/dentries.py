@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from disfs.errors import FilesystemError
 from disfs.metadata.base import NAME_MAX
-from disfs.metadata.inodes import COLUMNS, stale
+from disfs.metadata.inodes import COLUMNS, LastName, stale
 from disfs.values import ROOT_INODE, Attributes, DirectoryEntry, InodeNumber
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from disfs.metadata.database import Database
     from disfs.metadata.inodes import Inodes
     from disfs.metadata.outbox import Outbox
+    from disfs.values import TrashReason
 
 _Key: TypeAlias = tuple[InodeNumber, bytes]
 _Entry: TypeAlias = tuple[InodeNumber, int]
@@ -38,6 +39,8 @@ _KNOWN = 32_768
 """Names that are kept in memory, about 250 bytes each."""
 _COMPLETE = 4096
 """Directories of which all names are known at most."""
+_PATHS = 4096
+"""Paths of directories that are kept in memory at most."""
 _UNKNOWN: Any = object()
 _LOOKUP = (
     f"SELECT {_INODE_COLUMNS}, dentries.cookie FROM dentries JOIN inodes ON inodes.inode = dentries.inode"  # noqa: S608 - constants of this module
@@ -72,8 +75,13 @@ class Dentries:
         """Names whose row is not as known, and whether there may be a row at all."""
         self._complete: dict[InodeNumber, int] = {}
         """Directories whose names are all known, and how many they are."""
+        self._paths: dict[InodeNumber, bytes] = {}
+        """Where directories are, with a slash at the end; forgotten when any of them moves."""
+        self.notes_paths = False
+        """Whether an inode that loses its last name is told what it was."""
         database.held_back.append(self._write_rows)
-        database.after_failure += (self._known.clear, self._complete.clear)
+        database.after_failure += (self._known.clear, self._complete.clear, self._paths.clear)
+        database.after_rollback.append(self._paths.clear)
 
     def lookup(self, parent: InodeNumber, name: bytes) -> Attributes:
         """See MetadataStore. The common case, a name that is there, takes one statement, or none."""
@@ -167,6 +175,24 @@ class Dentries:
         rows = self._database.rows("SELECT parent, name FROM dentries WHERE inode = ?", (inode,))
         return sorted(self._path_of_directory(parent) + name for parent, name in rows)
 
+    def last_name(self, parent: InodeNumber, name: bytes, reason: TrashReason) -> LastName | None:
+        """What an inode is about to lose, if that is to be noted. Before the first alteration of a change."""
+        return LastName(self.path_of_directory(parent) + name, reason) if self.notes_paths else None
+
+    def path_of_directory(self, directory: InodeNumber) -> bytes:
+        """Its path with a slash at the end. Not between the alterations of a change."""
+        path = self._paths.get(directory)
+        if path is None:
+            self._database.flush()
+            if len(self._paths) >= _PATHS:
+                self._paths.clear()
+            path = self._paths[directory] = self._path_of_directory(directory)
+        return path
+
+    def moved_directory(self) -> None:
+        """Some directory has another place than before. Inside a change."""
+        self._paths.clear()
+
     def made_directory(self, inode: InodeNumber) -> None:
         """There is a new directory, with no name in it. Inside a change."""
         self._database.alter(self._complete, inode, 0)
@@ -174,6 +200,7 @@ class Dentries:
     def removed_directory(self, inode: InodeNumber) -> None:
         """An empty directory has lost its name. Inside a change."""
         self._database.erase(self._complete, inode)
+        self._paths.pop(inode, None)
 
     def insert(self, parent: InodeNumber, name: bytes, inode: InodeNumber) -> None:
         """A new name."""

@@ -24,6 +24,9 @@ from disfs.metadata.schema import (
     SHIPPED,
     SMALL_CONTENTS,
     TABLES,
+    TRASH,
+    TRASH_BY_PATH,
+    TRASH_BY_TIME,
 )
 
 if TYPE_CHECKING:
@@ -73,6 +76,13 @@ STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
         ),
         3: (SMALL_CONTENTS, SUM_ALLOCATED_BYTES, "DROP INDEX dentries_by_cookie", DENTRIES_BY_COOKIE),
         4: (OUTBOX, SHIPPED, _ALL_IS_UNSHIPPED),
+        5: (
+            TRASH,
+            TRASH_BY_PATH,
+            TRASH_BY_TIME,
+            "ALTER TABLE orphans ADD COLUMN path BLOB",
+            "ALTER TABLE orphans ADD COLUMN reason INTEGER",
+        ),
     }
 )
 """Old version -> the statements that make the next one of it."""

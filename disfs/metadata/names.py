@@ -10,6 +10,7 @@ from disfs.errors import FilesystemError
 from disfs.metadata.base import LINK_MAX
 from disfs.metadata.dentries import check_name
 from disfs.metadata.inodes import check_new
+from disfs.values import TrashReason
 
 if TYPE_CHECKING:
     from disfs.metadata.base import Unlinked
@@ -68,9 +69,11 @@ class Names:
             attributes = self._existing(parent, name, dots_errno=errno.EISDIR)
             if stat.S_ISDIR(attributes.mode):
                 raise FilesystemError(errno.EISDIR)
+            nlink = attributes.nlink - 1
+            last = None if nlink else self._dentries.last_name(parent, name, TrashReason.DELETED)
             self._dentries.remove(parent, name)
             self._inodes.touch_directory(parent, 0, now_ns)
-            return self._inodes.set_nlink(attributes.inode, attributes.nlink - 1, now_ns)
+            return self._inodes.set_nlink(attributes.inode, nlink, now_ns, last)
 
     def rmdir(self, parent: InodeNumber, name: bytes, now_ns: int) -> Unlinked:
         """See MetadataStore."""
@@ -81,10 +84,11 @@ class Names:
                 raise FilesystemError(errno.ENOTDIR)
             if not self._dentries.is_empty(attributes.inode):
                 raise FilesystemError(errno.ENOTEMPTY)
+            last = self._dentries.last_name(parent, name, TrashReason.DELETED)
             self._dentries.remove(parent, name)
             self._dentries.removed_directory(attributes.inode)
             self._inodes.touch_directory(parent, -1, now_ns)
-            return self._inodes.set_nlink(attributes.inode, 0, now_ns)
+            return self._inodes.set_nlink(attributes.inode, 0, now_ns, last)
 
     def _check_free(self, parent: InodeNumber, name: bytes) -> None:
         check_name(name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from disfs.errors import FilesystemError
 from disfs.metadata.base import LINK_MAX, RenameMode
 from disfs.metadata.dentries import check_name
+from disfs.values import TrashReason
 
 if TYPE_CHECKING:
     from disfs.metadata.base import Unlinked
@@ -129,18 +130,21 @@ class Renames:
         gain = _exchange_gain(move)
         self._inodes.touch_directory(move.parent, -gain, move.now_ns)
         self._inodes.touch_directory(move.new_parent, gain, move.now_ns)
+        if stat.S_ISDIR(move.source.mode) or stat.S_ISDIR(move.target.mode):
+            self._dentries.moved_directory()
 
     def _replace(self, move: _Move) -> Unlinked | None:
         moves_directory = stat.S_ISDIR(move.source.mode)
         new_parent_gain = int(moves_directory and move.changes_parent)
         unlinked = None
         if move.target is not None:
+            replaced = self._dentries.last_name(move.new_parent, move.new_name, TrashReason.REPLACED)
             self._dentries.remove(move.parent, move.name)
             self._dentries.point(move.new_parent, move.new_name, move.source.inode)
             new_parent_gain -= int(stat.S_ISDIR(move.target.mode))
             self._dentries.removed_directory(move.target.inode)
             nlink = 0 if stat.S_ISDIR(move.target.mode) else move.target.nlink - 1
-            unlinked = self._inodes.set_nlink(move.target.inode, nlink, move.now_ns)
+            unlinked = self._inodes.set_nlink(move.target.inode, nlink, move.now_ns, replaced)
         elif move.changes_parent:
             self._dentries.remove(move.parent, move.name)
             self._dentries.insert(move.new_parent, move.new_name, move.source.inode)
@@ -150,6 +154,8 @@ class Renames:
         if move.changes_parent:
             self._inodes.touch_directory(move.parent, -int(moves_directory), move.now_ns)
         self._inodes.touch_directory(move.new_parent, new_parent_gain, move.now_ns)
+        if moves_directory:
+            self._dentries.moved_directory()
         return unlinked
 
 

@@ -52,6 +52,7 @@ _DELETE = {
         "DELETE FROM inodes WHERE inode = ?",
         "DELETE FROM xattrs WHERE inode = ?",
         "DELETE FROM unsent WHERE inode = ?",
+        "DELETE FROM trash WHERE inode = ?",
     ),
     Table.GONE_NAMES: ("DELETE FROM dentries WHERE parent = ? AND name = ?",),
     Table.GONE_XATTRS: ("DELETE FROM xattrs WHERE inode = ? AND name = ?",),
@@ -66,6 +67,12 @@ _INSERT = {
         ),
     ),
     Table.NAMES: ("INSERT OR REPLACE INTO dentries (parent, inode, cookie, name) VALUES (?, ?, ?, ?)",),
+    Table.TRASH: (
+        (
+            "INSERT OR REPLACE INTO trash (inode, trashed_ns, reason, mode, uid, gid, rdev, size_bytes, atime_ns,"
+            " mtime_ns, path, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, x''))"
+        ),
+    ),
     Table.XATTRS: ("INSERT OR REPLACE INTO xattrs (inode, name, value) VALUES (?, ?, ?)",),
     Table.PACKS: (
         (
@@ -80,6 +87,11 @@ _INSERT = {
         ),
     ),
     Table.DIRTY: ("INSERT OR REPLACE INTO unsent (inode, first_chunk, count) VALUES (?, ?, ?)",),
+}
+# An inode number is that of an inode, or of something in the trash; what is said of its dirty chunks comes anew.
+_BEFORE = {
+    Table.INODES: ("DELETE FROM unsent WHERE inode = ?", "DELETE FROM trash WHERE inode = ?"),
+    Table.TRASH: ("DELETE FROM unsent WHERE inode = ?", "DELETE FROM inodes WHERE inode = ?"),
 }
 _INSERT_MESSAGE = "INSERT OR REPLACE INTO messages (message, channel, live_bytes) VALUES (?, ?, 0)"
 # Runs never overlap, and a chunk that has a slot shows what lies there: only the others are lost.
@@ -99,6 +111,7 @@ _OLDER = (
 )
 _NAMED = "inode IN (SELECT inode FROM inodes WHERE nlink > 0)"
 _WITHOUT_PACK = "pack NOT IN (SELECT pack FROM packs)"
+_NOT_KEPT = "inode NOT IN (SELECT inode FROM inodes) AND inode NOT IN (SELECT inode FROM trash)"
 _MENDING: tuple[tuple[str, str], ...] = (
     (
         "names of files that are not there",
@@ -114,8 +127,10 @@ _MENDING: tuple[tuple[str, str], ...] = (
             f" SELECT inode, first_chunk, count FROM extents WHERE {_WITHOUT_PACK}"
         ),
     ),
-    ("", f"DELETE FROM extents WHERE {_WITHOUT_PACK} OR inode NOT IN (SELECT inode FROM inodes)"),  # noqa: S608 - constants of this module
-    ("", "DELETE FROM xattrs WHERE inode NOT IN (SELECT inode FROM inodes)"),
+    # What is restored from the trash is whole, or not there.
+    ("", "DELETE FROM trash WHERE inode IN (SELECT inode FROM unsent)"),
+    ("", f"DELETE FROM extents WHERE {_WITHOUT_PACK} OR {_NOT_KEPT}"),  # noqa: S608 - constants of this module
+    ("", f"DELETE FROM xattrs WHERE {_NOT_KEPT}"),  # noqa: S608 - constants of this module
 )
 _WRONG_LINK_COUNTS = (
     "SELECT count(*) FROM inodes LEFT JOIN (SELECT inode, count(*) AS names FROM dentries GROUP BY inode) USING (inode)"
@@ -189,7 +204,7 @@ class Restoration:
 
     def clear(self) -> None:
         """Begin anew."""
-        for table in ("inodes", "dentries", "xattrs", "packs", "messages", "extents", "unsent"):
+        for table in ("inodes", "trash", "dentries", "xattrs", "packs", "messages", "extents", "unsent"):
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - constants of this function
 
     def apply(self, block: Block) -> None:
@@ -197,8 +212,8 @@ class Restoration:
         rows = block.rows()
         assert all(len(row) == len(LAYOUTS[block.table].columns) for row in rows[:1])
         try:
-            if block.table is Table.INODES:
-                self._connection.executemany("DELETE FROM unsent WHERE inode = ?", [row[:1] for row in rows])
+            for statement in _BEFORE.get(block.table, ()):
+                self._connection.executemany(statement, [row[:1] for row in rows])
             if block.table is Table.PACKS:
                 self._connection.executemany(_INSERT_MESSAGE, [row[1:3] for row in rows])
             for statement in _DELETE.get(block.table) or _INSERT[block.table]:
@@ -252,7 +267,7 @@ class Restoration:
 
     def _set_counters(self, told: Mapping[str, int]) -> dict[str, int]:
         seen = {
-            INODES.name: "SELECT max(inode) FROM inodes",
+            INODES.name: "SELECT max(inode) FROM (SELECT inode FROM inodes UNION ALL SELECT inode FROM trash)",
             COOKIES.name: "SELECT max(cookie) FROM dentries",
             PACKS.name: "SELECT max(pack) FROM packs",
         }

@@ -11,7 +11,7 @@ from __future__ import annotations
 APPLICATION_ID = int.from_bytes(b"dsfs", "big")
 """In the header of the database file (`PRAGMA application_id`): tells our databases from others."""
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """In the header of the database file (`PRAGMA user_version`)."""
 
 MESSAGES_SPARSE = (
@@ -82,6 +82,27 @@ SHIPPED = """
     ) STRICT
     """
 
+# What was deleted or replaced and can be restored for a while. Its extents and extended attributes stay where they are,
+# under its number; an inode number is either here or in `inodes`.
+TRASH = """
+    CREATE TABLE trash (
+        inode INTEGER NOT NULL PRIMARY KEY,  -- as it was; of an emptied file, a number for what was in it
+        path BLOB NOT NULL,                  -- the last one that led to it, from the root of the volume, as in /a/b
+        trashed_ns INTEGER NOT NULL,         -- when, in nanoseconds since 1970
+        reason INTEGER NOT NULL,             -- see values.TrashReason
+        mode INTEGER NOT NULL,               -- as inodes.mode, as are the next ones of their names
+        uid INTEGER NOT NULL,
+        gid INTEGER NOT NULL,
+        rdev INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        atime_ns INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        target BLOB
+    ) STRICT
+    """
+TRASH_BY_PATH = "CREATE INDEX trash_by_path ON trash (path, inode)"
+TRASH_BY_TIME = "CREATE INDEX trash_by_time ON trash (trashed_ns)"
+
 TABLES: tuple[str, ...] = (
     # Facts about the volume as a whole, as text; `settings.py` names the keys and their types.
     """
@@ -138,7 +159,9 @@ TABLES: tuple[str, ...] = (
     # Inodes without a name, that somebody may still have open. Local to this machine.
     """
     CREATE TABLE orphans (
-        inode INTEGER NOT NULL PRIMARY KEY
+        inode INTEGER NOT NULL PRIMARY KEY,
+        path BLOB,      -- the last one that led to it, as trash.path; NULL where nobody asked for it
+        reason INTEGER  -- as trash.reason; NULL as path
     ) STRICT
     """,
     # Messages that hold packs; one lives as long as any byte of any of its packs does.
@@ -196,4 +219,7 @@ TABLES: tuple[str, ...] = (
     SMALL_CONTENTS,
     OUTBOX,
     SHIPPED,
+    TRASH,
+    TRASH_BY_PATH,
+    TRASH_BY_TIME,
 )

@@ -36,6 +36,7 @@ from disfs.metadata.shipping import Shipping
 from disfs.metadata.small_contents import SmallContents
 from disfs.metadata.snapshot import Snapshot
 from disfs.metadata.totals import Totals
+from disfs.metadata.trash import Trash
 from disfs.metadata.upkeep import checkpoint_regularly, commit_regularly, look_for_damage
 from disfs.metadata.xattrs import Xattrs
 from disfs.spans import DEFAULT_CHUNK_BYTES
@@ -82,6 +83,9 @@ class MetadataStatistics:
     """What all files take, holes left out: what statfs counts as used."""
     capacity_bytes: int
     """How much of that there may be."""
+    trash_count: int
+    """What was deleted or replaced and can be restored; none of it counts above."""
+    trash_bytes: int
     commit_count: int
     sync_count: int
     checkpoint_count: int
@@ -108,6 +112,7 @@ class SqliteMetadataStore:
         *,
         chunk_bytes: int,
         capacity_bytes: int,
+        trash_seconds: float,
     ):
         self._path = path
         self.chunk_bytes = chunk_bytes
@@ -132,7 +137,9 @@ class SqliteMetadataStore:
         self._xattrs = Xattrs(database, outbox, self._inodes, acls)
         self._dirty = Dirty(database, revisions)
         self._packs = Packs(database, outbox, self._counters[PACKS.name], revisions)
-        self._extents = Extents(database, outbox, self._packs)
+        self._extents = Extents(database, outbox, self._packs, chunk_bytes)
+        self.trash = Trash(database, outbox, self._inodes, self._dentries, self._dirty, self._extents, trash_seconds)
+        """What was deleted or replaced and can be restored."""
         self._small = SmallContents(database)
         self._recording = Recording(
             database,
@@ -143,6 +150,7 @@ class SqliteMetadataStore:
             self._packs,
             self._small,
             self._totals,
+            self.trash,
             chunk_bytes,
         )
         self._pins = Pins(database)
@@ -166,13 +174,15 @@ class SqliteMetadataStore:
         now_ns: int | None = None,
         reserve_bytes: int = DEFAULT_RESERVE_BYTES,
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
+        trash_seconds: float = 0,
         sync: Callable[[], None] | None = None,
         free_bytes: Callable[[], int] | None = None,
     ) -> Self:
         """Open the volume at `path`; with `create`, make it first (UserError when it exists).
 
         A new root directory belongs to `root_uid` and `root_gid`, by default this process's. `capacity_bytes` is how
-        much all files together may take. `sync` stands in for the fsync of the log, and `free_bytes` for the free
+        much all files together may take, `trash_seconds` how long what is deleted can be restored. `sync` stands in
+        for the fsync of the log, and `free_bytes` for the free
         space of the disk, in tests. UserError when the file is
         missing, damaged, newer, or cannot be written.
         """
@@ -195,6 +205,7 @@ class SqliteMetadataStore:
                 SharedSync(sync or wal.sync),
                 chunk_bytes=_known(Settings(database).get(CHUNK_BYTES), path),
                 capacity_bytes=capacity_bytes,
+                trash_seconds=trash_seconds,
             )
             if not store._inodes.is_directory(ROOT_INODE):
                 raise damaged(path, "it has no root directory")
@@ -250,6 +261,8 @@ class SqliteMetadataStore:
             logical_bytes=usage.logical_bytes,
             allocated_bytes=usage.allocated_bytes,
             capacity_bytes=self._totals.capacity_bytes,
+            trash_count=self.trash.totals[0],
+            trash_bytes=self.trash.totals[1],
             commit_count=self._database.commit_count,
             sync_count=self._sync.count,
             checkpoint_count=self._checkpointer.count,
@@ -292,6 +305,10 @@ class SqliteMetadataStore:
     async def remove_orphan(self, inode: InodeNumber) -> None:
         """See MetadataStore."""
         self._inodes.remove_orphan(inode)
+
+    async def trash_orphan(self, inode: InodeNumber, now_ns: int) -> bool:
+        """See MetadataStore."""
+        return self.trash.take_orphan(inode, now_ns)
 
     # MetadataStore: names
 

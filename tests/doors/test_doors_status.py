@@ -59,7 +59,16 @@ async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores,
     async with real_stores(directory, 2) as (world, nursery):
         watch = DiscordWatch(world.memory, VOLUME, Look(), is_refused=lambda: False, on_attachment_bytes=print)
         connection = Connection(world.transport, world.memory, lambda up, down: limits.append((up, down)))
-        made = Controls(Served(), world.metadata, connection, world.chunks, world.shipper, world.filesystem, watch)
+        made = Controls(
+            Served(),
+            world.metadata,
+            connection,
+            world.chunks,
+            world.shipper,
+            world.filesystem,
+            watch,
+            world.make_trash_desk(),
+        )
         nursery.start_soon(made.run)
         yield made, world, limits
 

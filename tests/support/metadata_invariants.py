@@ -38,7 +38,11 @@ FAULTS: dict[str, str] = {
         " AND 1 <> (SELECT count(*) FROM dentries WHERE dentries.inode = inodes.inode)"
     ),
     "an orphan is left": "SELECT inode FROM orphans",
-    "an attribute belongs to no inode": "SELECT inode, name FROM xattrs WHERE inode NOT IN (SELECT inode FROM inodes)",
+    "an attribute belongs to no inode": (
+        "SELECT inode, name FROM xattrs WHERE inode NOT IN (SELECT inode FROM inodes)"
+        " AND inode NOT IN (SELECT inode FROM trash)"
+    ),
+    "something in the trash is an inode too": "SELECT inode FROM trash WHERE inode IN (SELECT inode FROM inodes)",
     "the number of inodes is not what statfs says": (
         "SELECT value FROM settings WHERE name = 'inode_count'"
         " AND CAST(value AS INTEGER) <> (SELECT count(*) FROM inodes)"
@@ -56,6 +60,7 @@ FAULTS: dict[str, str] = {
     "chunks belong to no inode": (
         "SELECT inode FROM dirty WHERE inode NOT IN (SELECT inode FROM inodes)"
         " UNION SELECT inode FROM extents WHERE inode NOT IN (SELECT inode FROM inodes)"
+        " EXCEPT SELECT inode FROM trash"
     ),
     "two runs of a file overlap": (
         "SELECT one.inode, one.first_chunk FROM extents AS one JOIN extents AS other ON one.inode = other.inode"

@@ -21,6 +21,7 @@ from disfs.metadata.store import SqliteMetadataStore
 from disfs.recovery.building import Builder, CopyRule
 from disfs.recovery.index_channel import IndexChannel
 from disfs.recovery.shipper import Shipper, ShipperSettings, Surroundings
+from disfs.trash_desk import TrashDesk
 from disfs.values import ROOT_INODE, AttributeChanges, NewInode
 from support.chunk_worlds import CHUNK, SETTINGS
 
@@ -43,6 +44,7 @@ class RealStores:
         channels: int,
         *,
         ships: bool = False,
+        trash_seconds: float = 0,
         **changes: object,
     ) -> None:
         self._directory = directory
@@ -52,6 +54,7 @@ class RealStores:
         self.free_bytes = 1 << 40
         self.capacity_bytes = 1 << 50
         """How much the volume may hold; counts from the next start on."""
+        self.trash_seconds = trash_seconds
         self.attachment_bytes = 1 << 20
         """How large an attachment of the index channel may be."""
         self.memory = MemoryTransport()
@@ -72,6 +75,7 @@ class RealStores:
             reserve_bytes=1 << 20,
             free_bytes=lambda: self.free_bytes,
             capacity_bytes=self.capacity_bytes,
+            trash_seconds=self.trash_seconds,
         )
         self.chunks = ChunkStore(
             ledger=self.metadata,
@@ -103,6 +107,14 @@ class RealStores:
             ),
             text="a test",
         )
+
+    def make_trash_desk(self) -> TrashDesk:
+        """What restores from the trash; there is no kernel to be told."""
+        return TrashDesk(self.metadata, self.chunks, self.trash_seconds, self._no_kernel)
+
+    @staticmethod
+    async def _no_kernel(directory: InodeNumber, name: bytes) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Bring both stores together and run them in a nursery of their own."""
@@ -170,10 +182,10 @@ class RealStores:
 
 @asynccontextmanager
 async def real_stores(
-    directory: Path, channels: int = 1, *, ships: bool = False, **changes: object
+    directory: Path, channels: int = 1, *, ships: bool = False, trash_seconds: float = 0, **changes: object
 ) -> AsyncIterator[tuple[RealStores, trio.Nursery]]:
     """A started volume, closed at the end."""
-    world = RealStores(directory, channels, ships=ships, **changes)
+    world = RealStores(directory, channels, ships=ships, trash_seconds=trash_seconds, **changes)
     try:
         async with trio.open_nursery() as nursery:
             await world.start(nursery)
