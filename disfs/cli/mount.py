@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from disfs.background import Ready
+    from disfs.chunkstore.keys import VolumeKey
     from disfs.cli.connect import Access
     from disfs.config import GlobalConfig, VolumeConfig
     from disfs.daemon import MountPlan
@@ -66,15 +67,13 @@ def mount(
 
     \b
     Mount options:
-        size, cache_size=SIZE   as --size and --cache-size
-        trash_days=DAYS         as --trash-days
+        size=, cache_size=, trash_days=, bwlimit=   as --size and so on
         dirty_limit=SIZE        how much may be unsent before writers wait
         writeback_delay=SECONDS how long a chunk is quiet before it is sent
         message_size=SIZE       how much one Discord message carries
         sweep_grace=SECONDS     how long a message is kept after all in it was deleted
         stray_grace=SECONDS     how long a message is kept that a failed send left behind
         readahead=SIZE          how far a sequential reader is fetched ahead at most; 0: not at all
-        bwlimit=UP:DOWN         as --bwlimit
         kernel_listings=off     ask the daemon for every listing of a directory, slower
         kernel_cache=SECONDS    how long the kernel remembers names; 0: not at all, for measuring
         noacl                   no POSIX ACLs; `ls -l` is faster, as it has nothing to ask each file for
@@ -100,8 +99,7 @@ def mount(
     paths.make_volume_directories(volume.name)
     lock = VolumeLock.acquire(paths.volume_state(volume.name), volume.name)
     access = _access(paths, config, volume, token_file)
-    passphrase = find_passphrase(passphrase_file or volume.passphrase_file)
-    key = unlock(volume.superblock, passphrase or ask_passphrase(volume.name, confirm=False))
+    key = _key(volume, passphrase_file)
 
     from disfs.daemon import MountPlan
 
@@ -180,6 +178,11 @@ def _access(paths: Paths, config: GlobalConfig, volume: VolumeConfig, token_file
     if volume.emulator:
         return emulator_access(paths)
     return discord_access(config, token_file=token_file or volume.token_file, api_url=volume.api_url)
+
+
+def _key(volume: VolumeConfig, passphrase_file: Path | None) -> VolumeKey:
+    passphrase = find_passphrase(passphrase_file or volume.passphrase_file)
+    return unlock(volume.superblock, passphrase or ask_passphrase(volume.name, confirm=False))
 
 
 def _serve(plan: MountPlan, *, foreground: bool, debug: bool) -> None:
