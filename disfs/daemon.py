@@ -393,6 +393,7 @@ class Daemon:
     async def sync(self) -> None:
         """See Served."""
         await self._send_everything()
+        self._check_conflict()
 
     async def unmount(self, *, wait: bool) -> None:
         """See Served."""
@@ -405,10 +406,16 @@ class Daemon:
             except UserError:
                 self._wait_for_uploads = before
                 raise
-        if self._drained.is_set():
-            return  # without a checkpoint: the end of the daemon may have cancelled this task already
-        try:
-            await self._drained.wait()
-        except trio.Cancelled:
-            self._waiting.cancel()
-            raise
+        if not self._drained.is_set():  # else no checkpoint: the end of the daemon may have cancelled this task already
+            try:
+                await self._drained.wait()
+            except trio.Cancelled:
+                self._waiting.cancel()
+                raise
+        if wait:
+            self._check_conflict()
+
+    def _check_conflict(self) -> None:
+        """Whoever was told to wait until everything is in Discord must hear that it will never be. UNSENT_DATA."""
+        if self._shipper.conflict is not None:
+            raise UserError(f"contents are in Discord, names are not: {self._shipper.conflict}", ExitCode.UNSENT_DATA)

@@ -169,7 +169,8 @@ async def _refuse_volume_in_use(transport: Transport, channels: _Channels, found
         used = used or bool(await _list_if_there(transport, channel))
     if used:
         raise UserError(
-            f"the guild already holds a volume {name!r} with data; choose another name for the new one",
+            f"the guild already holds a volume {name!r} with data; 'disfs recover {name}' brings it to this "
+            "machine, or choose another name for the new one",
             ExitCode.VOLUME_EXISTS,
         )
 

@@ -98,7 +98,8 @@ def explain_storage(error: DisfsError) -> UserError:
         )
     if isinstance(error, MetadataDamagedError):
         return UserError(
-            f"the volume's metadata are damaged: {error}; put a backup of the state directory back, the log says more",
+            f"the volume's metadata are damaged: {error}; put a backup of the state directory back, or put it "
+            "aside and run 'disfs recover'; the log says more",
             ExitCode.VOLUME_DAMAGED,
         )
     return UserError(f"{error}; the log says more", ExitCode.INTERNAL)

@@ -93,12 +93,11 @@ def mount(
         options, {"--size": size, "--trash-days": trash_days, "--cache-size": cache_size, "--bwlimit": bwlimit}
     )
     path = _checked_mountpoint(mountpoint, parsed)
-    config = load_global(paths)
-    volume = _choose(paths, config, name, emulator=emulator)
+    volume = _choose(paths, load_global(paths), name, emulator=emulator)
     settings = parsed.apply(volume.settings)
     paths.make_volume_directories(volume.name)
     lock = VolumeLock.acquire(paths.volume_state(volume.name), volume.name)
-    access = _access(paths, config, volume, token_file)
+    access = _access(paths, load_global(paths), volume, token_file)
     key = _key(volume, passphrase_file)
 
     from disfs.daemon import MountPlan

@@ -51,6 +51,7 @@ _LISTED = 20
     "--category", type=click.IntRange(1), help="The id of the volume's category, where several have its name."
 )
 @click.option("--device", help="Whose state counts, where two machines went on apart from each other.")
+@click.option("--from-packs", is_flag=True, help="Contents alone, without names: when the index channel is of no use.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="A file with the passphrase.")
 @click.option("--emulator", is_flag=True, help="From the emulator of this machine instead of Discord.")
@@ -59,6 +60,7 @@ def recover(
     guild: int | None,
     category: int | None,
     device: str | None,
+    from_packs: bool,
     token_file: Path | None,
     passphrase_file: Path | None,
     emulator: bool,
@@ -68,6 +70,8 @@ def recover(
     Token and passphrase come from where 'disfs mount' finds them. What is on this machine of a volume of that name is
     never replaced, and nothing in Discord is changed. From the first mount on the volume lives here: a machine that
     still has it mounted notices, and sends nothing more.
+
+    With --from-packs, the last resort, what can be found of contents comes as files of `lost+found`, called by numbers.
 
     \b
     Examples:
@@ -99,7 +103,7 @@ def recover(
     paths.make_volume_directories(name)
     lock = VolumeLock.acquire(state, name)
     try:
-        report = _rebuild(access, placed, key, state, device)
+        report = _rebuild(access, placed, key, state, device, from_packs=from_packs)
         if access.token_asked:
             save_global(paths, dataclasses.replace(config, token=access.token))
         base = known or VolumeConfig(
@@ -145,7 +149,9 @@ def _find(access: Access, name: str, guild: GuildId | None, category: ChannelId 
     return trio.run(find)
 
 
-def _rebuild(access: Access, placed: PlacedVolume, key: VolumeKey, state: Path, device: str | None) -> Report:
+def _rebuild(
+    access: Access, placed: PlacedVolume, key: VolumeKey, state: Path, device: str | None, *, from_packs: bool
+) -> Report:
     """Build the metadata as a file that is not theirs yet."""
     import trio
 
@@ -153,22 +159,35 @@ def _rebuild(access: Access, placed: PlacedVolume, key: VolumeKey, state: Path, 
     from disfs.local_volume import CACHE_IDENTITY, check_room
     from disfs.recovery.index_channel import IndexChannel
     from disfs.recovery.rebuild import rebuild
+    from disfs.recovery.salvage import PackSearch, salvage
 
     check_room(state)
     unfinished = state / _UNFINISHED
     unfinished.unlink(missing_ok=True)  # of an attempt that was interrupted
     superblock = placed.superblock
+    # No cache directory has this name: what lies in one is another state's, and is put aside.
+    settings = {CACHE_IDENTITY.name: os.urandom(16).hex()}
 
     async def run(show: Callable[[Progress], None]) -> Report:
         async with open_connection(access.token, api_url=access.api_url) as connection:
+            index = IndexChannel(connection.transport, placed.index_channel, key, superblock.volume_id)
+            if from_packs:
+                return await salvage(
+                    PackSearch(connection.transport, superblock.data_channels, key),
+                    index,
+                    unfinished,
+                    volume=superblock.volume_id,
+                    chunk_bytes=superblock.chunk_bytes,
+                    settings=settings,
+                    on_progress=show,
+                )
             return await rebuild(
-                IndexChannel(connection.transport, placed.index_channel, key, superblock.volume_id),
+                index,
                 unfinished,
                 volume=superblock.volume_id,
                 chunk_bytes=superblock.chunk_bytes,
                 device=device,
-                # No cache directory has this name: what lies in one is another state's, and is put aside.
-                settings={CACHE_IDENTITY.name: os.urandom(16).hex()},
+                settings=settings,
                 on_progress=show,
             )
 

@@ -160,7 +160,7 @@ def _problems(report: Mapping[str, Any]) -> Iterator[str]:
     if report["metadata"]["damage"]:
         yield (
             f"the volume's metadata are damaged ({report['metadata']['damage']}): what needs the damaged part fails; "
-            "unmount, and put a backup of the state directory back"
+            "unmount, and put a backup of the state directory back, or put it aside and run 'disfs recover'"
         )
     if report["metadata"]["low_space"]:
         yield "the disk that holds the metadata is nearly full: nothing new is taken in; free some space on it"

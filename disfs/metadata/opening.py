@@ -156,7 +156,7 @@ def damaged(path: Path, reason: str) -> UserError:
     directory = path.parent
     return UserError(
         f"the volume's metadata at {path} is damaged: {reason}; move {directory} away and put a backup of it back: "
-        f"'cp -a BACKUP {directory}'",
+        f"'cp -a BACKUP {directory}'; without a backup, 'disfs recover' rebuilds it from Discord",
         ExitCode.VOLUME_DAMAGED,
     )
 

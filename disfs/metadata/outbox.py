@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _HEADER = struct.Struct("<6I")
 """CRC-32 of what follows, and how many keys there are of each kind."""
 
+_FORGOTTEN_AT_ONCE = 64
+"""Rows that are deleted in one step of the main thread."""
+
 
 @dataclass(slots=True)
 class Noted:
@@ -135,14 +138,19 @@ class Outbox:
         """All extents of an inode that begin in chunks `first` to `end`, end excluded, have changed."""
         self._noted.extents.add((inode, first, end))
 
-    def forget(self, last: int) -> None:
-        """What rows up to `last` note is shipped. Inside a change."""
-        self._database.write("DELETE FROM outbox WHERE number <= ?", (last,))
+    def forget(self, last: int) -> bool:
+        """What rows up to `last` note is shipped; True when there are more of them than go at once. Inside a change."""
+        # Rows are in the order of their numbers, and some long: after a day without a network there are many.
+        self._database.write(
+            "DELETE FROM outbox WHERE number <= ?1 AND number < (SELECT min(number) FROM outbox) + ?2",
+            (last, _FORGOTTEN_AT_ONCE),
+        )
         row = self._database.row("SELECT min(noted_ns) FROM outbox")
         assert row is not None
         self._oldest_ns = row[0]
         if self._oldest_ns is None:
             self.pending = trio.Event()
+        return not self.is_empty(last)
 
     def _write_row(self) -> None:
         if not self._noted:

@@ -293,7 +293,7 @@ class Restoration:
         put(INODE_COUNT, inodes)
         put(LOGICAL_BYTES, logical)
         put(SEQUENCE, origin.sequence)
-        put(STATE, origin.state.hex())
+        put(STATE, origin.state.hex() if origin.sequence else "")
         put(SUPERSEDED, " ".join(each.hex() for each in origin.superseded))
         put(INDEX_EXAMINED, origin.examined)
         put(UNSHIPPED, True)

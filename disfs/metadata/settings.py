@@ -65,7 +65,7 @@ COPY_BYTES: Setting[int] = Setting("copy_bytes", str, int)
 JOURNAL_BYTES: Setting[int] = Setting("journal_bytes", str, int)
 """Of the journals since that copy, all together."""
 SUPERSEDED: Setting[str] = Setting("superseded", _text, _text)
-"""Ids of states that were left behind when this one was chosen, separated by blanks."""
+"""Ids of states that were left behind for this one, separated by blanks. Told with every shipment, for good."""
 
 
 class Settings:

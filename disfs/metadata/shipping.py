@@ -111,7 +111,7 @@ class Shipping:
         self._settings = settings
         self._counters = counters
         self.snapshot = snapshot
-        self._is_stopped = False
+        self._may_delete = False
 
     @property
     def pending(self) -> trio.Event:
@@ -127,13 +127,13 @@ class Shipping:
     def shipped_revision(self) -> int:
         """What came to be garbage at a lower revision than this is garbage in the newest acknowledged state too.
 
-        0 once `stop` was called: nobody knows what others refer to.
+        0 unless `allow_deletions` says otherwise: nobody knows what other machines refer to.
         """
-        return 0 if self._is_stopped else self._settings.get(REVISION) or 0
+        return self._settings.get(REVISION) or 0 if self._may_delete else 0
 
-    def stop(self) -> None:
-        """What is in Discord does not follow from this state: nothing is to be deleted on its account."""
-        self._is_stopped = True
+    def allow_deletions(self, allowed: bool) -> None:
+        """Whether what is in Discord follows from this state, as far as is known: else nothing is to be deleted."""
+        self._may_delete = allowed
 
     @property
     def sequence(self) -> int:
@@ -194,6 +194,7 @@ class Shipping:
     ) -> None:
         """Discord has all of the state that was begun: it is the newest one, and what was noted is shipped.
 
+        Of very much that was noted a part: `forget_more` is to be called until it returns False.
         `as_copy`: as a checkpoint copy, of its own or of what was acknowledged before by the same id.
         """
         with self._database.changing:
@@ -208,8 +209,14 @@ class Shipping:
                     put(JOURNAL_BYTES, (get(JOURNAL_BYTES) or 0) + size_bytes)
             if as_copy:
                 put(UNSHIPPED, False)
-                put(SUPERSEDED, "")
             self._note_messages(messages)
+
+    def forget_more(self, begun: Begun) -> bool:
+        """Go on forgetting what `acknowledged` left; False when that is done. A crash before: it is shipped again."""
+        if self._outbox.is_empty(begun.last):
+            return False
+        with self._database.changing:
+            return self._outbox.forget(begun.last)
 
     def copied(self, sequence: int, messages: Sequence[ShippedMessage], size_bytes: int, journal_bytes: int) -> None:
         """Discord has a checkpoint copy of the state `sequence`; `journal_bytes` is what came after it since."""

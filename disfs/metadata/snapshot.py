@@ -11,6 +11,7 @@ Memory is bounded by blocks: what was noted is sorted out by SQLite, in temporar
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,11 @@ from disfs.metadata.sqlite_errors import translated
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-BLOCK_ROWS = 1024
+BLOCK_ROWS = 256
+"""A block's rows are fetched in less than a millisecond."""
+YIELD_SECONDS = 0.0005
+"""How long the reader sleeps after each fetch. SQLite lets go of Python's lock at each row and takes it again before
+another thread that waits for it has woken up, so a reader that goes on and on would starve the main thread."""
 BLOCK_BYTES = 256 * 1024
 """About how much a block of rows with long strings takes."""
 
@@ -131,7 +136,11 @@ class Snapshot:
         """See what is committed at this moment until `end`. In the step after the commit, on the main thread."""
         with _explained():
             self._connection.execute("BEGIN")
-            self._connection.execute("SELECT count(*) FROM counters").fetchone()  # now the state is fixed
+            try:
+                self._connection.execute("SELECT count(*) FROM counters").fetchone()  # now the state is fixed
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
 
     def end(self) -> None:
         """Let the log go on without what was seen. Harmless when nothing was begun."""
@@ -164,7 +173,7 @@ class Snapshot:
     def _sort_out(self, last: int) -> None:
         for table in _NOTED_TABLES:
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - constants of this module
-        for (keys,) in self._connection.execute("SELECT keys FROM outbox WHERE number <= ?", (last,)):
+        for (keys,) in _unhurried(self._connection.execute("SELECT keys FROM outbox WHERE number <= ?", (last,)), 1):
             try:
                 noted = Noted.from_bytes(keys)
             except ValueError as error:
@@ -186,14 +195,15 @@ class Snapshot:
     def _blocks(self, table: Table, sql: str) -> Iterator[Block]:
         cursor = self._connection.execute(sql)
         if table in _LONG_ROWS:
-            yield from _short_blocks(table, cursor)
+            yield from _short_blocks(table, _unhurried(cursor, 16))
             return
         while rows := cursor.fetchmany(BLOCK_ROWS):
+            time.sleep(YIELD_SECONDS)
             yield Block.of_rows(table, rows)
 
     def _dirty_blocks(self, sql: str) -> Iterator[Block]:
         runs: list[tuple[int, int, int]] = []
-        for inode, chunk in self._connection.execute(sql):
+        for inode, chunk in _unhurried(self._connection.execute(sql), BLOCK_ROWS):
             if runs and runs[-1][0] == inode and runs[-1][1] + runs[-1][2] == chunk:
                 runs[-1] = (inode, runs[-1][1], runs[-1][2] + 1)
                 continue
@@ -203,6 +213,13 @@ class Snapshot:
             runs.append((inode, chunk, 1))
         if runs:
             yield Block.of_rows(Table.DIRTY, runs)
+
+
+def _unhurried(cursor: sqlite3.Cursor, rows_at_once: int) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query, with a pause after every few."""
+    while rows := cursor.fetchmany(rows_at_once):
+        time.sleep(YIELD_SECONDS)
+        yield from rows
 
 
 def _short_blocks(table: Table, rows: Iterable[tuple[Any, ...]]) -> Iterator[Block]:

@@ -128,7 +128,7 @@ class Chain:
 
     def _left_behind(self, states: Collection[State]) -> set[bytes]:
         """What others follow, at whatever distance, and what comes after states that were left behind on purpose."""
-        followed = {ancestor for state in states for ancestor in self._ancestors(state)}
+        followed = {ancestor for state in states for ancestor in self.ancestors(state)}
         children: dict[bytes, list[bytes]] = {}
         for child in self.states.values():
             children.setdefault(child.header.previous, []).append(child.header.state)
@@ -142,7 +142,7 @@ class Chain:
                 to_leave += children.get(leaving, [])
         return followed | left
 
-    def _ancestors(self, state: State) -> set[bytes]:
+    def ancestors(self, state: State) -> set[bytes]:
         """All states that lead to one, those included that cannot be rebuilt.
 
         Where the trail is lost, all older states count: what was deleted or damaged in between does not make a branch.

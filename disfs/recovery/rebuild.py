@@ -21,7 +21,7 @@ from disfs.recovery.frames import MAX_SUPERSEDED
 from disfs.values import MessageId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from disfs.metadata.restoring import Rebuilt
@@ -88,7 +88,7 @@ async def rebuild(
             header.sequence,
             _superseded(found.chain, plan.state),
             header.counters,
-            _messages(found.shipments, header.sequence),
+            _messages(found, plan.state),
             found.newest,
             settings,
         )
@@ -185,12 +185,13 @@ def _superseded(chain: Chain, chosen: State) -> list[bytes]:
     return [*heads, *newer][:MAX_SUPERSEDED]
 
 
-def _messages(shipments: Sequence[Shipment], sequence: int) -> list[ShippedMessage]:
-    """What the rebuilt state answers for, and deletes one day: what led to it. What came after it is left alone."""
+def _messages(found: _Found, chosen: State) -> list[ShippedMessage]:
+    """What the rebuilt state answers for, and deletes one day: what led to it. Other branches are left alone."""
+    lineage = found.chain.ancestors(chosen) | {chosen.header.state}
     return [
         ShippedMessage(message, shipment.kind if shipment.is_whole else 0, shipment.header.sequence)
-        for shipment in shipments
-        if shipment.header.sequence <= sequence
+        for shipment in found.shipments
+        if shipment.header.state in lineage
         for message in sorted(shipment.messages)
     ]
 

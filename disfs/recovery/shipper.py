@@ -2,6 +2,7 @@
 
 A turn of the loop:
 
+    (once, at the start) a look at what is new in the index channel: until then nothing is deleted in Discord
     something has changed for long enough, or somebody waits, and nobody has paused uploads
     -> a look at what is new in the index channel: another machine's shipments end it all here (see below)
     -> commit, fix the state, read and seal it in a worker thread
@@ -164,6 +165,11 @@ class Shipper:
         """Whether nothing will be shipped any more."""
         return self._conflict is not None
 
+    @property
+    def conflict(self) -> str | None:
+        """Why that is so; None while all is well."""
+        return self._conflict
+
     def statistics(self) -> ShipperStatistics:
         """Counters since the start, and what is wrong now."""
         oldest_ns = self._shipping.oldest_ns
@@ -222,10 +228,17 @@ class Shipper:
 
     async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
+            looked = False
             while not self.is_stopped:
-                await self._until_due()
+                if looked:
+                    await self._until_due()
+                copy: Built | None = None
                 try:
-                    copy = await self.ship()
+                    if looked:
+                        copy = await self.ship()
+                    else:
+                        await self.look()
+                        looked = True
                 except (ForkedError, NewerFormatError) as error:
                     self._stop(error)
                 except (DisfsError, OSError, ValueError) as error:
@@ -250,10 +263,18 @@ class Shipper:
                 raise
             self._acknowledged(turn)
             self._turn = None
+            while self._shipping.forget_more(turn.begun):
+                await trio.lowlevel.checkpoint()
             self._last_end = trio.current_time()
         if turn.built.kind is PackKind.CHECKPOINT:
             await self._retention.clean_up()
         return turn.copy
+
+    async def look(self) -> None:
+        """See whether the volume has gone on elsewhere. Until that was done once, nothing is deleted in Discord."""
+        async with self._lock:
+            await self._arrivals.look({built.header.shipment: built for built in self._outgoing()})
+            self._shipping.allow_deletions(True)
 
     def _outgoing(self) -> list[Built]:
         found = [] if self._turn is None else [self._turn.built]
@@ -342,6 +363,7 @@ class Shipper:
                     since = self._shipping.position().journal_bytes - before
                     self._shipping.copied(copy.header.sequence, _messages_of(copy), copy.size_bytes, since)
                     self._copy_count += 1
+                    self._failure = None
                     break
         finally:
             self._copy = None
@@ -351,7 +373,7 @@ class Shipper:
 
     def _stop(self, error: DisfsError) -> None:
         self._conflict = str(error)
-        self._shipping.stop()
+        self._shipping.allow_deletions(False)
         log.error("the metadata are not sent to Discord any more: %s", error)
 
     async def _failed(self, error: Exception) -> None:

@@ -96,7 +96,7 @@ async def test_report_is_json_and_becomes_lines(tmp_path: Path, autojump_clock: 
         report = json.loads(json.dumps(made.status()))
         assert len(encode(made.status())) < MAX_ANSWER_BYTES // 8
         lines = told(report)
-        assert ["volume", "holds", "uploads", "cache", "reads", "requests", "garbage"] == list(lines)
+        assert ["volume", "holds", "uploads", "cache", "reads", "requests", "names", "garbage"] == list(lines)
         assert f"photos, mounted at /mnt, process {os.getpid()}" == lines["volume"][0]
         assert "4.9 KiB to send, a moment after they were last written" == lines["uploads"][0]
         await world.chunks.drain()
@@ -122,6 +122,25 @@ async def test_pause_and_bandwidth_reach_the_parts(tmp_path: Path, autojump_cloc
         await world.chunks.drain()
         assert UploadState.IDLE == made.status()["uploads"]
         assert not made.progress().paused
+
+
+async def test_what_of_the_names_is_in_discord_shows(report: dict[str, Any]) -> None:
+    """How old the oldest change is that Discord does not have, what was sent, and what keeps it from getting there."""
+    report["journal"] |= {"sequence": 0, "unshipped_seconds": None}
+    assert ["nothing to send yet"] == told(report)["names"]
+    report["journal"] |= {"sequence": 7, "journals": 1, "copies": 2, "sent_bytes": 3 << 20}
+    sent = "1 journal and 2 whole copies sent since it was mounted, 3.0 MiB"
+    assert [f"all in Discord; {sent}"] == told(report)["names"]
+    report["journal"] |= {"unshipped_seconds": 65.0}
+    assert [f"the oldest change that Discord does not have is 1 min old; {sent}"] == told(report)["names"]
+    assert "problem" not in told(report)
+    report["journal"] |= {"failure": "no network"}
+    assert ["no network"] == told(report)["problem"]
+    report["journal"] |= {"failure": None, "conflict": "another machine"}
+    assert (["not sent to Discord any more, see below"], ["another machine"]) == (
+        told(report)["names"],
+        told(report)["problem"],
+    )
 
 
 async def test_how_full_the_volume_is_shows(report: dict[str, Any]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 import stat
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.product import PASSPHRASE, product
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from support.product import Product
@@ -97,7 +102,11 @@ def recover(disk: Product, *arguments: str) -> str:
 
 
 def test_volume_comes_back_with_every_attribute(disk: Product) -> None:
-    """State and cache are destroyed after a sync: `disfs recover` and a mount give the same tree, to the last bit."""
+    """What Discord holds is enough, with the passphrase, to rebuild the volume on an empty machine, as of the last
+    journal.
+
+    State and cache are destroyed after a sync: `disfs recover` and a mount give the same tree, to the last bit.
+    """
     fill(disk.mountpoint)
     tree(disk.mountpoint)  # moves the atimes of directories, once
     disk.run("sync", str(disk.mountpoint))
@@ -117,3 +126,163 @@ def test_volume_comes_back_with_every_attribute(disk: Product) -> None:
     disk.umount()
     disk.mount()
     assert b"life goes on" == (disk.mountpoint / "new").read_bytes()
+
+
+def test_kill_while_writing_then_burn_gives_the_last_journal(disk: Product) -> None:
+    """Killed in the middle of work and burnt: a consistent tree as of the last journal, and nothing that is not so."""
+    expected = {}
+    for number in range(40):
+        content = os.urandom(20_000)
+        (disk.mountpoint / f"before {number}").write_bytes(content)
+        expected[f"before {number}"] = content
+    disk.run("sync", str(disk.mountpoint))
+    for number in range(400):
+        (disk.mountpoint / f"after {number}").write_bytes(os.urandom(5_000))
+    disk.kill()
+    burn(disk)
+    recover(disk)
+    disk.mount()
+    found = {path.name for path in disk.mountpoint.iterdir()}
+    assert expected.keys() <= found
+    assert expected == {name: (disk.mountpoint / name).read_bytes() for name in expected}
+    # A journal may have gone out meanwhile: its files are whole, or an error.
+    assert {5_000, errno.EIO} >= {outcome(disk.mountpoint / name) for name in found - expected.keys()}
+    status = disk.status()
+    assert None is status["metadata"]["damage"]
+
+
+def outcome(path: Path) -> int | None:
+    """How long a file's content is, or why it cannot be read."""
+    try:
+        return len(path.read_bytes())
+    except OSError as error:
+        return error.errno
+
+
+@pytest.fixture
+def second(disk: Product, tmp_path: Path) -> Iterator[Product]:
+    """Another machine, with a home of its own, the same Discord, the token and the passphrase."""
+    info = disk.emulator()
+    with product(tmp_path / "second") as other:
+        other.environment |= {"DISFS_API_URL": info["api_url"], "DISFS_TOKEN": info["token"]}
+        yield other
+
+
+def test_old_machine_notices_that_the_volume_lives_elsewhere(disk: Product, second: Product) -> None:
+    """A machine that finds that the volume has gone on elsewhere says so, and overwrites and deletes nothing.
+
+    Recovered and mounted on a second machine while the first one is still up.
+    """
+    (disk.mountpoint / "one").write_bytes(b"1")
+    disk.run("sync", str(disk.mountpoint))
+    second.run("recover", "emulator")
+    second.run("mount", str(second.mountpoint))
+    second.run("sync", str(second.mountpoint))
+    (disk.mountpoint / "two").write_bytes(b"2")
+    assert 29 == disk.run("sync", str(disk.mountpoint), check=False).returncode
+    assert "another machine has gone on" in disk.status()["journal"]["conflict"]
+    assert "another machine has gone on" in disk.run("status", str(disk.mountpoint)).stdout
+    assert ["one"] == [path.name for path in second.mountpoint.iterdir()]
+    second.umount()
+    done = disk.run("umount", str(disk.mountpoint), check=False)
+    assert (29, True) == (done.returncode, "another machine has gone on" in done.stderr)
+
+
+def refused(disk: Product, *arguments: str) -> tuple[int, str]:
+    """The exit code and the one line."""
+    done = disk.run("recover", *arguments, check=False)
+    assert 1 == len(done.stderr.splitlines()), done.stderr
+    return done.returncode, done.stderr
+
+
+def test_what_cannot_be_recovered_is_said_in_one_line(disk: Product, second: Product) -> None:
+    """Nothing on either side is touched by a recovery that is refused."""
+    (disk.mountpoint / "one").write_bytes(b"1")
+    assert 26 == refused(disk, "emulator", "--emulator")[0]
+    disk.umount()
+    assert 26 == refused(disk, "emulator", "--emulator")[0]
+    assert 25 == refused(second, "photos")[0]
+    assert 13 == refused(second, "emulator", "--guild", "12345")[0]
+    second.environment["DISFS_PASSPHRASE"] = "wrong"
+    assert 14 == refused(second, "emulator")[0]
+    second.environment["DISFS_PASSPHRASE"] = PASSPHRASE
+    guild = disk.emulator()["guild_id"]
+    category = make_channel(disk, guild, "disfs emulator", None)
+    index = make_channel(disk, guild, "index", category)
+    assert 0 == second.run("recover", "emulator").returncode, "a category without a superblock is none"
+    assert 26 == refused(second, "emulator")[0]
+    assert index > category
+
+
+def make_channel(disk: Product, guild: str, name: str, parent: int | None) -> int:
+    """A category, or a text channel in one."""
+    info = disk.emulator()
+    body = {"name": name, "type": 4} if parent is None else {"name": name, "type": 0, "parent_id": str(parent)}
+    request = urllib.request.Request(
+        f"{info['api_url']}/guilds/{guild}/channels",
+        method="POST",
+        data=json.dumps(body).encode(),
+        headers={
+            "Authorization": f"Bot {info['token']}",
+            "User-Agent": "DiscordBot (tests, 1)",
+            "Content-Type": "application/json",
+        },
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return int(json.loads(answer.read())["id"])
+
+
+def index_messages(disk: Product) -> list[dict[str, Any]]:
+    """Everything in the index channel but the superblock, newest first."""
+    guild = disk.emulator()["guild_id"]
+    (index,) = [c for c in disk.api("GET", f"/guilds/{guild}/channels") if c["name"] == "index"]
+    messages = disk.api("GET", f"/channels/{index['id']}/messages?limit=100")
+    return [each for each in messages if each["attachments"][0]["filename"] != "superblock.json"]
+
+
+def test_message_of_the_newest_journal_that_is_deleted_costs_that_state(disk: Product, second: Product) -> None:
+    """The volume comes back as it was before."""
+    for name in ("one", "two"):
+        (disk.mountpoint / name).write_bytes(b"x")
+        disk.run("sync", str(disk.mountpoint))
+    newest = index_messages(disk)[0]
+    disk.delete_message((int(newest["id"]), int(newest["channel_id"])))
+    second.run("recover", "emulator")
+    second.run("mount", str(second.mountpoint))
+    assert ["one"] == [path.name for path in second.mountpoint.iterdir()]
+    second.umount()
+
+
+def test_packs_alone_bring_contents_back(disk: Product, second: Product) -> None:
+    """Without anything of the index channel but the superblock: each content, newest version, by inode number."""
+    wanted = {}
+    for name in ("one", "two"):
+        content = os.urandom(300_000)
+        (disk.mountpoint / name).write_bytes(b"older" * 30_000)
+        disk.run("sync", str(disk.mountpoint))
+        (disk.mountpoint / name).write_bytes(content)
+        wanted[f"inode-{(disk.mountpoint / name).stat().st_ino}"] = content
+    disk.run("sync", str(disk.mountpoint))
+    disk.umount()
+    for message in index_messages(disk):
+        disk.delete_message((int(message["id"]), int(message["channel_id"])))
+    assert 32 == refused(second, "emulator")[0]
+    told = second.run("recover", "emulator", "--from-packs")
+    assert "all names and attributes" in told.stderr
+    second.run("mount", str(second.mountpoint))
+    found = {path.name: path.read_bytes() for path in (second.mountpoint / "lost+found").iterdir()}
+    assert wanted == found
+    second.umount()
+
+
+def test_ten_thousand_small_files_take_few_messages(disk: Product) -> None:
+    """Contents, journals and copies together: at most six messages."""
+    before = disk.control("GET", "/counters")
+    for directory in range(10):
+        (disk.mountpoint / f"{directory}").mkdir()
+        for number in range(1000):
+            (disk.mountpoint / f"{directory}" / f"{number}").write_bytes(b"%d" % number * 50)
+    disk.run("sync", str(disk.mountpoint))
+    after = disk.control("GET", "/counters")
+    sent = len(disk.data_messages()) + len(index_messages(disk))
+    assert sent <= 6, (before, after)

@@ -19,6 +19,7 @@ from support.new_inodes import a_file
 from support.shipped_rows import shipped_rows
 
 from disfs.errors import MetadataDamagedError
+from disfs.metadata import outbox
 from disfs.metadata.base import RenameMode, XattrMode
 from disfs.metadata.restoring import Origin, Restoration
 from disfs.metadata.store import SqliteMetadataStore
@@ -320,3 +321,18 @@ def test_damaged_note_of_changes_is_noticed(tmp_path: Path) -> None:
             list(store.shipping.snapshot.changes(begun.last))
         assert list(store.shipping.snapshot.everything())
         store.shipping.snapshot.end()
+
+
+def test_much_that_was_noted_is_forgotten_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is acknowledged after a long time without a network goes a part at a time, oldest first."""
+    monkeypatch.setattr(outbox, "_FORGOTTEN_AT_ONCE", 10)
+    with contextlib.closing(SqliteMetadataStore.open(tmp_path / "volume.db", create=True, now_ns=0)) as store:
+        for number in range(25):
+            answer(store.note_write(ROOT_INODE, 0, number))
+            answer(store.commit())
+        begun = store.shipping.begin()
+        store.shipping.snapshot.end()
+        store.shipping.acknowledged(begun, bytes(range(16)), (), 1, as_copy=False)
+        steps = [store.shipping.forget_more(begun) for _ in range(3)]
+        assert [True, False, False] == steps
+        assert (False, False) == pending(store)

@@ -442,9 +442,67 @@ async def test_crash_while_a_copy_is_sent_leaves_no_mess(tmp_path: Path, autojum
         assert {"CHECKPOINT": 2, "JOURNAL": 1} == Counter(kind for kind, _ in kinds(await shipments(world)))
 
 
+@pytest.mark.parametrize("step", ["before", "after"])
+async def test_crash_while_old_ones_are_deleted_deletes_the_rest_later(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, step: str
+) -> None:
+    """Whether Discord had deleted them or not: the next copy's turn ends with what it would have ended with."""
+    async with real_stores(tmp_path, ships=True) as (world, nursery):
+        world.copy_rule = EVERY_TIME
+        await world.restart(nursery)
+        for name in (b"one", b"two"):
+            await write(world, name, b"x")
+            await settle(world)
+            await trio.sleep(20)
+        held = trio.Event()
+        fault = Fault(hold=held) if step == "before" else Fault(hold_after=held)
+        world.transport.plan("delete", 1, fault)
+        await write(world, b"three", b"x")
+        await settle(world)
+        await fault.reached.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        await world.crash(nursery)
+        assert {b"one", b"two", b"three"} == await _names_now(world, tmp_path / "rebuilt.db")
+        await write(world, b"four", b"x")
+        await settle(world)
+        await trio.sleep(20)
+        assert [3, 4, 4] == sorted(each.header.sequence for each in await shipments(world))
+
+
 async def _names_now(world: RealStores, path: Path) -> set[bytes]:
     await recovered(world, path)
     return await names_of(path)
+
+
+async def test_half_sent_journal_of_several_messages_does_not_count(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """Killed between two messages of one journal: the state before it is what there is, until the next life."""
+    async with real_stores(tmp_path, ships=True) as (world, nursery):
+        await write(world, b"one", b"x")
+        await settle(world)
+        world.attachment_bytes = 256 * 1024
+        world.shipper_settings = dataclasses.replace(world.shipper_settings, message_bytes=300 * 1024)
+        await world.restart(nursery)
+        noise = random.Random(4)
+        inode = (await world.metadata.lookup(ROOT_INODE, b"one")).inode
+        for number in range(12):
+            value = noise.randbytes(60_000)
+            await world.metadata.set_xattr(inode, b"user.%d" % number, value, XattrMode.EITHER, 5)
+        fault = world.transport.plan("send", 3, Fault(hold=trio.Event()))
+        nursery.start_soon(world.shipper.drain)
+        await fault.reached.wait()
+        assert {b"one"} == await _names_now(world, tmp_path / "before.db")
+        (half,) = [each for each in await shipments(world) if not each.is_whole]
+        assert (2, 2) == (len(half.messages), half.header.sequence)
+        report = await recovered(world, tmp_path / "half.db")
+        assert (1, True) == (report.sequence, bool(report.missing))
+        await world.crash(nursery)
+        await settle(world)
+        report = await recovered(world, tmp_path / "rebuilt.db")
+        assert (2, ()) == (report.sequence, report.missing)
+        await world.metadata.commit()
+        assert shipped_rows(tmp_path / "volume.db") == shipped_rows(tmp_path / "rebuilt.db")
 
 
 async def test_limit_that_discord_lowers_is_learnt(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
@@ -520,6 +578,24 @@ async def test_garbage_stays_until_its_journal_is_in_discord(tmp_path: Path, aut
         assert 1 == len(world.memory.messages(world.channels[0]))
         world.shipper.resume()
         await trio.sleep(60)
+        assert 0 == len(world.memory.messages(world.channels[0]))
+
+
+async def test_nothing_is_deleted_before_a_look_at_the_channel(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """After a start nobody knows whether the volume has gone on elsewhere, and refers to what is garbage here."""
+    async with real_stores(tmp_path, ships=True, sweep_grace_seconds=1, sweep_interval_seconds=50) as (world, nursery):
+        await write(world, b"one", b"1" * CHUNK)
+        await settle(world)
+        one = (await world.metadata.unlink(ROOT_INODE, b"one", 9)).inode
+        world.chunks.discard(one)
+        await settle(world)
+        held = trio.Event()
+        world.transport.plan("list_messages", 1, Fault(hold=held))
+        await world.restart(nursery)
+        await trio.sleep(600)
+        assert 1 == len(world.memory.messages(world.channels[0]))
+        held.set()
+        await trio.sleep(200)
         assert 0 == len(world.memory.messages(world.channels[0]))
 
 
