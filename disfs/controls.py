@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from disfs.metadata.store import SqliteMetadataStore
     from disfs.quantities import Bandwidth
     from disfs.recovery.shipper import Shipper
+    from disfs.snapshot_desk import SnapshotDesk
     from disfs.trash_desk import TrashDesk
     from disfs.values import InodeNumber, Trashed
 
@@ -94,8 +95,10 @@ class Controls:
         filesystem: Filesystem,
         watch: DiscordWatch,
         trash: TrashDesk,
+        snapshots: SnapshotDesk,
     ) -> None:
         self._trash = trash
+        self._snapshots = snapshots
         self._served = served
         self._metadata = metadata
         self._connection = connection
@@ -201,6 +204,18 @@ class Controls:
     def undeletion(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> Undeletion:
         """See Controlled."""
         return self._trash.order(directory, rest, version)
+
+    def snapshots(self) -> Mapping[str, object]:
+        """See Controlled."""
+        return {"snapshots": self._snapshots.listed()}
+
+    async def create_snapshot(self, name: str) -> Mapping[str, object]:
+        """See Controlled."""
+        return await self._snapshots.create(name)
+
+    async def delete_snapshot(self, name: str) -> None:
+        """See Controlled."""
+        await self._snapshots.delete(name)
 
 
 def _text(path: bytes) -> str:

@@ -51,8 +51,9 @@ from disfs.fuse_variants import vary_answers
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.polled_loop import polled_loop
-from disfs.recovery.assembly import make_shipper
+from disfs.recovery.assembly import make_shipper, make_snapshot_shipments
 from disfs.session_hook import SessionHook
+from disfs.snapshot_desk import SnapshotDesk
 from disfs.trash_desk import TrashDesk
 from disfs.values import ROOT_INODE
 from disfs.volume import look_at_discord
@@ -173,7 +174,23 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             transport=connection.transport,
             directory=plan.state_directory,
         )
-        daemon = Daemon(plan, metadata, connection, chunks, shipper, look)
+        snapshots = SnapshotDesk(
+            metadata,
+            chunks,
+            make_snapshot_shipments(
+                plan.volume,
+                plan.settings,
+                key=plan.key,
+                metadata=metadata,
+                chunks=chunks,
+                transport=connection.transport,
+                directory=plan.state_directory,
+            ),
+            chunks.make_ledger_durable,
+            forget_name,
+            read_only=plan.behaviour.read_only,
+        )
+        daemon = Daemon(plan, metadata, connection, chunks, shipper, snapshots, look)
         code = await daemon.serve(ready)
         # Only after a stop in order: without these marks the next start drops what is cached and clean.
         keep_marks(metadata, await chunks.stop())
@@ -190,8 +207,10 @@ class Daemon:
         connection: Connection,
         chunks: ChunkStore,
         shipper: Shipper,
+        snapshots: SnapshotDesk,
         look: Look,
     ) -> None:
+        self._snapshots = snapshots
         self._plan = plan
         self._metadata = metadata
         self._chunks = chunks
@@ -223,7 +242,7 @@ class Daemon:
         )
         self._trash = TrashDesk(metadata, chunks, plan.settings.trash_days * DAY_SECONDS, forget_name)
         self._controls = Controls(
-            self, metadata, connection, chunks, shipper, self._filesystem, self._watch, self._trash
+            self, metadata, connection, chunks, shipper, self._filesystem, self._watch, self._trash, snapshots
         )
         self._controls.limit_bandwidth(plan.settings.bandwidth)
         self._kernel_gone = trio.Event()
@@ -244,6 +263,7 @@ class Daemon:
                 if not self._plan.behaviour.read_only:
                     nursery.start_soon(self._shipper.run)
                     nursery.start_soon(self._trash.run)
+                    nursery.start_soon(self._snapshots.run)
                     await self._filesystem.remove_orphans()
                 try:
                     await self._serve_kernel(ready)

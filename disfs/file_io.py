@@ -38,7 +38,7 @@ import trio
 from disfs.callers import mode_after_change
 from disfs.errors import FilesystemError
 from disfs.metadata.base import Atime, read_moves_atime
-from disfs.values import AttributeChanges
+from disfs.values import FIRST_VIEW_INODE, AttributeChanges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,6 +141,8 @@ class FileIo:
 
         Without a caller it is the daemon itself that opens.
         """
+        if inode >= FIRST_VIEW_INODE and (flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC):
+            raise FilesystemError(errno.EROFS)
         empties = bool(flags & os.O_TRUNC)
         if empties:
             emptied = await self.truncate(inode, AttributeChanges(size_bytes=0))
@@ -238,6 +240,8 @@ class FileIo:
         if size_bytes > MAX_FILE_BYTES:
             raise FilesystemError(errno.EFBIG)
         before = await self._metadata.attributes(inode)
+        if inode >= FIRST_VIEW_INODE:
+            raise FilesystemError(errno.EROFS)
         if stat.S_ISREG(before.mode) and size_bytes != before.size_bytes:
             await self._chunks.cut(inode, size_bytes)
         # The same step as the end of chunks.cut: see the module's docstring.

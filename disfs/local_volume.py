@@ -5,6 +5,7 @@ The metadata is made when the other half of the volume is in Discord already.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from disfs.config import VolumeSettings
     from disfs.superblock import Superblock
     from disfs.values import InodeNumber
+
+log = logging.getLogger(__name__)
 
 CACHE_IDENTITY: Setting[str] = Setting("cache_identity", str, str)
 """Names the cache directory that the dirty chunks were written in."""
@@ -107,6 +110,10 @@ def open_metadata(
         trash_seconds=trash_seconds,
     )
     if store.settings.get(VOLUME_ID) == superblock.volume_id.hex() and store.chunk_bytes == superblock.chunk_bytes:
+        try:
+            store.snapshots.show()
+        except FilesystemError as error:
+            log.error("a snapshot is not shown, all else is: %s", error)  # noqa: TRY400 - known, no bug
         return store
     store.close()
     raise damaged(path, "it belongs to another volume than the configuration")
@@ -143,7 +150,7 @@ def make_chunk_store(
         volume_key=key,
         cache_directory=cache_directory,
         settings=chosen,
-        copied_revision=lambda: metadata.shipping.shipped_revision,
+        copied_revision=lambda: min(metadata.shipping.shipped_revision, metadata.snapshots.protected_revision),
         message_text=f"disfs: data of volume {superblock.name}; deleting this message destroys files",
     )
 

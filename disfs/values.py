@@ -284,3 +284,21 @@ class Trashed:
     atime_ns: int
     mtime_ns: int
     target: bytes | None
+
+
+FIRST_VIEW_INODE = InodeNumber(1 << 62)
+"""Inodes from here on are those of snapshots, and never change. This one is the directory of all snapshots."""
+_VIEW_BITS = 40
+
+
+def view_inode(snapshot: int, inode: int) -> InodeNumber:
+    """The number under which a mount shows an inode of a snapshot."""
+    assert 0 < snapshot < 1 << (62 - _VIEW_BITS)
+    assert 0 < inode < 1 << _VIEW_BITS
+    return InodeNumber(FIRST_VIEW_INODE | snapshot << _VIEW_BITS | inode)
+
+
+def snapshot_of(inode: InodeNumber) -> tuple[int, InodeNumber]:
+    """The snapshot that an inode from FIRST_VIEW_INODE on belongs to, 0 for none, and its number there."""
+    number = inode - FIRST_VIEW_INODE
+    return number >> _VIEW_BITS, InodeNumber(number & (1 << _VIEW_BITS) - 1)

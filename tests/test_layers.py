@@ -42,7 +42,7 @@ LAYERS = [
         "disfs.tree_walk",
         "disfs.session_hook",
     },
-    {"disfs.fuse_ops", "disfs.warmups", "disfs.trash_desk", "disfs.discord_watch"},
+    {"disfs.fuse_ops", "disfs.warmups", "disfs.trash_desk", "disfs.snapshot_desk", "disfs.discord_watch"},
     {"disfs.controls", "disfs.fuse_variants"},
     {"disfs.daemon"},
     {"disfs.cli"},

@@ -42,6 +42,7 @@ class PackKind(enum.IntEnum):
     JOURNAL = 2
     CHECKPOINT = 3
     SUPERBLOCK = 4
+    SNAPSHOT = 5
 
 
 class SealedChunk(NamedTuple):

@@ -10,6 +10,7 @@ from disfs.cli.init import init
 from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
 from disfs.cli.recover import recover
+from disfs.cli.snapshot import snapshot
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount
 from disfs.cli.undelete import undelete
@@ -56,6 +57,7 @@ for command in (
     unpin,
     warmup,
     undelete,
+    snapshot,
     emulator,
 ):
     disfs.add_command(command)

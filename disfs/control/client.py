@@ -128,6 +128,20 @@ class ControlClient:
         request = {"request": "undelete", "directory": directory, "rest": rest, "version": version}
         return undeleted_of(self._request(request, lambda message: on_progress(undeleted_of(message))))
 
+    def snapshots(self) -> Sequence[Mapping[str, Any]]:
+        """All snapshots, oldest first."""
+        found: Sequence[Mapping[str, Any]] = self._request({"request": "snapshots"})["snapshots"]
+        return found
+
+    def create_snapshot(self, name: str, on_progress: Callable[[Progress], None]) -> dict[str, Any]:
+        """Return when a snapshot is made and in Discord."""
+        request = {"request": "snapshot", "action": "create", "name": name}
+        return self._request(request, lambda message: on_progress(progress_of(message)))
+
+    def delete_snapshot(self, name: str) -> None:
+        """Return when a snapshot is deleted."""
+        self._request({"request": "snapshot", "action": "delete", "name": name})
+
     @contextlib.contextmanager
     def daemon_ends(self) -> Any:
         """Leave the block only when the daemon's process is gone, so that the volume can be mounted again at once."""

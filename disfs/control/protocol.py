@@ -16,6 +16,9 @@ One JSON object a line. A client sends one request and reads until an answer tha
                                            {"event": "done", "result": {"entries": [...], "after": ["/a/b", 7]}}
     {"request": "undelete", "directory": 1, "rest": "a/b", "version": null}
                                            {"event": "progress", ...}*, then done with what was restored
+    {"request": "snapshots"}               {"event": "done", "result": {"snapshots": [...]}}
+    {"request": "snapshot", "action": "create", "name": "monday"}, "delete"
+                                           {"event": "progress", ...}*, then done
     anything that fails                    {"event": "error", "message": "...", "exit_code": 28}
 
 Files and directories are named by their inode numbers: short, and nothing outside the volume has one. Closing the
@@ -184,6 +187,18 @@ class Controlled(Protocol):
 
     def undeletion(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> Undeletion:
         """What restores what was at a path, and is missing below it; or one version. Not begun yet. USAGE."""
+        ...
+
+    def snapshots(self) -> Mapping[str, object]:
+        """All snapshots. Answers at once."""
+        ...
+
+    async def create_snapshot(self, name: str) -> Mapping[str, object]:
+        """Make one, and ship it; says of how many files newer contents were not sent. USAGE. Cancel: there is none."""
+        ...
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Delete one. USAGE. Cancel: the next mount finishes it."""
         ...
 
 

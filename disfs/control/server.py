@@ -124,6 +124,10 @@ async def _perform(daemon: Controlled, request: dict[str, Any], stream: trio.Soc
             chosen = None if version is None else inodes_of([version])[0]
             undeletion = daemon.undeletion(inodes_of([number])[0], rest, chosen)
             await _with_progress(stream, undeletion.run, undeletion.progress)
+        case {"request": "snapshot", "action": "create", "name": str(name)}:
+            await _with_progress(stream, lambda: daemon.create_snapshot(name), daemon.progress)
+        case {"request": "snapshot", "action": "delete", "name": str(name)}:
+            await _with_progress(stream, lambda: daemon.delete_snapshot(name), daemon.progress)
         case _:
             await stream.send_all(encode(done(_answer_at_once(daemon, request))))
 
@@ -134,6 +138,8 @@ def _answer_at_once(daemon: Controlled, request: dict[str, Any]) -> Mapping[str,
             return None
         case {"request": "status"}:
             return daemon.status()
+        case {"request": "snapshots"}:
+            return daemon.snapshots()
         case {"request": "pause"}:
             daemon.pause()
         case {"request": "resume"}:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from disfs.errors import FilesystemError
 from disfs.metadata.base import NAME_MAX
 from disfs.metadata.inodes import COLUMNS, LastName, stale
-from disfs.values import ROOT_INODE, Attributes, DirectoryEntry, InodeNumber
+from disfs.metadata.views import SNAPSHOTS_NAME, refuse_view
+from disfs.values import FIRST_VIEW_INODE, ROOT_INODE, Attributes, DirectoryEntry, InodeNumber
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +106,11 @@ class Dentries:
         return None if entry is None else self._inodes.attributes(entry[0])
 
     def _query(self, parent: InodeNumber, name: bytes) -> Attributes | None:
+        if parent >= FIRST_VIEW_INODE:
+            return self._inodes.views.lookup(parent, name)
         row = self._database.row(_LOOKUP, (parent, name))
+        if row is None and name == SNAPSHOTS_NAME and parent == ROOT_INODE:
+            return self._inodes.attributes(FIRST_VIEW_INODE)
         if row is None:
             self._known[parent, name] = None
             return None
@@ -124,6 +129,7 @@ class Dentries:
     def living_directory(self, inode: InodeNumber) -> Attributes:
         """`directory` for a new name: a removed one takes none, although it is open somewhere (ENOENT)."""
         attributes = self.directory(inode)
+        refuse_view(inode)
         if attributes.nlink == 0:
             raise FilesystemError(errno.ENOENT, f"directory {inode} was removed")
         return attributes
@@ -138,8 +144,14 @@ class Dentries:
 
     def list_directory(self, inode: InodeNumber, after_cookie: int, limit: int) -> Sequence[DirectoryEntry]:
         """See MetadataStore."""
-        self._database.flush()
-        rows = self._database.rows(_LIST, (inode, after_cookie, limit))
+        if inode >= FIRST_VIEW_INODE:
+            rows = []
+            entries = self._inodes.views.entries(inode, after_cookie, limit)
+            if entries:
+                return entries
+        else:
+            self._database.flush()
+            rows = self._database.rows(_LIST, (inode, after_cookie, limit))
         if not rows:
             attributes = self._inodes.attributes(inode)
             if not stat.S_ISDIR(attributes.mode):
@@ -148,6 +160,8 @@ class Dentries:
 
     def parent_of(self, directory: InodeNumber) -> InodeNumber:
         """See MetadataStore."""
+        if directory >= FIRST_VIEW_INODE:
+            return self._inodes.views.parent_of(directory)
         self._database.flush()
         row = self._database.row("SELECT parent FROM dentries WHERE inode = ?", (directory,))
         if row is not None:
@@ -171,6 +185,8 @@ class Dentries:
         """Every path from the root that leads to the inode, in order; empty for an orphan or an unknown one."""
         if inode == ROOT_INODE:
             return [b"/"]
+        if inode >= FIRST_VIEW_INODE:
+            return self._inodes.views.paths(inode)
         self._database.flush()
         rows = self._database.rows("SELECT parent, name FROM dentries WHERE inode = ?", (inode,))
         return sorted(self._path_of_directory(parent) + name for parent, name in rows)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from disfs.errors import FilesystemError
 from disfs.metadata.base import SYMLINK_MAX, Unlinked, read_moves_atime
-from disfs.values import Attributes, InodeNumber, TrashReason
+from disfs.metadata.views import Views, refuse_view
+from disfs.values import FIRST_VIEW_INODE, ROOT_INODE, Attributes, InodeNumber, TrashReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +77,8 @@ class Inodes:
         """Orphans without a row yet that says so."""
         self._trashed: dict[InodeNumber, None] = {}
         """Those of the removed inodes that went to the trash, with their extended attributes."""
+        self.views = Views()
+        """What is known of the inodes of snapshots."""
         database.held_back.append(self._write_rows)
         database.after_failure.append(self._known.clear)
 
@@ -86,6 +89,8 @@ class Inodes:
             return known
         if inode in self._gone:
             return None
+        if inode >= FIRST_VIEW_INODE:
+            return self.views.top(self.attributes(ROOT_INODE)) if inode == FIRST_VIEW_INODE else self.views.find(inode)
         row = self._database.row(_SELECT, (inode,))
         return None if row is None else self.learn(row)
 
@@ -139,6 +144,8 @@ class Inodes:
     def note_read(self, inode: InodeNumber, now_ns: int, rule: Atime) -> None:
         """See MetadataStore. Asks first: most reads move nothing and should open no transaction."""
         old = self.attributes(inode)
+        if inode >= FIRST_VIEW_INODE:
+            return
         if read_moves_atime(rule, old, now_ns):
             with self._database.changing:
                 self._put(old._replace(atime_ns=now_ns))
@@ -147,6 +154,8 @@ class Inodes:
         """See MetadataStore."""
         if not stat.S_ISLNK(self.attributes(inode).mode):
             raise FilesystemError(errno.EINVAL, "not a symbolic link")
+        if inode >= FIRST_VIEW_INODE:
+            return self.views.symlink_target(inode)
         target = self._new.get(inode)
         if target is None:
             row = self._database.row("SELECT target FROM inodes WHERE inode = ?", (inode,))
@@ -282,6 +291,7 @@ class Inodes:
     def _put(self, new: Attributes) -> None:
         """From now on an inode is like this. Inside a change."""
         inode = new.inode
+        refuse_view(inode)
         self._database.alter(self._known, inode, new)
         if inode not in self._changed and inode not in self._new:
             self._database.alter(self._changed, inode, None)

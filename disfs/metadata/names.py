@@ -10,6 +10,7 @@ from disfs.errors import FilesystemError
 from disfs.metadata.base import LINK_MAX
 from disfs.metadata.dentries import check_name
 from disfs.metadata.inodes import check_new
+from disfs.metadata.views import refuse_view
 from disfs.values import TrashReason
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Names:
         """See MetadataStore."""
         with self._database.growing:
             attributes = self._inodes.attributes(inode)
+            refuse_view(inode)
             self._dentries.living_directory(parent)
             self._check_free(parent, name)
             if stat.S_ISDIR(attributes.mode):
@@ -104,4 +106,5 @@ class Names:
         attributes = self._dentries.find(parent, name)
         if attributes is None:
             raise FilesystemError(errno.ENOENT)
+        refuse_view(attributes.inode)
         return attributes

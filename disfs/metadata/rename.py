@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from disfs.errors import FilesystemError
 from disfs.metadata.base import LINK_MAX, RenameMode
 from disfs.metadata.dentries import check_name
+from disfs.metadata.views import refuse_view
 from disfs.values import TrashReason
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Renames:
             _check_target_exists(target, mode)
             if target is not None and target.inode == source.inode:
                 return None
+            if target is not None:
+                refuse_view(target.inode)
             move = _Move(parent, name, source, new_parent, new_name, target, now_ns)
             self._check_loops(move, mode)
             if mode is RenameMode.EXCHANGE:
@@ -86,6 +89,7 @@ class Renames:
         source = self._dentries.find(parent, name)
         if source is None:
             raise FilesystemError(errno.ENOENT)
+        refuse_view(source.inode)
         return source, new_directory
 
     def _check_loops(self, move: _Move, mode: RenameMode) -> None:

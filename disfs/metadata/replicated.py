@@ -44,6 +44,8 @@ class Table(enum.IntEnum):
     """Extents of an inode that begin in chunks `first` to `end`, end excluded, are gone, but for those that follow."""
     TRASH = 12
     """What can be restored: no inode any more, but with extents and extended attributes."""
+    SNAPSHOT = 13
+    """One row that comes first in the shipment of a snapshot, and nowhere else: what it is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ LAYOUTS: Mapping[Table, Layout] = MappingProxyType(
             ("inode", "trashed_ns", "reason", "mode", "uid", "gid", "rdev", "size_bytes", "atime_ns", "mtime_ns"),
             ("path", "target"),
         ),
+        Table.SNAPSHOT: Layout(("snapshot", "created_ns"), ("name",)),
     }
 )
 """What is no symbolic link has an empty target."""

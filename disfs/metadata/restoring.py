@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from disfs.errors import CorruptDataError
 from disfs.metadata.acls import ACL_NAMES
-from disfs.metadata.counters import COOKIES, INODES, KINDS, PACKS, REVISIONS
+from disfs.metadata.counters import COOKIES, INODES, KINDS, PACKS, REVISIONS, SNAPSHOTS
 from disfs.metadata.migrations import COUNT_CHUNKS, SUM_ALLOCATED_BYTES, SUM_STORED_BYTES, create_tables
 from disfs.metadata.replicated import LAYOUTS, Table
 from disfs.metadata.settings import (
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from disfs.metadata.settings import Setting
     from disfs.metadata.shipping import ShippedMessage
 
-_GAPS = {INODES.name: 1 << 20, COOKIES.name: 1 << 20, REVISIONS.name: 1 << 33, PACKS.name: 1 << 16}
+_GAPS = {INODES.name: 1 << 20, COOKIES.name: 1 << 20, REVISIONS.name: 1 << 33, PACKS.name: 1 << 16, SNAPSHOTS.name: 0}
 """Skipped of each counter: the machine that is gone may have handed out more numbers than it told of."""
 
 _NAMED_PATHS = 1000

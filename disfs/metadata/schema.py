@@ -16,9 +16,11 @@ SCHEMA_VERSION = 6
 
 MESSAGES_SPARSE = (
     "CREATE INDEX messages_sparse ON messages (stored_bytes - live_bytes)"
-    " WHERE live_bytes > 0 AND live_bytes * 2 < stored_bytes"
+    " WHERE live_bytes > 0 AND live_bytes * 2 < stored_bytes AND held = 0"
 )
 """Finds the messages that compaction rewrites, most garbage first."""
+
+MESSAGES_DEAD = "CREATE INDEX messages_dead ON messages (dead_since) WHERE dead_since IS NOT NULL AND held = 0"
 
 # Who lies in a pack is asked by compaction (the chunks of a mostly dead message) and by reading (the neighbours of a
 # small file). Pack numbers rise, so entries are appended: no difference was measured in recording a message (0.8 ms
@@ -100,6 +102,25 @@ TRASH = """
         target BLOB
     ) STRICT
     """
+# Snapshots of the volume. What is in one lies in a database of its own, `snapshots/NUMBER.db` beside this one, in this
+# very schema. Local to this machine; in Discord each is a shipment of its own.
+SNAPSHOTS = """
+    CREATE TABLE snapshots (
+        snapshot INTEGER NOT NULL PRIMARY KEY,  -- rises, never used twice; part of its inode numbers
+        name BLOB NOT NULL UNIQUE,
+        created_ns INTEGER NOT NULL,            -- of which moment it is, in nanoseconds since 1970
+        state INTEGER NOT NULL,                 -- see snapshots.SnapshotState
+        sent_after INTEGER NOT NULL             -- its shipments come after this message
+    ) STRICT
+    """
+# Which messages the snapshots refer to: these are not deleted. Local to this machine.
+HOLDS = """
+    CREATE TABLE holds (
+        snapshot INTEGER NOT NULL,
+        message INTEGER NOT NULL,  -- messages.message
+        PRIMARY KEY (snapshot, message)
+    ) STRICT, WITHOUT ROWID
+    """
 TRASH_BY_PATH = "CREATE INDEX trash_by_path ON trash (path, inode)"
 TRASH_BY_TIME = "CREATE INDEX trash_by_time ON trash (trashed_ns)"
 
@@ -114,7 +135,7 @@ TABLES: tuple[str, ...] = (
     # Sources of numbers that are never used twice.
     """
     CREATE TABLE counters (
-        name TEXT NOT NULL PRIMARY KEY,  -- inode, cookie, revision or pack
+        name TEXT NOT NULL PRIMARY KEY,  -- inode, cookie, revision, pack or snapshot
         value INTEGER NOT NULL           -- every number below it may be in use; those from it on are not
     ) STRICT
     """,
@@ -171,10 +192,11 @@ TABLES: tuple[str, ...] = (
         channel INTEGER NOT NULL,              -- Discord's id
         live_bytes INTEGER NOT NULL,           -- sum over its packs
         dead_since INTEGER,                    -- the revision at which live_bytes became 0; NULL while it is not
-        stored_bytes INTEGER NOT NULL DEFAULT 0  -- of all slots of its packs, live or not
+        stored_bytes INTEGER NOT NULL DEFAULT 0,  -- of all slots of its packs, live or not
+        held INTEGER NOT NULL DEFAULT 0        -- how many rows of `holds` name it
     ) STRICT
     """,
-    "CREATE INDEX messages_dead ON messages (dead_since) WHERE dead_since IS NOT NULL",
+    MESSAGES_DEAD,
     MESSAGES_SPARSE,
     # Packs that Discord has acknowledged.
     """
@@ -222,4 +244,6 @@ TABLES: tuple[str, ...] = (
     TRASH,
     TRASH_BY_PATH,
     TRASH_BY_TIME,
+    SNAPSHOTS,
+    HOLDS,
 )

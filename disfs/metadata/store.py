@@ -17,7 +17,7 @@ import trio
 from disfs.errors import FilesystemError
 from disfs.metadata.acls import Acls
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES, Atime
-from disfs.metadata.counters import COOKIES, INODES, PACKS, REVISIONS, Counter
+from disfs.metadata.counters import COOKIES, INODES, PACKS, REVISIONS, SNAPSHOTS, Counter
 from disfs.metadata.database import Database
 from disfs.metadata.dentries import Dentries
 from disfs.metadata.dirty import Dirty
@@ -35,12 +35,13 @@ from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, Settings
 from disfs.metadata.shipping import Shipping
 from disfs.metadata.small_contents import SmallContents
 from disfs.metadata.snapshot import Snapshot
+from disfs.metadata.snapshots import Snapshots
 from disfs.metadata.totals import Totals
 from disfs.metadata.trash import Trash
 from disfs.metadata.upkeep import checkpoint_regularly, commit_regularly, look_for_damage
 from disfs.metadata.xattrs import Xattrs
 from disfs.spans import DEFAULT_CHUNK_BYTES
-from disfs.values import ROOT_INODE
+from disfs.values import FIRST_VIEW_INODE, ROOT_INODE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -125,7 +126,7 @@ class SqliteMetadataStore:
         self._synced_commits = 0
         self.settings = Settings(database)
         """Facts about the volume, see settings.py for the keys."""
-        self._counters = {kind.name: Counter(database, kind) for kind in (INODES, COOKIES, REVISIONS, PACKS)}
+        self._counters = {kind.name: Counter(database, kind) for kind in (INODES, COOKIES, REVISIONS, PACKS, SNAPSHOTS)}
         revisions = self._counters[REVISIONS.name]
         self._totals = Totals(database, self.settings, chunk_bytes, capacity_bytes)
         outbox = Outbox(database)
@@ -159,6 +160,8 @@ class SqliteMetadataStore:
         self._snapshot = snapshot
         self.shipping = Shipping(database, outbox, self.settings, self._counters, snapshot)
         """What of all this is in Discord."""
+        self.snapshots = Snapshots(database, self._counters[SNAPSHOTS.name], revisions, self._inodes.views, path)
+        """Its snapshots, which are shown once `show` was called."""
         self.was_clean = self.settings.get(CLEAN_SHUTDOWN) is True
         """Whether the last user of the volume closed it; if not, it crashed and the newest moments may be missing."""
 
@@ -237,6 +240,7 @@ class SqliteMetadataStore:
                 self._snapshot.end()
                 self._database.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
+            self._inodes.views.close()
             self._checkpointer.close()
             self._snapshot.close()
             self._wal.close()
@@ -436,6 +440,8 @@ class SqliteMetadataStore:
 
     async def extents(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
         """See ChunkLedger."""
+        if inode >= FIRST_VIEW_INODE:
+            return self._inodes.views.extents(inode, first, last)
         return self._extents.find(inode, first, last)
 
     async def pack(self, pack: PackId) -> PackRecord:

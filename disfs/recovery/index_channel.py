@@ -20,7 +20,7 @@ from disfs.recovery.frames import Header, PartReader, check_frame_version, heade
 from disfs.values import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.transport.base import StoredAttachment, StoredMessage, Transport
@@ -39,7 +39,16 @@ _AT_ONCE = 8
 class IndexChannel:
     """The index channel of one volume, to be read. Errors as of `Transport`, and `NewerFormatError`."""
 
-    def __init__(self, transport: Transport, channel: ChannelId, key: VolumeKey, volume: bytes) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        channel: ChannelId,
+        key: VolumeKey,
+        volume: bytes,
+        kinds: Collection[PackKind] = (PackKind.JOURNAL, PackKind.CHECKPOINT),
+    ) -> None:
+        """`kinds`: shipments of other kinds are passed over."""
+        self._kinds = kinds
         self._transport = transport
         self._channel = channel
         self._key = key
@@ -114,7 +123,7 @@ class IndexChannel:
         if length < wanted <= size_bytes:
             tail = await self._fetch(location, size_bytes - wanted, wanted)
         directory = open_directory(self._key, tail)
-        if directory.kind not in (PackKind.JOURNAL, PackKind.CHECKPOINT):
+        if directory.kind not in self._kinds:
             return None
         entry = header_slot(directory)
         if entry.stored_bytes > min(_MAX_HEADER_BYTES, size_bytes):

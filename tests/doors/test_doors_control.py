@@ -102,6 +102,17 @@ class FakeDaemon:
     def undeletion(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> FakeUndeletion:
         return FakeUndeletion(self, rest, version)
 
+    def snapshots(self) -> Mapping[str, object]:
+        return {"snapshots": [{"name": "monday"}]}
+
+    async def create_snapshot(self, name: str) -> Mapping[str, object]:
+        await self.may_finish.wait()
+        return {"made": name}
+
+    async def delete_snapshot(self, name: str) -> None:
+        if self.error:
+            raise self.error
+
 
 class FakeUndeletion:
     """One that restores a single file; it ends when the daemon may finish."""

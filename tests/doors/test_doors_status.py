@@ -68,6 +68,7 @@ async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores,
             world.filesystem,
             watch,
             world.make_trash_desk(),
+            world.make_snapshot_desk(),
         )
         nursery.start_soon(made.run)
         yield made, world, limits

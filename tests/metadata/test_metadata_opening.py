@@ -165,6 +165,17 @@ VERSION_5 = (
     "DROP TABLE trash",
     "ALTER TABLE orphans DROP COLUMN path",
     "ALTER TABLE orphans DROP COLUMN reason",
+    "DROP TABLE snapshots",
+    "DROP TABLE holds",
+    "DELETE FROM counters WHERE name = 'snapshot'",
+    "DROP INDEX messages_dead",
+    "DROP INDEX messages_sparse",
+    "ALTER TABLE messages DROP COLUMN held",
+    "CREATE INDEX messages_dead ON messages (dead_since) WHERE dead_since IS NOT NULL",
+    (
+        "CREATE INDEX messages_sparse ON messages (stored_bytes - live_bytes)"
+        " WHERE live_bytes > 0 AND live_bytes * 2 < stored_bytes"
+    ),
 )
 VERSION_4 = (*VERSION_5, "DROP TABLE outbox", "DROP TABLE shipped", "DELETE FROM settings WHERE name = 'unshipped'")
 VERSION_3 = (*VERSION_4, "DROP TABLE small_contents", "DELETE FROM settings WHERE name = 'allocated_bytes'")

@@ -21,6 +21,8 @@ from disfs.metadata.store import SqliteMetadataStore
 from disfs.recovery.building import Builder, CopyRule
 from disfs.recovery.index_channel import IndexChannel
 from disfs.recovery.shipper import Shipper, ShipperSettings, Surroundings
+from disfs.recovery.snapshot_shipments import Place, SnapshotShipments
+from disfs.snapshot_desk import SnapshotDesk
 from disfs.trash_desk import TrashDesk
 from disfs.values import ROOT_INODE, AttributeChanges, NewInode
 from support.chunk_worlds import CHUNK, SETTINGS
@@ -84,7 +86,7 @@ class RealStores:
             volume_key=self.key,
             cache_directory=self._directory / "cache",
             settings=self._settings,
-            copied_revision=(lambda: self.metadata.shipping.shipped_revision) if self.ships else None,
+            copied_revision=self._copied_revision,
         )
         self.shipper = self.make_shipper()
         self.filesystem = Filesystem(self.metadata, self.chunks, capacity_bytes=self.capacity_bytes)
@@ -108,9 +110,26 @@ class RealStores:
             text="a test",
         )
 
+    def _copied_revision(self) -> int:
+        protected = self.metadata.snapshots.protected_revision
+        return min(self.metadata.shipping.shipped_revision, protected) if self.ships else protected
+
     def make_trash_desk(self) -> TrashDesk:
         """What restores from the trash; there is no kernel to be told."""
         return TrashDesk(self.metadata, self.chunks, self.trash_seconds, self._no_kernel)
+
+    def make_snapshot_desk(self) -> SnapshotDesk:
+        """What makes snapshots; there is no kernel to be told."""
+        shipments = SnapshotShipments(
+            self.metadata.shipping,
+            Place(self.transport, self.index, self.key, VOLUME_ID),
+            self._directory,
+            lambda: self.attachment_bytes,
+            1 << 20,
+            "a test",
+        )
+        durable = self.chunks.make_ledger_durable
+        return SnapshotDesk(self.metadata, self.chunks, shipments, durable, self._no_kernel, read_only=False)
 
     @staticmethod
     async def _no_kernel(directory: InodeNumber, name: bytes) -> None:
