@@ -157,6 +157,7 @@ def _rebuild(
 
     from disfs.chunkstore.transport.stack import open_connection
     from disfs.local_volume import CACHE_IDENTITY, check_room
+    from disfs.recovery.frames import SHIPMENT_KINDS
     from disfs.recovery.index_channel import IndexChannel
     from disfs.recovery.rebuild import rebuild
     from disfs.recovery.salvage import PackSearch, salvage
@@ -170,7 +171,7 @@ def _rebuild(
 
     async def run(show: Callable[[Progress], None]) -> Report:
         async with open_connection(access.token, api_url=access.api_url) as connection:
-            index = IndexChannel(connection.transport, placed.index_channel, key, superblock.volume_id)
+            index = IndexChannel(connection.transport, placed.index_channel, key, superblock.volume_id, SHIPMENT_KINDS)
             if from_packs:
                 return await salvage(
                     PackSearch(connection.transport, superblock.data_channels, key),
@@ -208,6 +209,8 @@ def report_lines(name: str, report: Report) -> Iterator[str]:
         f"volume {name!r} is recovered as it was at {when:%Y-%m-%d %H:%M:%S}: {human_count(rebuilt.file_count, 'file')}"
         f" among {human_count(rebuilt.inode_count, 'inode')}, {human_size(rebuilt.logical_bytes)}"
     )
+    if report.snapshots:
+        yield f"{human_count(len(report.snapshots), 'snapshot')} came back too: {', '.join(report.snapshots)}"
     if not (rebuilt.lost.count or rebuilt.older.count or report.missing or rebuilt.problems):
         yield "nothing is missing; 'disfs mount MOUNTPOINT' mounts it"
 

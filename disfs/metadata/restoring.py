@@ -103,6 +103,7 @@ _LOST_CHUNKS = (
     " each_one.inode AND first_chunk + count > chunk AND first_chunk = (SELECT max(first_chunk) FROM extents"
     " WHERE extents.inode = each_one.inode AND first_chunk <= chunk))"
 )
+_ALL_UNSENT = _LOST_CHUNKS[: _LOST_CHUNKS.index(" AND NOT EXISTS")]
 _OLDER = (
     "SELECT DISTINCT unsent.inode FROM unsent JOIN extents ON extents.inode = unsent.inode"
     " AND extents.first_chunk < unsent.first_chunk + unsent.count"
@@ -221,14 +222,17 @@ class Restoration:
         except sqlite3.IntegrityError as error:
             raise CorruptDataError(f"rows of {block.table.name} contradict each other: {error}") from error
 
-    def finish(self, origin: Origin) -> Rebuilt:
-        """Work out the rest and make the file durable. CorruptDataError when it has no root directory."""
+    def finish(self, origin: Origin, *, keeps_unsent: bool = False) -> Rebuilt:
+        """Work out the rest and make the file durable. CorruptDataError when it has no root directory.
+
+        `keeps_unsent`: all that is dirty stays so, whether there is an older content of it or not.
+        """
         execute = self._connection.execute
         if execute("SELECT 1 FROM inodes WHERE inode = ? AND (mode & 61440) = 16384", (ROOT_INODE,)).fetchone() is None:
             raise CorruptDataError("there is no root directory in it")
         problems = list(self._mend())
         counters = self._set_counters(origin.counters)
-        execute(_LOST_CHUNKS, (counters[REVISIONS.name] - 1,))
+        execute(_ALL_UNSENT if keeps_unsent else _LOST_CHUNKS, (counters[REVISIONS.name] - 1,))
         execute("INSERT INTO orphans (inode) SELECT inode FROM inodes WHERE nlink = 0")
         execute(
             "UPDATE packs SET live_bytes ="

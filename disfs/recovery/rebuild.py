@@ -18,6 +18,7 @@ from disfs.metadata.restoring import Origin, Restoration
 from disfs.metadata.shipping import ShippedMessage
 from disfs.recovery.chain import Chain, gather
 from disfs.recovery.frames import MAX_SUPERSEDED
+from disfs.recovery.rebuild_snapshots import Volume, rebuild_snapshots
 from disfs.values import MessageId
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Report:
     journal_count: int
     missing: tuple[str, ...]
     """What should have been there and was not, or could not be used; empty when all is well."""
+    snapshots: tuple[str, ...] = ()
+    """Those that came back too."""
 
 
 async def rebuild(
@@ -97,13 +100,23 @@ async def rebuild(
     finally:
         restoration.close()
     found.missing += _out_of_reach(found.chain, plan.state)
-    return Report(rebuilt, header.sequence, header.created_ns, len(plan.journals), tuple(dict.fromkeys(found.missing)))
+    names, missing = await rebuild_snapshots(
+        index,
+        found.snapshots,
+        path,
+        Volume(volume, chunk_bytes),
+        lambda done, total: on_progress(Progress("snapshots", done, total)),
+    )
+    found.missing += missing
+    told = tuple(dict.fromkeys(found.missing))
+    return Report(rebuilt, header.sequence, header.created_ns, len(plan.journals), told, tuple(names))
 
 
 @dataclass(slots=True)
 class _Found:
     shipments: list[Shipment]
     chain: Chain
+    snapshots: list[Shipment]
     newest: Message
     missing: list[str]
 
@@ -119,9 +132,11 @@ async def _look_through(index: IndexChannel, on_progress: Callable[[Progress], N
         done += 1
         on_progress(Progress("looking through", done, total))
 
-    shipments = gather(await index.parts(messages, looked))
+    gathered = gather(await index.parts(messages, looked))
+    shipments = [each for each in gathered if each.kind is not PackKind.SNAPSHOT]
+    snapshots = [each for each in gathered if each.kind is PackKind.SNAPSHOT]
     newest = messages[-1].message if messages else MessageId(0)
-    return _Found(shipments, Chain(shipments), newest, [])
+    return _Found(shipments, Chain(shipments), snapshots, newest, [])
 
 
 def _choose(chain: Chain, device: str | None) -> Plan:
