@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from disfs.errors import DisfsError, ExitCode, UserError
+from disfs.errors import DisfsError, ExitCode, StorageError, UserError
 from disfs.metadata.base import NAME_MAX
 from disfs.metadata.snapshots import SnapshotState
 from disfs.values import FIRST_VIEW_INODE, view_inode
@@ -68,29 +68,29 @@ class SnapshotDesk:
         self._lock = trio.Lock()
 
     async def run(self) -> None:
-        """Finish what was begun: ship what is here only, remove what is not whole or was to be deleted."""
+        """Finish what was begun, by this mount or an earlier one, until cancelled."""
         while True:
             try:
-                async with self._lock:
-                    await self._finish_all()
+                await self.finish()
             except (DisfsError, OSError) as error:
                 log.warning("a snapshot cannot be finished now, trying again: %s", error)
-            else:
-                return
             await trio.sleep(RETRY_SECONDS)
 
-    async def _finish_all(self) -> None:
-        for record in self._snapshots.all():
-            if record.state in (SnapshotState.MAKING, SnapshotState.DELETING):
-                await self._remove(record, looks_for_remains=record.state is SnapshotState.DELETING)
-            elif record.state is SnapshotState.WHOLE:
-                await self._shipments.delete(record, looks_for_remains=True)
-                await self._ship(record)
+    async def finish(self) -> None:
+        """Ship what is here only, remove what is not whole or was to be deleted. Errors as of `Transport`."""
+        async with self._lock:
+            for record in self._snapshots.all():
+                if record.state in (SnapshotState.MAKING, SnapshotState.DELETING):
+                    await self._remove(record, looks_for_remains=record.state is SnapshotState.DELETING)
+                elif record.state is SnapshotState.WHOLE:
+                    await self._shipments.delete(record, looks_for_remains=True)
+                    await self._ship(record)
 
     async def create(self, name: str) -> Mapping[str, object]:
         """Make a snapshot of this moment; says of how many files newer contents were not sent. USAGE.
 
-        Waits first until what is dirty now is in Discord, then for the copy to get there. Cancel: there is none.
+        Waits first until what is dirty now is in Discord, then for the copy to get there. DISCORD_UNREACHABLE when that
+        fails, or a cancel: the snapshot is there then, and `run` sends it; or none, if it was not made yet.
         """
         self._check_writable()
         encoded = _checked(name)
@@ -110,7 +110,13 @@ class SnapshotDesk:
                 raise
             await self._tell(encoded)
             await self._make_durable()
-            await self._ship(record)
+            try:
+                await self._ship(record)
+            except StorageError as error:
+                raise UserError(
+                    f"snapshot {name!r} is made, but is not in Discord yet ({error}); that is tried again",
+                    ExitCode.DISCORD_UNREACHABLE,
+                ) from error
             count, paths = self._snapshots.unsent(record.snapshot)
         return {"unsent_files": count, "unsent_paths": list(paths)}
 

@@ -196,8 +196,8 @@ class Views:
         return found
 
     def unsent_inodes(self, snapshot: int) -> Sequence[InodeNumber]:
-        """Those of whose newest contents some was not in Discord when the snapshot was made."""
-        rows = self._rows(snapshot, "SELECT DISTINCT inode FROM dirty ORDER BY inode", ())
+        """Those of whose newest contents some was not in Discord when the snapshot was made; a thousand at most."""
+        rows = self._rows(snapshot, "SELECT DISTINCT inode FROM dirty ORDER BY inode LIMIT 1000", ())
         return [view_inode(snapshot, row[0]) for row in rows]
 
     def _row(self, snapshot: int, sql: str, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
