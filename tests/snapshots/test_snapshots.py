@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("autojump_clock")
 @asynccontextmanager
 async def a_volume(directory: Path, **changes: int) -> AsyncIterator[tuple[Paths, RealStores, trio.Nursery]]:
     """One that ships; what is in its tables makes sense at the end."""
-    os.makedirs(directory, exist_ok=True)  # noqa: PTH103, ASYNC240 - nothing else runs yet
+    os.makedirs(directory, exist_ok=True)  # noqa: PTH103 - nothing else runs yet
     async with real_stores(directory, 2, ships=True, trash_seconds=0, **changes) as (world, nursery):
         yield Paths(world), world, nursery
         await world.filesystem.close()
