@@ -220,13 +220,17 @@ class FileIo:
 
     async def _write_when_room(self, inode: InodeNumber, offset: int, data: bytes, error: FilesystemError) -> None:
         """Once more, if it was for want of room; no checkpoint follows the change, as in the chunk store."""
+        await self._wait_for_room(error)
+        await self._chunks.write(inode, offset, data)
+
+    async def _wait_for_room(self, error: FilesystemError) -> None:
+        """Return when files that were deleted have given back what they took; else raise `error`, the reason to ask."""
         if error.errno != errno.ENOSPC or not self._has_orphans():
             raise error
         with trio.move_on_after(ROOM_SECONDS) as waiting:
             await self._wait_for_orphans()
         if waiting.cancelled_caught:
             raise error
-        await self._chunks.write(inode, offset, data)
 
     async def _wait_for_orphans(self) -> None:
         """Return when none is left."""
@@ -234,7 +238,18 @@ class FileIo:
             await self._room_returned.park()
 
     async def truncate(self, inode: InodeNumber, changes: AttributeChanges) -> Attributes:
-        """Make the file `changes.size_bytes` long, together with the other changes. ESTALE, EISDIR, EINVAL, EFBIG."""
+        """Make the file `changes.size_bytes` long, together with the other changes.
+
+        ESTALE, EISDIR, EINVAL, EFBIG; ENOSPC when it grows within its last chunk and the volume is full.
+        """
+        try:
+            return await self._truncate(inode, changes)
+        except FilesystemError as error:
+            await self._wait_for_room(error)
+            return await self._truncate(inode, changes)
+
+    async def _truncate(self, inode: InodeNumber, changes: AttributeChanges) -> Attributes:
+        """No checkpoint follows the change, as in the chunk store."""
         size_bytes = changes.size_bytes
         assert size_bytes is not None
         if size_bytes > MAX_FILE_BYTES:

@@ -107,6 +107,9 @@ class Filesystem:
         try:
             if name == b".":
                 found = await self._metadata.attributes(parent)
+                if found.nlink == 0:
+                    # Who has it open has it in the kernel's cache, and would not be sent here: its last forget is due.
+                    raise FilesystemError(errno.ESTALE)
             else:
                 found = await self._metadata.lookup(parent, name)
         except FilesystemError as error:

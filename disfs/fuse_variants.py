@@ -18,13 +18,17 @@ from disfs.values import InodeNumber
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from pyfuse3 import EntryAttributes, FileInfo
+
     from disfs.filesystem import Filesystem
     from disfs.fuse_ops import FuseOperations
     from disfs.mount_options import Behaviour
 
     Handler = Callable[..., Awaitable[Any]]
 
-_CHANGING_NAMES = ("mknod", "mkdir", "symlink", "link", "unlink", "rmdir", "rename", "create")
+_MAKING_NAMES = ("mknod", "mkdir", "symlink", "link", "create")
+"""What they answer with counts as looked up."""
+_CHANGING_NAMES = (*_MAKING_NAMES, "unlink", "rmdir", "rename")
 _CHANGING_XATTRS = ("setxattr", "removexattr")
 _WRITING_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
@@ -38,7 +42,9 @@ def vary_answers(operations: FuseOperations, behaviour: Behaviour, filesystem: F
         return
     if behaviour.syncs_names:
         for name in _CHANGING_NAMES:
-            _replace(operations, name, functools.partial(_synced, lambda *_: filesystem.sync_names()))
+            let_go = functools.partial(_let_go, filesystem) if name in _MAKING_NAMES else None
+            sync_names = functools.partial(_synced, lambda *_: filesystem.sync_names(), let_go=let_go)
+            _replace(operations, name, sync_names)
     if behaviour.syncs_everything:
         for name in _CHANGING_XATTRS:
             _replace(operations, name, functools.partial(_synced, lambda *_: filesystem.sync_names()))
@@ -62,11 +68,28 @@ async def _opened_to_read(handler: Handler, inode: int, flags: int, *rest: Any) 
     return await handler(inode, flags, *rest)
 
 
-async def _synced(sync: Handler, handler: Handler, *arguments: Any) -> Any:
-    """Answer only when the change would survive a loss of power; when that fails, the change itself stands."""
+async def _synced(sync: Handler, handler: Handler, *arguments: Any, let_go: Handler | None = None) -> Any:
+    """Answer only when the change would survive a loss of power; when that fails, the change itself stands.
+
+    The kernel hears of the failure alone: what it would have held by the answer is for `let_go`.
+    """
     answer = await handler(*arguments)
     try:
         await sync(*arguments)
     except Exception as error:
+        if let_go is not None:
+            await let_go(answer)
         raise FUSEError(errno_of(error, "sync")) from error
     return answer
+
+
+async def _let_go(filesystem: Filesystem, answer: EntryAttributes | tuple[FileInfo, EntryAttributes]) -> None:
+    """Close the handle and forget the lookup of an answer that does not reach the kernel."""
+    info, entry = answer if isinstance(answer, tuple) else (None, answer)
+    try:
+        if info is not None:
+            await filesystem.release(int(info.fh))
+        await filesystem.forget([(InodeNumber(entry.st_ino), 1)])
+    except Exception as error:
+        # It was unlinked meanwhile and cannot go: the next mount removes it. The kernel gets the errno of the sync.
+        errno_of(error, "release")

@@ -5,6 +5,7 @@ The metadata is made when the other half of the volume is in Discord already.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
 from disfs.errors import ExitCode, FilesystemError, UserError
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
-from disfs.metadata.opening import damaged
+from disfs.metadata.opening import damaged, look_at
 from disfs.metadata.settings import VOLUME_ID, Setting
 from disfs.metadata.store import DEFAULT_RESERVE_BYTES, SqliteMetadataStore
 from disfs.volume_state import METADATA_NAME
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.transport.base import Transport
     from disfs.config import VolumeSettings
+    from disfs.metadata.opening import VolumeFacts
     from disfs.superblock import Superblock
     from disfs.values import InodeNumber
 
@@ -43,7 +45,7 @@ def make_metadata(directory: Path, superblock: Superblock) -> None:
     if it holds files: VOLUME_EXISTS.
     """
     path = directory / METADATA_NAME
-    if path.exists() and path.stat().st_size and _is_ours(path, superblock):
+    if path.exists() and path.stat().st_size and _is_taken_over(path, superblock):
         return
     store = SqliteMetadataStore.open(path, create=True, chunk_bytes=superblock.chunk_bytes)
     try:
@@ -70,17 +72,12 @@ def check_room(directory: Path) -> None:
         )
 
 
-def _is_ours(path: Path, superblock: Superblock) -> bool:
+def _is_taken_over(path: Path, superblock: Superblock) -> bool:
     """Whether metadata that is there already belongs to the volume; what is empty and foreign is removed."""
-    store = SqliteMetadataStore.open(path)
-    try:
-        known = store.settings.get(VOLUME_ID)
-        empty = store.statistics().inode_count == 1 and store.chunk_bytes == superblock.chunk_bytes
-    finally:
-        store.close()
-    if known == superblock.volume_id.hex() and store.chunk_bytes == superblock.chunk_bytes:
+    facts = look_at(path)
+    if facts is not None and _is_of(superblock, facts):
         return True
-    if not empty and known is not None:
+    if facts is not None and facts.volume_id is not None and not _is_empty(facts, superblock):
         raise UserError(
             f"{path.parent} holds the files of another volume; move that directory away, or choose another name",
             ExitCode.VOLUME_EXISTS,
@@ -88,6 +85,14 @@ def _is_ours(path: Path, superblock: Superblock) -> bool:
     for leftover in path.parent.glob(f"{METADATA_NAME}*"):
         leftover.unlink()
     return False
+
+
+def _is_of(superblock: Superblock, facts: VolumeFacts) -> bool:
+    return (superblock.volume_id.hex(), superblock.chunk_bytes) == (facts.volume_id, facts.chunk_bytes)
+
+
+def _is_empty(facts: VolumeFacts, superblock: Superblock) -> bool:
+    return facts.inode_count == 1 and facts.chunk_bytes == superblock.chunk_bytes
 
 
 def open_metadata(
@@ -108,15 +113,13 @@ def open_metadata(
         reserve_bytes=reserve_bytes(directory, DEFAULT_RESERVE_BYTES),
         capacity_bytes=capacity_bytes,
         trash_seconds=trash_seconds,
+        is_ours=functools.partial(_is_of, superblock),
     )
-    if store.settings.get(VOLUME_ID) == superblock.volume_id.hex() and store.chunk_bytes == superblock.chunk_bytes:
-        try:
-            store.snapshots.show()
-        except FilesystemError as error:
-            log.error("a snapshot is not shown, all else is: %s", error)  # noqa: TRY400 - known, no bug
-        return store
-    store.close()
-    raise damaged(path, "it belongs to another volume than the configuration")
+    try:
+        store.snapshots.show()
+    except FilesystemError as error:
+        log.error("a snapshot is not shown, all else is: %s", error)  # noqa: TRY400 - known, no bug
+    return store
 
 
 def make_chunk_store(

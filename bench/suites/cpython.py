@@ -21,6 +21,9 @@ MODULES = (
     " test_threadedtempfile test_io"
 )
 QUICK_MODULES = "test_fileio test_file test_glob test_genericpath test_posixpath test_filecmp test_dbm_dumb"
+MODULE_SECONDS = 600
+"""For one of them. test_largefile writes gigabytes, and takes several times as long beside other load."""
+SUITE_SECONDS = 2400.0
 PYTHON = "/usr/bin/python3.11"
 DEBIAN = ("libpython3.11-testsuite", "python3-gdbm")
 
@@ -37,9 +40,10 @@ def run_quick(place: Place) -> SuiteResult:
 
 def _run(place: Place, modules: list[str]) -> SuiteResult:
     report = place.scratch / "report.xml"
-    words = ("-m", "test", "-j2", "--timeout", "100", "-u", "largefile", "-v")
+    words = ("-m", "test", "-j2", "--timeout", f"{MODULE_SECONDS}", "-u", "largefile", "-v")
     paths = (f"--tempdir={place.files}", f"--junit-xml={report}")
-    done = command(PYTHON, *words, *paths, *modules, cwd=place.scratch, extra={"TMPDIR": str(place.files)})
+    extra = {"TMPDIR": str(place.files)}
+    done = command(PYTHON, *words, *paths, *modules, cwd=place.scratch, extra=extra, timeout=SUITE_SECONDS)
     if not report.exists():
         return SuiteResult(0, ("CPython's test program",), details=done.tail())
     result = read_junit(report)

@@ -26,6 +26,7 @@ import trio
 
 from disfs.chunkstore.codec import PackCipher
 from disfs.chunkstore.fetch_queue import ChunkFetch, FetchLimits, FetchQueue, Target, consecutive
+from disfs.chunkstore.naming import name_of
 from disfs.chunkstore.states import ChunkEvent, ChunkState
 from disfs.chunkstore.transport.base import Urgency
 from disfs.errors import CorruptDataError, FilesystemError, StorageError, TransientStorageError
@@ -354,9 +355,7 @@ class Fetcher:
             self._failed_fetches += 1
         else:
             self._damaged_chunks += 1
-        paths = [path.decode(errors="backslashreplace") for path in await self._ledger.paths(key.inode)]
-        name = " = ".join(paths) or f"inode {key.inode} (no name)"
-        log.error("cannot read chunk %d of %s: %s", key.chunk, name, error)
+        log.error("cannot read chunk %d of %s: %s", key.chunk, await name_of(self._ledger, key.inode), error)
 
     def _finish(self, fetches: Iterable[ChunkFetch]) -> None:
         """Wake the readers. A chunk that did not get into the cache is absent again."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from disfs.chunkstore.naming import name_of
 from disfs.chunkstore.packer import SLOT_OVERHEAD_BYTES, PackBuilder
 from disfs.chunkstore.states import ChunkEvent, ChunkState
 from disfs.errors import FilesystemError, MetadataDamagedError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.cache import Cache
     from disfs.chunkstore.channels import DataChannel
     from disfs.chunkstore.keys import VolumeKey
+    from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.packer import FinishedPack
     from disfs.chunkstore.presence import ChunkMap
     from disfs.chunkstore.selection import Choice
@@ -79,8 +81,13 @@ class Outgoing:
 class Packing:
     """Fills messages."""
 
-    def __init__(self, cache: Cache, key: VolumeKey, settings: ChunkStoreSettings, sizes: SizeLimits) -> None:
+    def __init__(
+        self, ledger: ChunkLedger, cache: Cache, key: VolumeKey, settings: ChunkStoreSettings, sizes: SizeLimits
+    ) -> None:
+        self._ledger = ledger
         self._cache = cache
+        self._lost: list[tuple[ChunkKey, FilesystemError]] = []
+        """What the log still has to name."""
         self._key = key
         self._settings = settings
         self._sizes = sizes
@@ -102,7 +109,14 @@ class Packing:
 
     async def _copy_in_turn(self, builder: PackBuilder, choice: Choice, message: Outgoing) -> list[_Copy] | None:
         async with self._cache.bulk_step:
-            return self._copy(builder, choice, message)
+            copies = self._copy(builder, choice, message)
+        while self._lost:
+            key, error = self._lost.pop()
+            name = await name_of(self._ledger, key.inode)
+            log.error(
+                "unsent data of chunk %d of %s is lost; overwrite the file or delete it: %s", key.chunk, name, error
+            )
+        return copies
 
     def _copy(self, builder: PackBuilder, choice: Choice, message: Outgoing) -> list[_Copy] | None:
         """Copies of the next few chunks, each with its revision, in one step; None when the pack is full or all is
@@ -143,7 +157,7 @@ class Packing:
             damaged = isinstance(error, MetadataDamagedError)
             if error.errno != errno.EIO or (self._cache.map.inodes[key.inode].is_small and not damaged):
                 raise  # no descriptor, no memory, a ledger that stopped: the bytes are there, and can be read later
-            log.error("unsent data of inode %d, chunk %d, is lost: %s", key.inode, key.chunk, error)  # noqa: TRY400 - the traceback of a pread says nothing more
+            self._lost.append((key, error))
             self._cache.map.move(key, ChunkEvent.LOSE)
             self._cache.changed.unpark_all()
             return None

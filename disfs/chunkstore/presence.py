@@ -9,8 +9,7 @@ where the cache file ends, 0 where there is none: the content is a small one the
 while bytes that were cut wait for the cut to become durable (see `cache`): those bytes still weigh, and must go before
 the file grows over them.
 
-An inode weighs its present chunks, the last one only up to `end`, in blocks of the disk. That is never less than what
-the sparse file takes, and small files weigh little.
+An inode weighs its present chunks, the last one only up to `end`, in blocks of the disk: no less than its file takes.
 """
 
 from __future__ import annotations
@@ -291,8 +290,8 @@ class ChunkMap:
     def wrote_new(self, chunks: InodeChunks, revision: Revision, now: float) -> None:
         """`wrote` for chunk 0 of an inode that is not known yet; all that there is of it ends with that chunk."""
         inode, length = chunks.inode, chunks.end
-        assert inode not in self.inodes
         key = ChunkKey(inode, ChunkIndex(0))
+        assert inode not in self.inodes
         entry = Entry(ChunkState.DIRTY, length, revision, now, now, revision)
         chunks.entries[key.chunk] = entry
         chunks.present[0] = chunks.count = 1
@@ -301,7 +300,10 @@ class ChunkMap:
         self.dirty_count += 1
         self.dirty_bytes += length
         self.waiting.add(key, entry)
-        self.reweigh(chunks)
+        chunks.weight = min(self.chunk_bytes, -(-length // BLOCK_BYTES) * BLOCK_BYTES)
+        self.weight += chunks.weight
+        if inode in self.recency.pinned:
+            self.pinned_weight += chunks.weight
 
     def discard_unsent(self, chunks: InodeChunks) -> bool:
         """CUT of all, where all is one chunk that waits to be sent; False, and nothing done, where it is more."""

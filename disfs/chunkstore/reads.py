@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from disfs.chunkstore.states import ChunkState
-from disfs.errors import DirtyDataLostError, FilesystemError
+from disfs.errors import DirtyDataLostError, FilesystemError, MetadataDamagedError
 from disfs.spans import chunk_range, spans
 from disfs.values import ChunkIndex, ChunkKey
 
@@ -74,7 +74,12 @@ class Reads:
         hit = self._cache.has_all(inode, chunks)
         if hit:
             self._cached_chunks += len(chunks)
-            found = self._cache.read(inode, offset, length, chunks)
+            try:
+                found = self._cache.read(inode, offset, length, chunks)
+            except MetadataDamagedError:
+                if not self._cache.drop_damaged(inode):
+                    raise
+                hit = False
         if readahead is not None and (absent := self._wanted_ahead(inode, offset, length, readahead, hit=hit)):
             await self._fetch_ahead(inode, absent, readahead)
         if hit:
@@ -150,7 +155,9 @@ def usable_state(chunks: ChunkMap, inode: InodeNumber, index: int) -> ChunkState
     """The state of a chunk that somebody wants to use; FilesystemError(EIO) if it is lost."""
     state = chunks.state(ChunkKey(inode, ChunkIndex(index)))
     if state is ChunkState.LOST:
-        lost = DirtyDataLostError(f"chunk {index} of inode {inode} was not sent before the cache was deleted")
+        lost = DirtyDataLostError(
+            f"chunk {index} of inode {inode} was lost before it was sent: overwrite the file, or delete it"
+        )
         raise FilesystemError(errno.EIO, str(lost)) from lost
     return state
 

@@ -69,6 +69,10 @@ class SmallContents:
         """`takes` for a content of an inode that is not cached."""
         return length <= self._each_bytes and self.total_bytes + length <= self._limit_bytes
 
+    def is_covered(self, record: InodeChunks, start: int, end: int) -> bool:
+        """Whether bytes from `start` to `end` lie over all of it."""
+        return record.is_small and not start and end >= record.end
+
     def read(self, record: InodeChunks) -> bytes:
         """All of it."""
         content = self._ledger.small_content(record.inode)
@@ -81,7 +85,9 @@ class SmallContents:
     def write(self, record: InodeChunks, offset: int, data: bytes, fill: bytes) -> Revision:
         """Write `data` over what there is: a row, or `fill` from Discord, or nothing. It is dirty then."""
         if record.is_small:
-            return self._rewrite(record, overwritten(self.read(record), offset, data))
+            # Nothing of what there was is looked at where nothing of it stays: it may be damaged.
+            old = b"" if self.is_covered(record, offset, offset + len(data)) else self.read(record)
+            return self._rewrite(record, overwritten(old, offset, data))
         revision = self._rewrite(record, overwritten(fill, offset, data))
         if not fill:
             self._fresh.add(record.inode)

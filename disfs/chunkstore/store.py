@@ -18,11 +18,13 @@ from disfs.chunkstore.cache import Cache
 from disfs.chunkstore.compaction import Compactor
 from disfs.chunkstore.fetch import Fetcher
 from disfs.chunkstore.files import CacheFiles
+from disfs.chunkstore.naming import name_of
 from disfs.chunkstore.neighbours import Neighbours
 from disfs.chunkstore.presence import ChunkMap
 from disfs.chunkstore.readahead import Readahead, ReadaheadBudget
 from disfs.chunkstore.reads import Reads
 from disfs.chunkstore.recovery import note_clean_stop, recover
+from disfs.chunkstore.room import CacheLimits
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.small import SmallContents
 from disfs.chunkstore.strays import Strays
@@ -108,11 +110,9 @@ class ChunkStore:
             self._files,
             self._small,
             self._map,
+            CacheLimits(settings.cache_bytes, settings.min_free_bytes, settings.pinned_bytes),
             ledger,
             self.make_ledger_durable,
-            limit_bytes=settings.cache_bytes,
-            min_free_bytes=settings.min_free_bytes,
-            pinned_limit_bytes=settings.pinned_bytes,
         )
         self._sync = CacheSync(self._cache)
         self._fetcher = Fetcher(ledger, transport, self._cache, volume_key, settings)
@@ -157,7 +157,7 @@ class ChunkStore:
             self._map.set_pinned(inode, True)
         marks, lost = recover(self._files, self._small, self._map, dirty, sizes, marks)
         for inode, count in sorted(Counter(key.inode for key in lost).items()):
-            name = await self._name(inode)
+            name = await name_of(self._ledger, inode)
             log.error("%d chunks of %s were not sent and are not in the cache any more: lost", count, name)
         # Nobody knows whether what survived a crash of this process would survive one of the machine.
         self._cache.unsynced.update(inode for inode, record in self._map.inodes.items() if record.disk_end)
@@ -386,7 +386,3 @@ class ChunkStore:
     def _upload_limits(self) -> tuple[int, int]:
         now = self._writeback.statistics()
         return now.attachment_limit_bytes, now.message_limit_bytes
-
-    async def _name(self, inode: InodeNumber) -> str:
-        paths = [path.decode(errors="backslashreplace") for path in await self._ledger.paths(inode)]
-        return " = ".join(paths) or f"inode {inode} (no name)"

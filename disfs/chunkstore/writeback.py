@@ -134,7 +134,7 @@ class Writeback:
             floor_bytes=max_pack_bytes(settings.chunk_bytes),
             send_seconds=settings.send_seconds,
         )
-        self._packing = Packing(cache, key, settings, self._sizes)
+        self._packing = Packing(ledger, cache, key, settings, self._sizes)
         self._sending = Sending(ledger, transport, cache, self._channels, self._sizes, settings, message_text)
         self._quiet = Quiet(settings.writeback_delay_seconds, settings.writeback_age_seconds)
         self._elevator = Elevator(self._quiet)

@@ -13,7 +13,7 @@ import trio
 
 from disfs.chunkstore.reads import AWAY, usable_state
 from disfs.chunkstore.states import UNSENT, ChunkState
-from disfs.errors import FilesystemError
+from disfs.errors import FilesystemError, MetadataDamagedError
 from disfs.spans import chunk_range
 from disfs.values import ChunkIndex, ChunkKey
 
@@ -63,7 +63,7 @@ class Writes:
         chunks = chunk_range(offset, length, self._chunk_bytes)
         if self._rewrite(inode, offset, data, chunks, end):
             return
-        edges = self._edges(chunks, offset, end)
+        edges = [] if self._is_covered(inode, offset, end) else self._edges(chunks, offset, end)
         held: dict[Target, bytes] = {}
         if self._map.dirty_bytes > self._settings.soft_mark_bytes:
             await self._slow_down(inode, chunks, end)
@@ -79,8 +79,18 @@ class Writes:
             await self._hold(absent, held)
         # Only here: while this write waited, others may have taken the room, or have cut what it lies over.
         self._ledger.check_room(inode, offset, length)
-        self._cache.write(inode, offset, data, {t.key.chunk: held[t] for t in targets})
+        try:
+            self._cache.write(inode, offset, data, {t.key.chunk: held[t] for t in targets})
+        except MetadataDamagedError:
+            if not self._cache.drop_damaged(inode):
+                raise
+            await self.write(inode, offset, data)
         self._writeback.poke()
+
+    def _is_covered(self, inode: InodeNumber, start: int, end: int) -> bool:
+        """Whether nothing stays of a small content, which then may even be lost."""
+        record = self._map.inodes.get(inode)
+        return record is not None and end <= self._chunk_bytes and self._cache.small.is_covered(record, start, end)
 
     def _write_new(self, inode: InodeNumber, offset: int, data: Buffer, length: int) -> bool:
         """A first, small content of an empty file, where nothing has to be waited for; False for every other write.

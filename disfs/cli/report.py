@@ -153,10 +153,14 @@ def _problems(report: Mapping[str, Any]) -> Iterator[str]:
         report["compaction"]["failure"],
         report["journal"]["failure"],
         report["journal"]["conflict"],
-        report["metadata"]["failure"],
         report["warmup_problem"],
     )
     yield from dict.fromkeys(text for text in told if text)
+    if report["metadata"]["failure"]:
+        yield (
+            f"the volume's metadata have stopped ({report['metadata']['failure']}): everything fails; "
+            "unmount with --no-wait and mount again, what was synced is intact"
+        )
     if report["metadata"]["damage"]:
         yield (
             f"the volume's metadata are damaged ({report['metadata']['damage']}): what needs the damaged part fails; "
@@ -167,7 +171,10 @@ def _problems(report: Mapping[str, Any]) -> Iterator[str]:
     if report["metadata"]["allocated_bytes"] >= report["metadata"]["capacity_bytes"]:
         yield "the volume is full: delete something, or mount it with a larger --size"
     if report["lost_chunks"]:
-        yield f"{report['lost_chunks']} chunks were lost with the cache before they were sent; the log names the files"
+        yield (
+            f"{report['lost_chunks']} chunks were lost before they were sent: the log names the files; "
+            "overwrite or delete them"
+        )
     if report["sweep"]["newer_messages"]:
         count = human_count(report["sweep"]["newer_messages"], "message")
         yield f"{count} in Discord newer than this machine's state, and kept; was that put back from a backup?"

@@ -101,7 +101,7 @@ class MetadataStore(Protocol):
     async def change_attributes(self, inode: InodeNumber, changes: AttributeChanges, now_ns: int) -> Attributes:
         """Apply `changes`; ctime becomes `now_ns` unless given, and mtime too when the size is given (even
         unchanged) and mtime is not. An access ACL follows the mode. Size: EISDIR for a directory, EINVAL for other
-        non-files."""
+        non-files, ENOSPC when more of the last chunk counts than the volume has room for."""
         ...
 
     async def note_write(self, inode: InodeNumber, end: int, now_ns: int) -> None:

@@ -11,8 +11,16 @@ Rules:
   most such errors anyway: sqlite.org/lang_transaction.html, section 3.)
 - SQLite also drops the transaction when COMMIT meets a full disk. So the room is looked at before: without
   it the commit is put off, and changes that need space are refused with ENOSPC until there is some.
-- A damaged page makes the operations fail that need it. One that breaks off at such a page between two writes stops the
-  store, as above; but once damage is known each change has a savepoint, and is undone alone.
+- A damaged page makes the operations fail that need it, and no others. SQLite commits no transaction in which a
+  statement has met one (SQLITE_CorruptRdOnly of its source; savepoints do not help), and drops it whole on a bad
+  sector. So the statements of the open transaction are kept: it is rolled back and written anew
+  (`_renew`), without those of the change that met the damage.
+- Once damage is known, and after a crash until it was looked for (`guards_changes`), nothing is held back (see below):
+  a change hears at once that it cannot be written.
+- A flush of held-back rows that is the first to meet damage stops the store. Rejected: keeping the rows that can be
+  written. They are those of several answered changes, so what is kept would be no state that ever was: of a
+  rename the old name may go while the new one cannot come, and contents whose dirty mark was dropped would read
+  as a hole. Stopping takes what kill -9 takes, the last group commit; the next mount follows a crash, and is guarded.
 - The cache never spills, so nothing reaches the disk before COMMIT.
 - Rows of inodes and names are held back: a change alters them in memory (`alter`, `erase`), and they are written by
   set before COMMIT, or before a query that has to see them (`flush`). Most rows of a group commit are changed several
@@ -31,11 +39,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from disfs.errors import FilesystemError, MetadataDamagedError
+from disfs.metadata.changes import Change
 from disfs.metadata.sqlite_errors import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from types import TracebackType
+
+    from disfs.metadata.disk_room import DiskRoom
 
 log = logging.getLogger(__name__)
 
@@ -50,36 +60,20 @@ _HELD_BACK = 256
 _ABSENT: Any = object()
 
 
-class _Change:
-    """What `with database.changing` enters: one operation of a caller, whole or not at all."""
-
-    __slots__ = ("_database", "_grows")
-
-    def __init__(self, database: Database, *, grows: bool) -> None:
-        self._database = database
-        self._grows = grows
-
-    def __enter__(self) -> None:
-        self._database.begin_change(self._grows)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._database.end_change(error)
-
-
 class Database:
     """The connection, the open transaction, and what happens when either breaks.
 
-    `free_bytes` says how much room the disk of the database has; while it is below `reserve_bytes`,
-    `growing` raises ENOSPC and `changing` (for what frees space, or changes rows in place) goes on.
+    While `room` is low `growing` raises ENOSPC; `changing` (for what frees space, or changes rows in place) goes on.
     """
 
-    def __init__(self, connection: sqlite3.Connection, free_bytes: Callable[[], int], reserve_bytes: int) -> None:
-        self.changing = _Change(self, grows=False)
-        self.growing = _Change(self, grows=True)
+    def __init__(self, connection: sqlite3.Connection, room: DiskRoom) -> None:
+        self.room = room
+        self.changing = Change(self, grows=False)
+        self.growing = Change(self, grows=True)
         self.opened = trio.Event()
         """Set while a transaction is open; a new Event after each commit."""
+        self.guards_changes = False
+        """Whether each change is written before it ends, for fear of damage. That takes more writes."""
         self.before_commit: list[Callable[[], None]] = []
         """Called before each COMMIT; may write."""
         self.after_rollback: list[Callable[[], None]] = []
@@ -96,15 +90,18 @@ class Database:
         self.committed_changes = 0
         """Changed rows in all commits so far: how far the write-ahead log may have grown."""
         self._connection = connection
-        self._free_bytes = free_bytes
-        self._reserve_bytes = reserve_bytes
-        (self._page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        self._page_bytes: int = connection.execute("PRAGMA page_size").fetchone()[0]
         self._open = False
         self._answered = False  # whether the open transaction holds something that a caller was told
-        self._low_space = False
         self._failure: str | None = None
         self._damage: str | None = None
-        self._guarded = False
+        self._guarded = False  # the change under way
+        self._is_changing = False
+        self._is_lost = False  # the open transaction: see `_renew`
+        self._statements: list[tuple[str, Sequence[Sequence[Any]]]] = []
+        """What the open transaction has written."""
+        self._own_statements: int | None = None
+        """From which of them on they are those of the change under way; None where others came between."""
         self._changes_at_begin = connection.total_changes
         self._changes_before = connection.total_changes
 
@@ -112,11 +109,6 @@ class Database:
     def has_open_transaction(self) -> bool:
         """Whether there is anything that the next commit would write."""
         return self._open
-
-    @property
-    def low_space(self) -> bool:
-        """Whether the disk of the database was below its reserve when last looked at."""
-        return self._low_space
 
     @property
     def failure(self) -> str | None:
@@ -130,6 +122,7 @@ class Database:
 
     def note_damage(self, reason: str) -> None:
         """Something of the database cannot be made out; what needs it raises EIO, all else goes on."""
+        self.guards_changes = True
         if self._damage is None:
             self._damage = reason
             log.error("The volume's metadata are damaged, and what needs the damaged part fails: %s", reason)
@@ -141,7 +134,7 @@ class Database:
         try:
             row: Row | None = self._connection.execute(sql, parameters).fetchone()
         except sqlite3.Error as error:
-            raise self._translated(error) from error
+            raise self._unread(error) from error
         return row
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
@@ -151,21 +144,25 @@ class Database:
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
-            raise self._translated(error) from error
+            raise self._unread(error) from error
 
     def write(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement that changes rows, inside `changing` or `growing`; returns how many rows it changed."""
         try:
-            return self._connection.execute(sql, parameters).rowcount
+            count = self._connection.execute(sql, parameters).rowcount
         except sqlite3.Error as error:
             raise self._translated(error) from error
+        self._statements.append((sql, (parameters,)))
+        return count
 
     def write_all(self, sql: str, parameters: Iterable[Sequence[Any]]) -> None:
         """Run a statement once for each of `parameters`: a third of the time of as many `write`."""
+        rows = parameters if isinstance(parameters, list) else list(parameters)
         try:
-            self._connection.executemany(sql, parameters)
+            self._connection.executemany(sql, rows)
         except sqlite3.Error as error:
             raise self._translated(error) from error
+        self._statements.append((sql, rows))
 
     def alter(self, entries: dict[K, V], key: K, value: V) -> None:
         """Give a key of `entries` a value, inside `changing` or `growing`; undone if the change breaks off."""
@@ -187,9 +184,12 @@ class Database:
         except BaseException as error:
             self.fail(f"rows that were answered cannot be written: {error!r}")
             raise
-        if not has_written:
+        if has_written:
+            self._own_statements = None
+        else:
             # If the change under way is refused after this, it has written nothing of its own.
             self._changes_before = self._connection.total_changes
+            self._own_statements = len(self._statements)
 
     def _write_held_back(self) -> None:
         for write in self.held_back:
@@ -202,21 +202,29 @@ class Database:
             self._refuse()
         if not self._open:
             self._open_transaction()
-        elif self._low_space:
-            self.measure_space()
-        if grows and self._low_space:
+        elif self.room.is_low:
+            self.room.measure()
+        if grows and self.room.is_low:
             raise FilesystemError(errno.ENOSPC, "the disk that holds the volume's metadata is nearly full")
-        if self._damage is not None:
-            self._guard()
+        self._guarded = self.guards_changes
+        if self._guarded:
+            self.flush()
         self._changes_before = self._connection.total_changes
+        self._own_statements = len(self._statements)
+        self._is_changing = True
 
     def end_change(self, error: BaseException | None) -> None:
         """Leave an operation: it joins the open transaction, or leaves no trace."""
-        if self._guarded:
-            self._end_guarded(error)
-            return
-        if error is None:
+        self._is_changing = False
+        trouble = error
+        if error is None and self._guarded:
+            trouble = self._write_at_once()
+        if trouble is None:
             self._answered = True
+            if self._is_lost:
+                self._renew()
+                if self._failure is not None:
+                    self._refuse()
             if self._altered:
                 self._held_back_count += len(self._altered)
                 self._altered.clear()
@@ -225,14 +233,19 @@ class Database:
             return
         self._take_back()
         connection = self._connection
-        if connection.in_transaction and connection.total_changes == self._changes_before:
+        if self._is_lost:
+            self._undo_alone(trouble)
+        elif connection.in_transaction and connection.total_changes == self._changes_before:
             for forget in self.after_refusal:
                 forget()
-            return
-        if self._answered:
+        elif self._guarded:
+            self._undo_alone(trouble)
+        elif self._answered:
             self.fail(f"a change broke off halfway: {error!r}")
         else:
             self._roll_back()
+        if error is None:
+            raise trouble
 
     def _take_back(self) -> None:
         """Undo what the change under way has altered in memory."""
@@ -243,40 +256,39 @@ class Database:
             else:
                 entries[key] = old
 
-    def _guard(self) -> None:
-        """Once damage is known a change may meet it between two writes: it is undone alone, by a savepoint then."""
-        self.flush()
-        for prepare in self.before_commit:
-            prepare()
-        self._execute("SAVEPOINT change")
-        self._guarded = True
-
-    def _end_guarded(self, error: BaseException | None) -> None:
-        self._guarded = False
-        damage: BaseException | None = None
-        if error is None:
-            try:
-                self._write_held_back()  # at once: now the caller can still be told that it cannot be
-            except FilesystemError as found:
-                error = damage = found
-        if error is None:
-            self._altered.clear()
-        else:
-            self._take_back()
+    def _write_at_once(self) -> FilesystemError | None:
+        """What keeps a guarded change from being written: now its caller can still be told."""
         try:
-            if error is not None:
-                self._execute("ROLLBACK TO change")
-            self._execute("RELEASE change")
-        except FilesystemError as trouble:
-            self.fail(f"a change cannot be undone: {trouble}")
-            raise
-        if error is None:
-            self._answered = True
+            self._write_held_back()
+        except FilesystemError as error:
+            return error
+        self._altered.clear()
+        return None
+
+    def _undo_alone(self, error: BaseException) -> None:
+        """Undo the change that ends, and nothing else of the open transaction."""
+        if self._own_statements is None:
+            self.fail(f"a change broke off halfway: {error!r}")
             return
-        for forget in self.after_rollback:
-            forget()
-        if damage is not None:
-            raise damage
+        del self._statements[self._own_statements :]
+        self._renew()
+        if self._failure is None:
+            for forget in self.after_rollback:
+                forget()
+
+    def _renew(self) -> None:
+        """Make the open transaction anew: SQLite would not commit it any more, or has dropped it."""
+        connection = self._connection
+        self._is_lost = False
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            self._changes_at_begin = connection.total_changes
+            for sql, rows in self._statements:
+                connection.executemany(sql, rows)
+        except sqlite3.Error as error:
+            self.fail(f"a transaction that met damage cannot be made anew: {error}")
 
     def commit(self, *, last_chance: bool = False) -> None:
         """End the open transaction. What was in it survives kill -9 from then on.
@@ -294,27 +306,15 @@ class Database:
             for prepare in self.before_commit:
                 prepare()
             if not last_chance:
-                self._check_room()
+                self.room.check(self._likely_bytes(), self._most_bytes)
             self._execute("COMMIT")
         except FilesystemError as error:
-            if not connection.in_transaction:
+            if self._is_lost or not connection.in_transaction:
                 self.fail(f"SQLite gave up a transaction: {error}")
             raise
         self._closed()
         self.commit_count += 1
         self.committed_changes += connection.total_changes - self._changes_at_begin
-
-    def measure_space(self) -> None:
-        """Look at the disk's free space; a change of its state is logged."""
-        low = self._free_bytes() < self._reserve_bytes
-        if low and not self._low_space:
-            log.warning(
-                "The disk that holds the volume's metadata has less than %d bytes free: nothing new is accepted",
-                self._reserve_bytes,
-            )
-        elif self._low_space and not low:
-            log.info("The disk that holds the volume's metadata has room again")
-        self._low_space = low
 
     def fail(self, reason: str) -> None:
         """Stop for good: from now on everything raises EIO. For when database and callers' knowledge differ."""
@@ -335,6 +335,16 @@ class Database:
         known = translated(error)
         if isinstance(known, MetadataDamagedError):
             self.note_damage(str(error))
+            self._is_lost = self._open
+        return known
+
+    def _unread(self, error: sqlite3.Error) -> FilesystemError:
+        """What a query raises; what was changed before it stays."""
+        known = self._translated(error)
+        if self._open and not self._connection.in_transaction:
+            self._is_lost = True
+        if self._is_lost and not self._is_changing:
+            self._renew()
         return known
 
     def _refuse(self) -> None:
@@ -347,24 +357,22 @@ class Database:
             raise self._translated(error) from error
 
     def _open_transaction(self) -> None:
-        self.measure_space()
+        self.room.measure()
         self._execute("BEGIN IMMEDIATE")
         self._open = True
         self._answered = False
         self._changes_at_begin = self._connection.total_changes
         self.opened.set()
 
-    def _check_room(self) -> None:
-        """Raise ENOSPC when the write-ahead log may not have room for the open transaction."""
-        free = self._free_bytes()
-        needed = (self._connection.total_changes - self._changes_at_begin) * _PAGES_PER_CHANGE * self._page_bytes
-        if needed <= free:
-            return
-        # A transaction never writes more than every page once.
-        (page_count,) = self._connection.execute("PRAGMA page_count").fetchone()
-        if page_count * (self._page_bytes + 24) > free:
-            self.measure_space()
-            raise FilesystemError(errno.ENOSPC, "no room to commit the volume's metadata; it is kept in memory")
+    def _likely_bytes(self) -> int:
+        """What the open transaction adds to the write-ahead log."""
+        changes: int = self._connection.total_changes - self._changes_at_begin
+        return changes * _PAGES_PER_CHANGE * self._page_bytes
+
+    def _most_bytes(self) -> int:
+        """A transaction never writes more than every page once."""
+        page_count: int = self._connection.execute("PRAGMA page_count").fetchone()[0]
+        return page_count * (self._page_bytes + 24)
 
     def _roll_back(self) -> None:
         self._undo()
@@ -384,4 +392,6 @@ class Database:
     def _closed(self) -> None:
         self._open = False
         self._answered = False
+        self._is_lost = False
+        self._statements.clear()
         self.opened = trio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
@@ -13,11 +14,12 @@ from disfs.metadata.counters import KINDS
 from disfs.metadata.migrations import check_version, create_tables, upgrade
 from disfs.metadata.old_copies import keep_old_copy
 from disfs.metadata.schema import SCHEMA_VERSION
-from disfs.metadata.settings import ALLOCATED_BYTES, CHUNK_BYTES, CLEAN_SHUTDOWN, INODE_COUNT, LOGICAL_BYTES
+from disfs.metadata.settings import ALLOCATED_BYTES, CHUNK_BYTES, CLEAN_SHUTDOWN, INODE_COUNT, LOGICAL_BYTES, VOLUME_ID
 from disfs.metadata.sqlite_errors import DAMAGED
 from disfs.values import ROOT_INODE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from disfs.errors import FilesystemError
@@ -50,8 +52,61 @@ class NewVolume:
     now_ns: int
 
 
-def open_connection(path: Path) -> sqlite3.Connection:
-    """The writing connection to an existing volume, in the newest schema. UserError when that cannot be."""
+@dataclass(frozen=True, slots=True)
+class VolumeFacts:
+    """What tells one volume's metadata from another's; None for what was never set."""
+
+    volume_id: str | None
+    chunk_bytes: int | None
+    inode_count: int | None
+
+
+def look_at(path: Path) -> VolumeFacts | None:
+    """Whose metadata there is at `path`, whatever their version; None for a file that a crash left without any.
+
+    UserError when that cannot be told. Nothing is changed, but SQLite may copy its log into the file.
+    """
+    try:
+        with contextlib.closing(connect(path)) as connection:
+            if _is_unused(connection):
+                return None
+            check_version(connection)
+            return _facts(connection)
+    except (OSError, sqlite3.Error) as error:
+        raise _user_error(path, error) from error
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
+
+
+def _facts(connection: sqlite3.Connection) -> VolumeFacts:
+    """ValueError when they make no sense."""
+    texts = dict(connection.execute("SELECT name, value FROM settings"))
+    chunk_bytes, inode_count = texts.get(CHUNK_BYTES.name), texts.get(INODE_COUNT.name)
+    try:
+        return VolumeFacts(
+            texts.get(VOLUME_ID.name),
+            None if chunk_bytes is None else CHUNK_BYTES.decode(chunk_bytes),
+            None if inode_count is None else INODE_COUNT.decode(inode_count),
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError("its settings make no sense") from error
+
+
+def _is_without_tables(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,))
+
+
+def _is_unused(connection: sqlite3.Connection) -> bool:
+    """Whether tables were never made in it: one whose list of tables is damaged has further pages."""
+    (page_count,) = connection.execute("PRAGMA page_count").fetchone()
+    return _is_without_tables(connection) and page_count <= 1
+
+
+def open_connection(path: Path, is_ours: Callable[[VolumeFacts], bool] | None = None) -> sqlite3.Connection:
+    """The writing connection to an existing volume, in the newest schema. UserError when that cannot be.
+
+    `is_ours` is asked before anything is changed: what belongs to somebody else is not upgraded, but refused.
+    """
     if not path.exists():
         raise UserError(f"there is no volume at {path}", ExitCode.NO_SUCH_VOLUME)
     if not path.is_file():
@@ -60,7 +115,10 @@ def open_connection(path: Path) -> sqlite3.Connection:
     try:
         has_log = _size(path.with_name(f"{path.name}-wal")) > 0
         connection = connect(path)
-        _prepare(connection, path, has_log=has_log)
+        version = _check(connection, path, has_log=has_log)
+        if is_ours is not None and not is_ours(_facts(connection)):
+            raise ValueError("it belongs to another volume than the configuration")
+        _prepare(connection, path, version)
     except BaseException as error:
         if connection is not None:
             connection.close()
@@ -79,13 +137,17 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, *, has_log: bool) -> None:
-    """What is not ours, or comes from a later disfs, is not changed at all."""
+def _check(connection: sqlite3.Connection, path: Path, *, has_log: bool) -> int:
+    """The version of a database that is whole, as far as is seen at once; what is not is left alone."""
     version = check_version(connection)
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
     # SQLite reads what is missing of the last page as zeros. With a log the page may be whole there.
     if not has_log and _size(path) % page_bytes:
         raise ValueError("its end is missing")
+    return version
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, version: int) -> None:
     if version < SCHEMA_VERSION:
         keep_old_copy(connection, path, version)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -125,7 +187,7 @@ def create_volume(path: Path, new: NewVolume) -> None:
 
 def _create(path: Path, connection: sqlite3.Connection, new: NewVolume) -> None:
     connection.execute("PRAGMA synchronous = FULL")
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+    if not _is_without_tables(connection):
         raise UserError(f"there is a volume at {path} already", ExitCode.VOLUME_EXISTS)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import enum
-import errno
 from typing import TYPE_CHECKING
 
 import trio
 
-from disfs.errors import FilesystemError
 from disfs.metadata.extents import TOUCHING, Placement
 from disfs.metadata.replicated import END_OF_CHUNKS
 from disfs.spans import BLOCK_BYTES, chunk_range
@@ -95,15 +93,13 @@ class Recording:
             *self._extents.among(inode, chunks.start, chunks.stop),
         }
         new_count = chunk_count + len(chunks) - len(known)
-        growth = self._totals.growth(size_bytes, chunk_count, max(size_bytes, offset + length), new_count)
-        if growth > 0 and not self._totals.has_room(growth):
-            raise FilesystemError(errno.ENOSPC, "the volume is as large as its size allows")
+        self._totals.check_growth(size_bytes, chunk_count, max(size_bytes, offset + length), new_count)
 
     def mark_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""
         assert count > 0
         with self._database.growing:
-            return self._mark(inode, first, first + count)
+            return self._mark(inode, first, first + count, is_bare=self._inodes.chunk_count(inode) == 0)
 
     def renew_dirty(self, inode: InodeNumber, first: ChunkIndex, count: int) -> Revision:
         """See ChunkLedger."""
@@ -115,14 +111,18 @@ class Recording:
     def write_small(self, inode: InodeNumber, content: bytes) -> Revision:
         """See ChunkLedger."""
         with self._database.growing:
-            self._small.put(inode, content, is_new=self._inodes.chunk_count(inode) == 0)
-            return self._mark(inode, 0, 1)
+            is_bare = self._inodes.chunk_count(inode) == 0
+            self._small.put(inode, content, is_new=is_bare)
+            return self._mark(inode, 0, 1, is_bare=is_bare)
 
-    def _mark(self, inode: InodeNumber, first: int, end: int) -> Revision:
-        """Chunks `first` to `end`, end excluded, are dirty with the revision that is returned. Inside a change."""
+    def _mark(self, inode: InodeNumber, first: int, end: int, *, is_bare: bool) -> Revision:
+        """Chunks `first` to `end`, end excluded, are dirty with the revision that is returned. Inside a change.
+
+        `is_bare`: all chunks of the inode are holes.
+        """
         revision = self._dirty.new_revision()
-        if self._inodes.chunk_count(inode) == 0:
-            # All are holes: nothing is dirty or recorded that would have to be looked for.
+        if is_bare:
+            # Nothing is dirty or recorded that would have to be looked for.
             self._extents.note_bare(inode)
             if end == 1:
                 self._dirty.mark_first(inode, revision)

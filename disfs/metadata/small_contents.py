@@ -9,24 +9,29 @@ agree with it is an error, never data.
 
 from __future__ import annotations
 
+import logging
 import zlib
 from typing import TYPE_CHECKING
 
-from disfs.errors import MetadataDamagedError
+from disfs.errors import FilesystemError, MetadataDamagedError
 from disfs.metadata.held_back import HeldBack
 from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from disfs.metadata.database import Database
+
+log = logging.getLogger(__name__)
 
 
 class SmallContents:
     """The small contents; `Recording` puts those that are dirty."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, paths: Callable[[InodeNumber], Sequence[bytes]]) -> None:
         self._database = database
+        self._paths = paths
+        self._told: set[InodeNumber] = set()
         self._held_back = HeldBack[InodeNumber, bytes](database)
         database.held_back.append(self._write_rows)
 
@@ -53,14 +58,34 @@ class SmallContents:
         """See ChunkLedger.small_content."""
         if inode in self._held_back:
             return self._held_back.get(inode) or b""
-        row = self._database.row("SELECT content, checksum FROM small_contents WHERE inode = ?", (inode,))
+        try:
+            row = self._database.row("SELECT content, checksum FROM small_contents WHERE inode = ?", (inode,))
+        except MetadataDamagedError:
+            self._tell(inode)
+            raise
         if row is None:
             return b""
         content: bytes = row[0]
         if zlib.crc32(content) != row[1]:
             self._database.note_damage(f"the small content of inode {inode} is not what was written")
+            self._tell(inode)
             raise MetadataDamagedError(f"the small content of inode {inode} is damaged")
         return content
+
+    def _tell(self, inode: InodeNumber) -> None:
+        """Name the file in the log, once."""
+        if inode in self._told:
+            return
+        self._told.add(inode)
+        try:
+            names = [path.decode(errors="backslashreplace") for path in self._paths(inode)]
+        except FilesystemError:
+            names = []  # its name is damaged too; what needs that says so
+        log.error(
+            "the content of %s that is kept with the metadata is damaged: what is not in Discord of it is lost; "
+            "overwrite the file or delete it",
+            " = ".join(names) or f"inode {inode} (no name)",
+        )
 
     def lengths(self) -> Sequence[tuple[InodeNumber, int]]:
         """See ChunkLedger.small_lengths. SQLite knows a length without reading the content."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, NamedTuple
 
+from disfs.errors import FilesystemError
 from disfs.metadata.base import VolumeUsage
 from disfs.metadata.settings import ALLOCATED_BYTES, INODE_COUNT, LOGICAL_BYTES
 from disfs.spans import allocated_bytes
@@ -39,9 +41,15 @@ class Totals:
         database.before_commit.append(self._write)
 
     def add_inodes(self, count: int) -> None:
-        """The open transaction makes `count` inodes, or removes them. Empty ones: sizes go through `resized`."""
+        """The open transaction makes `count` inodes, empty ones."""
         inode_count, logical_bytes, allocated_bytes = self._now[_ONLY]
         self._database.alter(self._now, _ONLY, _Sums(inode_count + count, logical_bytes, allocated_bytes))
+
+    def removed(self, size_bytes: int, chunks: int) -> None:
+        """The open transaction removes an inode, which took what a file of that size takes; 0 of what is no file."""
+        inode_count, logical_bytes, taken = self._now[_ONLY]
+        taken -= allocated_bytes(size_bytes, chunks, self._chunk_bytes)
+        self._database.alter(self._now, _ONLY, _Sums(inode_count - 1, logical_bytes - size_bytes, taken))
 
     def resized(self, old_bytes: int, old_chunks: int, new_bytes: int, new_chunks: int) -> None:
         """The open transaction changes a file's size or chunk count. Every such change comes through here."""
@@ -58,6 +66,12 @@ class Totals:
     def has_room(self, growth_bytes: int) -> bool:
         """Whether the files may take that much more."""
         return self._now[_ONLY].allocated_bytes + growth_bytes <= self.capacity_bytes
+
+    def check_growth(self, old_bytes: int, old_chunks: int, new_bytes: int, new_chunks: int) -> None:
+        """ENOSPC when such a change would make the files take more than they may, and more than before."""
+        growth_bytes = self.growth(old_bytes, old_chunks, new_bytes, new_chunks)
+        if growth_bytes > 0 and not self.has_room(growth_bytes):
+            raise FilesystemError(errno.ENOSPC, "the volume is as large as its size allows")
 
     def usage(self) -> VolumeUsage:
         """All totals, the open transaction included."""

@@ -79,7 +79,7 @@ class Trash:
         if old is None or old.nlink or not self._is_worth_it(old):
             return False
         last = self._inodes.last_name(inode)
-        if last is None or self._database.low_space:
+        if last is None or self._database.room.is_low:
             return False
         target = self._inodes.symlink_target(inode) if stat.S_ISLNK(old.mode) else None
         with self._database.changing:
@@ -94,7 +94,7 @@ class Trash:
 
     def emptying(self, inode: InodeNumber) -> LastName | None:
         """A file is about to be cut to nothing: under which path `take_content` keeps what is in it, if it does."""
-        if not self._keep_ns or self._database.low_space or not self._extents.has_any(inode):
+        if not self._keep_ns or self._database.room.is_low or not self._extents.has_any(inode):
             return None
         attributes = self._inodes.find(inode)
         if attributes is None or not attributes.nlink:

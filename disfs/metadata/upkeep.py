@@ -60,7 +60,12 @@ async def checkpoint_regularly(database: Database, checkpointer: Checkpointer) -
 
 
 async def look_for_damage(database: Database, path: Path) -> None:
-    """Look once through the whole database at `path`; what is found is noted, and shown by its statistics."""
+    """Look once through the whole database at `path`; what is found is noted, and shown by its statistics.
+
+    Where nothing is, changes are no longer guarded against it.
+    """
     found = await find_damage(path, partial(connect, for_worker=True))
     if found is not None:
         database.note_damage(found)
+    elif database.damage is None:
+        database.guards_changes = False

@@ -158,9 +158,11 @@ class PackSearch:
         after = MessageId(0)
         while True:
             page = await self._transport.list_messages(channel, after=after, urgency=Urgency.SYNC)
-            for message in page:
-                for attachment in message.attachments:
-                    found.append((Location(channel, message.message, attachment.attachment), attachment))  # noqa: PERF401 - two levels
+            found += [
+                (Location(channel, message.message, attachment.attachment), attachment)
+                for message in page
+                for attachment in message.attachments
+            ]
             if len(page) < LIST_LIMIT:
                 return found
             after = page[0].message

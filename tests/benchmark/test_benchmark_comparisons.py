@@ -7,10 +7,9 @@ import os
 import stat
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-import pyfuse3
 import pytest
+from support.kernel_requests import CONTEXT, errno_of
 
 from bench import filler, peers
 from bench.contents import Contents
@@ -24,24 +23,6 @@ from bench.shape import MIB
 from bench.trees import MOST_BYTES, directory_names, file_sizes, make_tree
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.values import ROOT_INODE
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-
-class Context:
-    """As pyfuse3.RequestContext, which only pyfuse3 can make."""
-
-    pid, uid, gid, umask = 1, 1000, 1001, 0o022
-
-
-CONTEXT = cast("pyfuse3.RequestContext", Context())
-
-
-async def errno_of(call: Awaitable[object]) -> int:
-    with pytest.raises(pyfuse3.FUSEError) as caught:
-        await call
-    return caught.value.errno
 
 
 def test_a_comparison_is_the_median_of_the_rounds() -> None:

@@ -16,12 +16,14 @@ from support.real_stores import real_stores
 
 from disfs.chunkstore import spilling
 from disfs.errors import FilesystemError, MetadataDamagedError
-from disfs.values import InodeNumber
+from disfs.values import ROOT_INODE, AttributeChanges, InodeNumber
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from support.chunk_worlds import ChunkWorld
+    from support.real_stores import RealStores
     from trio.testing import MockClock
 
 SMALL = 1000
@@ -526,6 +528,82 @@ async def test_a_new_cache_file_begins_empty(tmp_path: Path, autojump_clock: Moc
         assert b"\0" * 5 + b"new" + bytes(2 * CHUNK - 8) + b"far" == await world.contents(FILE)
 
 
+async def damage(world: RealStores, inode: InodeNumber) -> None:
+    """The row of a small content reads as other bytes."""
+    await world.metadata.commit()
+    with world.metadata._database.changing:
+        world.metadata._database.write(
+            "UPDATE small_contents SET content = zeroblob(length(content)) WHERE inode = ?", (inode,)
+        )
+
+
+async def remove(world: RealStores, fh: int, inode: InodeNumber) -> None:
+    """As rm does."""
+    await world.filesystem.unlink(ROOT_INODE, b"some file")
+    await world.filesystem.release(fh)
+    await world.filesystem.forget([(inode, 1)])
+    assert [] == list(await world.metadata.list_directory(ROOT_INODE, 0, 9))
+
+
+async def empty_and_write(world: RealStores, fh: int, inode: InodeNumber) -> None:
+    """As `cp` over it does."""
+    await world.filesystem.files.truncate(inode, AttributeChanges(size_bytes=0))
+    await world.filesystem.files.write(fh, 0, b"new")
+    assert b"new" == await world.filesystem.files.read(fh, 0, SMALL)
+
+
+async def write_over(world: RealStores, fh: int, inode: InodeNumber) -> None:
+    """As `dd conv=notrunc` does with as much as there was."""
+    await world.filesystem.files.write(fh, 0, pattern(SMALL, seed=3))
+    assert pattern(SMALL, seed=3) == await world.filesystem.files.read(fh, 0, SMALL)
+
+
+@pytest.mark.parametrize("found_by_writeback", [False, True])
+@pytest.mark.parametrize("get_rid", [remove, empty_and_write, write_over])
+async def test_a_damaged_small_content_can_be_got_rid_of(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    get_rid: Callable[[RealStores, int, InodeNumber], Awaitable[None]],
+    found_by_writeback: bool,
+) -> None:
+    """The log names the file; deleting it, emptying it and writing all of it anew are possible, and it is sent then."""
+    async with real_stores(tmp_path, small_content_bytes=SMALL) as (world, _):
+        world.chunks.pause()
+        fh, inode = await world.create(b"some file")
+        await world.filesystem.files.write(fh, 0, pattern(SMALL))
+        await damage(world, inode)
+        if found_by_writeback:
+            world.chunks.resume()
+            await world.chunks.drain()
+            assert any("unsent data of chunk 0 of /some file is lost" in line for line in caplog.messages)
+        for _ in range(2):
+            with pytest.raises(FilesystemError, match="EIO"):
+                await world.filesystem.files.write(fh, 1, b"a part of it")
+        assert 1 == sum("the content of /some file that is kept" in line for line in caplog.messages)
+        await get_rid(world, fh, inode)
+        world.chunks.resume()
+        await world.chunks.drain()
+        assert (0, 0) == (world.chunks.statistics().lost_chunks, world.chunks.statistics().dirty_bytes)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+async def test_a_damaged_small_content_that_was_sent_is_fetched_again(
+    tmp_path: Path, autojump_clock: MockClock, writes: bool
+) -> None:
+    """What Discord has too is not lost: whoever reads it, or writes a part of it, gets it from there."""
+    async with real_stores(tmp_path, small_content_bytes=SMALL) as (world, _):
+        fh, inode = await world.create(b"some file")
+        await world.filesystem.files.write(fh, 0, pattern(SMALL))
+        await world.chunks.drain()
+        await damage(world, inode)
+        if writes:
+            await world.filesystem.files.write(fh, 0, b"\0")
+        assert (b"\0" if writes else pattern(SMALL)[:1]) + pattern(SMALL)[1:] == await world.filesystem.files.read(
+            fh, 0, SMALL
+        )
+
+
 async def test_a_damaged_small_content_is_an_error_and_never_sent(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What is not what was written is EIO, is noted as damage, and keeps nothing else from being sent."""
     async with real_stores(tmp_path, small_content_bytes=SMALL) as (world, _):
@@ -534,11 +612,7 @@ async def test_a_damaged_small_content_is_an_error_and_never_sent(tmp_path: Path
         whole, _ = await world.create(b"whole")
         await world.filesystem.files.write(damaged, 0, pattern(SMALL))
         await world.filesystem.files.write(whole, 0, pattern(SMALL, seed=2))
-        await world.metadata.commit()
-        with world.metadata._database.changing:
-            world.metadata._database.write(
-                "UPDATE small_contents SET content = zeroblob(length(content)) WHERE inode = ?", (inode,)
-            )
+        await damage(world, inode)
         with pytest.raises(MetadataDamagedError):
             await world.filesystem.files.read(damaged, 0, 10)
         world.chunks.resume()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import os
+import sqlite3
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +24,6 @@ from disfs.volume_state import METADATA_NAME, VolumeLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 NEW = NewVolume("photos", b"wrapped", data_channel_count=3)
 GUILD = MemoryTransport.GUILD.guild
@@ -216,6 +219,41 @@ def test_empty_metadata_of_another_attempt_is_replaced(tmp_path: Path) -> None:
     make_metadata(tmp_path, superblock())
     make_metadata(tmp_path, superblock(b"\1" * 16))
     open_metadata(tmp_path, superblock(b"\1" * 16)).close()
+
+
+def test_metadata_that_a_crash_left_without_tables_is_replaced(tmp_path: Path) -> None:
+    """An init that was killed before it made the tables does not stand in the way of the next one."""
+    with contextlib.closing(sqlite3.connect(tmp_path / METADATA_NAME)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    assert (tmp_path / METADATA_NAME).stat().st_size
+    make_metadata(tmp_path, superblock())
+    open_metadata(tmp_path, superblock()).close()
+
+
+def test_metadata_whose_tables_cannot_be_found_is_not_replaced(tmp_path: Path) -> None:
+    """A damaged list of tables is not an empty volume: what follows it may be files."""
+    make_metadata(tmp_path, superblock())
+    with contextlib.closing(sqlite3.connect(tmp_path / METADATA_NAME, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("DELETE FROM sqlite_master")
+    before = (tmp_path / METADATA_NAME).read_bytes()
+    with pytest.raises(UserError):
+        make_metadata(tmp_path, superblock())
+    assert before == (tmp_path / METADATA_NAME).read_bytes()
+
+
+def test_regression_old_metadata_of_another_volume_is_left_alone(tmp_path: Path) -> None:
+    """Neither init nor mount upgrades what belongs to another volume before it is refused."""
+    sample = Path(__file__).parent.parent / "golden" / "metadata-v1.db.gz"
+    path = tmp_path / METADATA_NAME
+    path.write_bytes(gzip.decompress(sample.read_bytes()))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="files of another volume") as at_init:
+        make_metadata(tmp_path, superblock())
+    with pytest.raises(UserError, match="belongs to another volume") as at_mount:
+        open_metadata(tmp_path, superblock())
+    assert (ExitCode.VOLUME_EXISTS, ExitCode.VOLUME_DAMAGED) == (at_init.value.exit_code, at_mount.value.exit_code)
+    assert (before, [path]) == (path.read_bytes(), list(tmp_path.iterdir()))
 
 
 async def test_metadata_with_files_is_never_replaced(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from support.product import product
 from support.trouble import MIB, fault, no_faults, problems, read_cold, settings, sync, told, write
 
 if TYPE_CHECKING:
@@ -17,20 +16,12 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """One mounted volume for all tests here: each uses files of its own."""
-    with product(tmp_path_factory.mktemp("cdn")) as running:
-        running.mount()
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def as_before(disk: Product) -> Iterator[None]:
-    """The next test finds Discord as it should be."""
-    yield
-    no_faults(disk)
-    settings(disk, ignore_range=False)
+@pytest.fixture
+def disk(shared_disk: Product) -> Iterator[Product]:
+    """The volume of all tests here; the next one finds Discord as it should be."""
+    yield shared_disk
+    no_faults(shared_disk)
+    settings(shared_disk, ignore_range=False)
 
 
 def test_a_cdn_that_ignores_ranges_gives_the_right_bytes(disk: Product) -> None:

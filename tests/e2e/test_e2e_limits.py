@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.product import product
 from support.trouble import (
     MIB,
     data_channels,
@@ -30,20 +29,12 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """One mounted volume for all tests here: each uses files of its own."""
-    with product(tmp_path_factory.mktemp("limits")) as running:
-        running.mount()
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def as_before(disk: Product) -> Iterator[None]:
-    """The next test finds Discord as it should be."""
-    yield
-    no_faults(disk)
-    settings(disk, token_revoked=False, attachment_limit_bytes=10 * MIB, upload_bytes_per_second=0)
+@pytest.fixture
+def disk(shared_disk: Product) -> Iterator[Product]:
+    """The volume of all tests here; the next one finds Discord as it should be."""
+    yield shared_disk
+    no_faults(shared_disk)
+    settings(shared_disk, token_revoked=False, attachment_limit_bytes=10 * MIB, upload_bytes_per_second=0)
 
 
 def test_a_limit_lowered_while_packs_are_in_flight_costs_nothing(disk: Product) -> None:

@@ -6,7 +6,6 @@ must be found. One product serves them all, so the cold half costs one remount.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.suites.posix.calls import EXCHANGE, renameat2
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -24,17 +25,7 @@ if TYPE_CHECKING:
     from support.product import Product
 
 pytestmark = pytest.mark.fuse
-LIBC = ctypes.CDLL(None, use_errno=True)
-AT_FDCWD = -100
-RENAME_EXCHANGE = 2
 REALTIME_COARSE = 5  # the clock of the kernel's own timestamps; the time module has no name for it
-
-
-def exchange(a: Path, b: Path) -> None:
-    """renameat2(2) with RENAME_EXCHANGE; OSError when it fails."""
-    if LIBC.renameat2(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), RENAME_EXCHANGE) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 def names(directory: Path) -> list[str]:
@@ -114,13 +105,13 @@ def rename_directories(top: Path) -> None:
 
 
 def swap(top: Path) -> None:
-    """7: EXCHANGE swaps contents byte by byte; with a missing target it fails and changes nothing."""
+    """7: RENAME_EXCHANGE swaps contents byte by byte; with a missing target it fails and changes nothing."""
     (top / "x").write_bytes(b"first " * 1000)
     (top / "y").write_bytes(b"second")
-    exchange(top / "x", top / "y")
+    renameat2(top / "x", top / "y", EXCHANGE)
     assert (b"second", b"first " * 1000) == ((top / "x").read_bytes(), (top / "y").read_bytes())
     with pytest.raises(OSError, match=os.strerror(errno.ENOENT)):
-        exchange(top / "x", top / "missing")
+        renameat2(top / "x", top / "missing", EXCHANGE)
     assert b"second" == (top / "x").read_bytes()
     (top / "x").unlink()
     (top / "y").unlink()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pyfuse3
-import pytest
 import trio
+from support.kernel_requests import CONTEXT, errno_of
 from trio.testing import wait_all_tasks_blocked
 
 from disfs.errors import FilesystemError, TransientStorageError
@@ -18,24 +18,8 @@ from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.values import ROOT_INODE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
+    import pytest
     from support.filesystem_world import World
-
-
-class Context:
-    """As pyfuse3.RequestContext, which only pyfuse3 can make."""
-
-    pid, uid, gid, umask = 1, 1000, 1001, 0o022
-
-
-CONTEXT = cast("pyfuse3.RequestContext", Context())
-
-
-async def errno_of(call: Awaitable[object]) -> int:
-    with pytest.raises(pyfuse3.FUSEError) as caught:
-        await call
-    return caught.value.errno
 
 
 async def test_reply_has_every_attribute(world: World) -> None:

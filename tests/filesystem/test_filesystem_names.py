@@ -68,6 +68,15 @@ async def test_dot_finds_files_too(world: World) -> None:
         await world.filesystem.lookup(type(inode)(4711), b".")
 
 
+async def test_regression_no_way_back_to_a_removed_file(world: World) -> None:
+    """The handle of a file that was removed is stale at once, not only when the kernel's forget has come."""
+    fh, inode = await world.create()
+    await world.filesystem.release(fh)
+    await world.filesystem.unlink(ROOT_INODE, b"file")
+    with pytest.raises(FilesystemError, match="ESTALE"):
+        await world.filesystem.lookup(inode, b".")
+
+
 @pytest.mark.parametrize(
     ("name", "error"),
     [(b"system.other", "ENOTSUP"), (b"other", "ENOTSUP"), (b"user.", "EINVAL")],

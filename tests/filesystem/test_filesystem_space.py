@@ -11,7 +11,7 @@ from support.memory_metadata import MemoryMetadataStore
 
 from disfs.errors import FilesystemError
 from disfs.file_io import ROOM_SECONDS
-from disfs.values import ROOT_INODE
+from disfs.values import ROOT_INODE, AttributeChanges
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -39,6 +39,22 @@ async def test_write_waits_for_the_end_of_a_deleted_file(full: World, autojump_c
         await trio.sleep(ROOM_SECONDS / 3)
         await full.filesystem.forget([(inode, 1)])
     assert CAPACITY == (await full.metadata.usage()).allocated_bytes
+
+
+async def test_longer_truncate_waits_for_the_end_of_a_deleted_file(full: World, autojump_clock: MockClock) -> None:
+    """As a write does: the room that rm has given back is there a moment later."""
+    gone, deleted = await full.create(b"gone")
+    await full.filesystem.files.write(gone, 0, b"x")
+    fh, inode = await full.create(b"new")
+    await full.filesystem.files.write(fh, 0, b"x")
+    await full.filesystem.unlink(ROOT_INODE, b"gone")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(full.filesystem.files.truncate, inode, AttributeChanges(size_bytes=CAPACITY))
+        await trio.sleep(ROOM_SECONDS / 3)
+        assert 1 == await full.size(inode)
+        await full.filesystem.release(gone)
+        await full.filesystem.forget([(deleted, 1)])
+    assert CAPACITY == await full.size(inode)
 
 
 async def test_write_does_not_wait_long_for_a_deleted_file_that_is_open(full: World, autojump_clock: MockClock) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyfuse3
 import pytest
 from support.filesystem_world import World
+from support.kernel_requests import CONTEXT
 from support.memory_metadata import MemoryMetadataStore
 
 from disfs.errors import FilesystemError
@@ -18,11 +19,6 @@ from disfs.values import ROOT_INODE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from pyfuse3 import RequestContext
-
-
-CONTEXT = cast("RequestContext", type("Context", (), {"uid": 1, "gid": 2, "pid": 3, "umask": 0o022})())
 
 
 class Durability:
@@ -97,14 +93,32 @@ async def test_changes_are_durable_before_they_are_answered(behaviour: Behaviour
     assert ("write" in durable) == (world.inode in world.world.chunks.synced)
 
 
+@pytest.mark.parametrize("name", ["mkdir", "mknod", "symlink", "link", "create"])
+async def test_regression_refused_answer_held_its_inode(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel is not told of because the sync failed is neither open nor looked up: once unlinked it goes."""
+    world = Durability(Behaviour(syncs_names=True))
+    await world.prepare()
+    before = world.world.filesystem.statistics()
+    with monkeypatch.context() as patched:
+        patched.setattr(world.metadata, "make_durable", refuse)
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            await NAMES[name](world)
+    assert (28, before) == (caught.value.errno, world.world.filesystem.statistics())
+    (made,) = [entry for entry in await world.metadata.list_directory(ROOT_INODE, 0, 9) if entry.name != b"file"]
+    remove = world.operations.rmdir if name == "mkdir" else world.operations.unlink
+    await remove(ROOT_INODE, made.name, CONTEXT)
+    assert [] == list(await world.metadata.orphans())
+
+
+async def refuse() -> None:
+    """A sync that fails."""
+    raise FilesystemError(28)
+
+
 async def test_change_that_cannot_be_synced_is_an_errno(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only FUSEError may reach pyfuse3: anything else would end the mount."""
     world = Durability(Behaviour(syncs_names=True))
-
-    async def broken() -> None:
-        raise FilesystemError(28)
-
-    monkeypatch.setattr(world.metadata, "make_durable", broken)
+    monkeypatch.setattr(world.metadata, "make_durable", refuse)
     with pytest.raises(pyfuse3.FUSEError) as caught:
         await world.prepare()
     assert 28 == caught.value.errno

@@ -41,7 +41,7 @@ def crowded(tmp_path: Path) -> Iterator[KeptDisk]:
 
 def work(directory: Path, *crowd: tuple[str, int]) -> None:
     """Processes with these roles and so many turns each, at the same time, until all are done."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[1:3]))}
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "support.crowd", role, str(directory), str(SEED * 100 + number), str(turns * TURNS)],

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.suites.posix.calls import read
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -28,14 +30,6 @@ def write(path: str, flags: int, offset: int, length: int) -> int:
     fd = os.open(path, flags, 0o644)
     try:
         return os.pwrite(fd, b"x" * length, offset)
-    finally:
-        os.close(fd)
-
-
-def read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        return os.read(fd, 1 << 20)
     finally:
         os.close(fd)
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.mounted import mounted
-from support.syscalls import RENAME_EXCHANGE, eventually, getdents, renameat2
+from support.syscalls import eventually, getdents
+
+from bench.suites.posix.calls import EXCHANGE, renameat2
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -143,7 +145,7 @@ def rename_over(directory: Path, outside: Path) -> None:
 
 
 def exchange_with_outside(directory: Path, outside: Path) -> None:
-    renameat2(outside / "outer", directory / "file", RENAME_EXCHANGE)
+    renameat2(outside / "outer", directory / "file", EXCHANGE)
 
 
 CHANGES: dict[str, tuple[Callable[[Path, Path], object], set[str], set[str]]] = {
@@ -160,7 +162,7 @@ CHANGES: dict[str, tuple[Callable[[Path, Path], object], set[str], set[str]]] = 
     "rename in": (rename_in, set(), {"moved in"}),
     "rename in over": (rename_over, set(), set()),
     "rename out": (lambda d, o: (d / "file").rename(o / "moved out"), {"file"}, set()),
-    "exchange within": (lambda d, _: renameat2(d / "file", d / "empty", RENAME_EXCHANGE), set(), set()),
+    "exchange within": (lambda d, _: renameat2(d / "file", d / "empty", EXCHANGE), set(), set()),
     "exchange with outside": (exchange_with_outside, set(), set()),
 }
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.mounted import mounted
-from support.syscalls import RENAME_EXCHANGE, eventually, failing, renameat2
+from support.syscalls import eventually, failing
+
+from bench.suites.posix.calls import EXCHANGE, renameat2
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +43,7 @@ def exercise(root: Path) -> list[object]:
     os.link(root / "d" / "7", root / "seven")
     os.mkfifo(root / "fifo")
     os.setxattr(root / "seven", "user.x", b"value")
-    renameat2(root / "d" / "1", root / "d" / "e", RENAME_EXCHANGE)
+    renameat2(root / "d" / "1", root / "d" / "e", EXCHANGE)
     seen.append((root / "link").read_bytes())
     seen.append(failing((root / "d").rmdir))
     seen.append(failing((root / "nothing").stat))

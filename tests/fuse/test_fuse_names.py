@@ -10,7 +10,9 @@ import stat
 import subprocess
 from typing import TYPE_CHECKING
 
-from support.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, failing, renameat2
+from support.syscalls import RENAME_WHITEOUT, failing
+
+from bench.suites.posix.calls import EXCHANGE, NOREPLACE, renameat2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +49,7 @@ def test_name_of_255_arbitrary_bytes(here: Path) -> None:
         lambda: long.symlink_to("x"),
         lambda: os.mkfifo(long),
         lambda: os.rename(here, long),
-        lambda: renameat2(long, here / "x", RENAME_NOREPLACE),
+        lambda: renameat2(long, here / "x", NOREPLACE),
     ]
     assert [errno.ENAMETOOLONG] * len(calls) == [failing(call) for call in calls]
 
@@ -64,7 +66,7 @@ def test_errors_of_missing_names(here: Path) -> None:
         lambda: gone.chmod(0o600),
         lambda: os.rename(gone, here / "x"),
         lambda: os.link(gone, here / "x"),
-        lambda: renameat2(gone, here / "x", RENAME_EXCHANGE),
+        lambda: renameat2(gone, here / "x", EXCHANGE),
         (gone / "below").touch,
     ]
     assert [errno.ENOENT] * len(calls) == [failing(call) for call in calls]
@@ -101,7 +103,7 @@ def test_errors_of_existing_names(here: Path) -> None:
             lambda: os.mkfifo(path),
             lambda: os.link(here / "file", path),
             lambda: os.open(path, os.O_CREAT | os.O_EXCL),
-            lambda: renameat2(here / "file", path, RENAME_NOREPLACE),
+            lambda: renameat2(here / "file", path, NOREPLACE),
         ]
 
     for name in ("file", "dir"):
@@ -136,7 +138,7 @@ def test_directory_cannot_be_moved_into_itself(here: Path) -> None:
     (here / "a" / "b" / "c").mkdir(parents=True)
     assert errno.EINVAL == failing(lambda: os.rename(here / "a", here / "a" / "x"))
     assert errno.EINVAL == failing(lambda: os.rename(here / "a", here / "a" / "b" / "c" / "x"))
-    assert errno.EINVAL == failing(lambda: renameat2(here / "a", here / "a" / "b", RENAME_EXCHANGE))
+    assert errno.EINVAL == failing(lambda: renameat2(here / "a", here / "a" / "b", EXCHANGE))
     assert errno.ENOTEMPTY == failing(lambda: os.rename(here / "a" / "b" / "c", here / "a"))
     assert (here / "a" / "b" / "c").is_dir()
 
@@ -145,7 +147,7 @@ def test_unknown_rename_flags_are_refused(here: Path) -> None:
     """Flags other than NOREPLACE and EXCHANGE are EINVAL."""
     (here / "a").touch()
     assert errno.EINVAL == failing(lambda: renameat2(here / "a", here / "b", RENAME_WHITEOUT))
-    assert errno.EINVAL == failing(lambda: renameat2(here / "a", here / "b", RENAME_NOREPLACE | RENAME_EXCHANGE))
+    assert errno.EINVAL == failing(lambda: renameat2(here / "a", here / "b", NOREPLACE | EXCHANGE))
     assert {"a"} == names(here)
 
 
@@ -177,10 +179,10 @@ def test_exchange_swaps_files_and_directories(here: Path) -> None:
     (here / "file").write_text("contents")
     (here / "dir" / "below").mkdir(parents=True)
     (here / "dir" / "other").write_text("else")
-    renameat2(here / "file", here / "dir" / "other", RENAME_EXCHANGE)
+    renameat2(here / "file", here / "dir" / "other", EXCHANGE)
     assert "else" == (here / "file").read_text()
     assert "contents" == (here / "dir" / "other").read_text()
-    renameat2(here / "file", here / "dir" / "below", RENAME_EXCHANGE)
+    renameat2(here / "file", here / "dir" / "below", EXCHANGE)
     assert (here / "file").is_dir()
     assert "else" == (here / "dir" / "below").read_text()
     assert (here / "file" / "..").stat().st_ino == here.stat().st_ino

@@ -72,6 +72,19 @@ def said_by(*command: str) -> list[str]:
     return done.stdout.splitlines()[-1].split()
 
 
+def test_regression_longer_truncate_went_beyond_the_size(root: Path) -> None:
+    """On a full volume a file does not grow within its last chunk, and keeps its size; shorter always works."""
+    (root / "short").write_bytes(b"x")
+    fill(root / "full")
+    taken = used(root)
+    with pytest.raises(OSError, match=NO_SPACE):
+        os.truncate(root / "short", 100_000)
+    assert (1, b"x", taken) == ((root / "short").stat().st_size, (root / "short").read_bytes(), used(root))
+    os.truncate(root / "full", 1)
+    os.truncate(root / "short", 100_000)
+    assert b"x" + bytes(99_999) == (root / "short").read_bytes()
+
+
 def test_df_and_du_agree(root: Path) -> None:
     """`df` shows the size that was set, and as used what `du` finds; a sparse file of 1 PB takes one chunk."""
     (root / "small").write_bytes(b"x" * 5000)

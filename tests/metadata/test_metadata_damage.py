@@ -20,12 +20,16 @@ from disfs.errors import ExitCode, FilesystemError, UserError
 from disfs.metadata.base import RenameMode, XattrMode
 from disfs.metadata.checking import find_damage
 from disfs.metadata.schema import SCHEMA_VERSION
+from disfs.metadata.settings import VOLUME_ID
 from disfs.metadata.store import SqliteMetadataStore
+from disfs.metadata.upkeep import look_for_damage
 from disfs.values import ROOT_INODE, AttributeChanges, ChunkIndex, InodeNumber
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
+
+    from disfs.metadata.store import MetadataStatistics
 
 FILES = 300
 PAGE = 4096
@@ -317,7 +321,7 @@ def test_store_goes_on_once_damage_is_known(copy: Path, caplog: pytest.LogCaptur
         with pytest.MonkeyPatch.context() as patched:
 
             def broken(*arguments: object) -> None:
-                raise store._database._translated(corrupt())
+                meet_damage(store)
 
             patched.setattr(store._dentries, "insert", broken)
             with pytest.raises(FilesystemError, match="EIO"):
@@ -327,8 +331,167 @@ def test_store_goes_on_once_damage_is_known(copy: Path, caplog: pytest.LogCaptur
         assert (None, "found by the test") == (store.statistics().failure, store.statistics().damage)
         assert 1 == sum("metadata are damaged" in line for line in caplog.messages)
     with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
-        names = {entry.name for entry in answer(store.list_directory(ROOT_INODE, 0, 100))}
-        assert {b"folder", b"before", b"after"} == names
+        assert {b"folder", b"before", b"after"} == names(store)
+
+
+def test_regression_query_that_met_damage_took_the_open_transaction_along(copy: Path) -> None:
+    """Changes that were answered before somebody else's query met damage are committed all the same, and later ones."""
+    with contextlib.closing(sqlite3.connect(copy)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'xattrs'").fetchone()
+    wipe(copy, page)
+    answered = [b"answered before", b"answered after"]
+    with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
+        file = answer(store.make_inode(ROOT_INODE, answered[0], a_file(), 1)).inode
+        store.mark_dirty(file, ChunkIndex(0), 2)
+        with pytest.raises(FilesystemError, match="EIO"):
+            answer(store.get_xattr(InodeNumber(3), b"user.number"))
+        answer(store.make_inode(ROOT_INODE, answered[1], a_file(), 1))
+        with pytest.raises(FilesystemError, match="EIO"):
+            answer(store.set_xattr(file, b"user.new", b"1", XattrMode.EITHER, 2))
+        answer(store.commit())
+        assert None is store.statistics().failure
+    with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
+        found = {entry.name: entry.attributes for entry in answer(store.list_directory(ROOT_INODE, 0, 100))}
+        assert {b"folder", *answered} == found.keys()
+        assert (2, 1) == (found[answered[0]].chunk_count, found[answered[0]].ctime_ns)
+
+
+def test_small_content_on_a_damaged_page_is_named_in_the_log(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who cannot read a content learns from the log which file it was; its name can be removed."""
+    with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
+        file = answer(store.make_inode(ROOT_INODE, b"small", a_file(), 1)).inode
+        store.write_small(file, b"content")
+    with contextlib.closing(sqlite3.connect(copy)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'small_contents'").fetchone()
+    wipe(copy, page)
+    with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
+        with pytest.raises(FilesystemError, match="EIO"):
+            store.small_content(file)
+        assert any("the content of /small that is kept with the metadata" in line for line in caplog.messages)
+        answer(store.unlink(ROOT_INODE, b"small", 2))
+        answer(store.commit())
+        assert {b"folder"} == names(store)
+
+
+def meet_damage(store: SqliteMetadataStore) -> None:
+    """As when a statement meets a damaged page."""
+    raise store._database._translated(corrupt())
+
+
+def names(store: SqliteMetadataStore) -> set[bytes]:
+    """What is in the root directory."""
+    return {entry.name for entry in answer(store.list_directory(ROOT_INODE, 0, 100))}
+
+
+def test_change_that_meets_damage_after_its_first_write_is_undone_alone(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a change that breaks off at damage nothing is written, of the ones before it everything."""
+    with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
+        answer(store.set_xattr(ROOT_INODE, b"user.answered", b"1", XattrMode.EITHER, 1))
+        with monkeypatch.context() as patched:
+            patched.setattr(store._inodes, "set_ctime", lambda *_: meet_damage(store))
+            with pytest.raises(FilesystemError, match="EIO"):
+                answer(store.set_xattr(ROOT_INODE, b"user.half", b"1", XattrMode.EITHER, 1))
+        assert [b"user.answered"] == answer(store.list_xattrs(ROOT_INODE))
+        assert None is store.statistics().failure
+
+
+def test_change_that_cannot_be_written_takes_no_other_along(copy: Path) -> None:
+    """What was answered before damage was known, and is written later, survives a change that cannot be written."""
+    with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
+        known = answer(store.make_inode(ROOT_INODE, b"answered", a_file(), 1)).inode
+        store._database.note_damage("found by the test")
+
+        def write_newer() -> None:
+            if any(inode > known for inode in store._inodes._new):
+                meet_damage(store)
+
+        # Names are written before it, inodes after it.
+        store._database.held_back.remove(store._inodes._write_rows)
+        store._database.held_back += [write_newer, store._inodes._write_rows]
+        with pytest.raises(FilesystemError, match="EIO"):
+            answer(store.make_inode(ROOT_INODE, b"half", a_file(), 1))
+        assert ({b"folder", b"answered"}, None) == (names(store), store.statistics().failure)
+    with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
+        assert {b"folder", b"answered"} == names(store)
+
+
+def test_change_that_is_mixed_with_others_stops_the_store(copy: Path) -> None:
+    """A change whose writes cannot be told from those of others is not undone alone; what was answered is not lost
+    without a word."""
+    with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
+        answer(store.make_inode(ROOT_INODE, b"answered", a_file(), 1))
+        with contextlib.suppress(FilesystemError), store._database.changing:
+            store.settings.put(VOLUME_ID, "half")
+            store._database.flush()
+            meet_damage(store)
+        assert "a change broke off halfway" in str(store.statistics().failure)
+
+
+class BadSector:
+    """A connection whose next query meets a sector that cannot be read: SQLite drops the open transaction then."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.is_near = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        """As the connection, but once."""
+        if sql.startswith("SELECT") and self.is_near:
+            self.is_near = False
+            self.connection.execute("ROLLBACK")
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+            raise error
+        return self.connection.execute(sql, *parameters)
+
+
+def test_regression_bad_sector_took_the_open_transaction_along(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was answered before a query met a bad sector is committed all the same."""
+    with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
+        answer(store.make_inode(ROOT_INODE, b"answered", a_file(), 1))
+        answer(store.list_directory(ROOT_INODE, 0, 9))
+        with monkeypatch.context() as patched:
+            patched.setattr(store._database, "_connection", BadSector(store._database._connection))
+            with pytest.raises(FilesystemError, match="EIO"):
+                answer(store.get_xattr(InodeNumber(3), b"user.number"))
+        answer(store.commit())
+        assert None is store.statistics().failure
+    with contextlib.closing(SqliteMetadataStore.open(copy)) as store:
+        assert answer(store.lookup(ROOT_INODE, b"answered"))
+
+
+def test_regression_damage_that_a_flush_meets_stops_the_store_once(sound: Path, tmp_path: Path) -> None:
+    """What was answered and cannot be written stops the store, whose next user keeps working: EIO for who needs it."""
+    stopped = 0
+    for page in pages_of(sound):
+        path = tmp_path / f"{page}.db"
+        shutil.copy(sound, path)
+        wipe(path, page)
+        before = make_files(path)
+        if before is None or before.failure is None:
+            continue
+        stopped += 1
+        after = make_files(path)
+        assert after is not None
+        assert (None, True) == (after.failure, after.damage is not None), page
+    assert stopped
+
+
+def make_files(path: Path) -> MetadataStatistics | None:
+    """Make some files, in one group commit; how the store is then, None where it was refused."""
+    store = opened(path)
+    if store is None:
+        return None
+    with contextlib.closing(store):
+        for number in range(20):
+            result(store.make_inode(ROOT_INODE, b"new %d" % number, a_file(), 5))
+        result(store.commit())
+        return store.statistics()
 
 
 def corrupt() -> sqlite3.Error:
@@ -345,6 +508,26 @@ def corrupt() -> sqlite3.Error:
     raise AssertionError("a table without pages can be read")
 
 
+async def test_guard_ends_where_nothing_is_found(sound: Path, tmp_path: Path) -> None:
+    """After a crash changes can be undone alone, until the look for damage has found nothing."""
+    path = tmp_path / "metadata.db"
+    shutil.copy(sound, path)
+    set_crashed(path)
+    with contextlib.closing(SqliteMetadataStore.open(path)) as store:
+        guarded = [store._database.guards_changes]
+        await look_for_damage(store._database, path)
+        guarded.append(store._database.guards_changes)
+        store._database.note_damage("found by the test")
+        await look_for_damage(store._database, path)
+        assert [True, False, True] == [*guarded, store._database.guards_changes]
+
+
+def set_crashed(path: Path) -> None:
+    """As if its last user had not closed it."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE settings SET value = '0' WHERE name = 'clean_shutdown'")
+
+
 @pytest.mark.parametrize("crashed", [False, True])
 async def test_damage_is_looked_for_after_a_crash(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crashed: bool
@@ -353,8 +536,7 @@ async def test_damage_is_looked_for_after_a_crash(
     path = tmp_path / "metadata.db"
     shutil.copy(sound, path)
     if crashed:
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute("UPDATE settings SET value = '0' WHERE name = 'clean_shutdown'")
+        set_crashed(path)
     wipe(path, pages_of(path)[-1])
     with contextlib.closing(SqliteMetadataStore.open(path)) as store:
         noted, note = trio.Event(), store._database.note_damage
@@ -379,7 +561,7 @@ async def test_look_for_damage_ends_when_it_is_cancelled(sound: Path) -> None:
             """Look at each step, and remember the answers."""
 
             def look() -> bool:
-                looks.append(handler())
+                looks.append(handler.__self__.wait(30))  # the Event; the look itself ends sooner than the cancel comes
                 return bool(looks[-1])
 
             super().set_progress_handler(look, 1)

@@ -18,6 +18,7 @@ from support.answers import answer
 from disfs.errors import ExitCode, UserError
 from disfs.metadata import old_copies
 from disfs.metadata.old_copies import old_copy
+from disfs.metadata.opening import VolumeFacts, look_at
 from disfs.metadata.schema import SCHEMA_VERSION
 from disfs.metadata.settings import VOLUME_ID
 from disfs.metadata.store import SqliteMetadataStore
@@ -126,6 +127,21 @@ def test_upgrade_keeps_what_only_the_log_has(sample: Path, version: int) -> None
     SqliteMetadataStore.open(crashed).close()
     with contextlib.closing(sqlite3.connect(old_copy(crashed, version))) as connection:
         assert [("word",)] == connection.execute("SELECT value FROM settings WHERE name = 'last'").fetchall()
+
+
+def test_volume_of_others_is_refused_before_it_is_upgraded(sample: Path) -> None:
+    """What does not belong to the volume stays as it was, whatever its version, and no copy is made of it."""
+    before, asked = sample.read_bytes(), []
+
+    def is_ours(facts: VolumeFacts) -> bool:
+        asked.append(facts)
+        return False
+
+    with pytest.raises(UserError, match="belongs to another volume") as caught:
+        SqliteMetadataStore.open(sample, is_ours=is_ours)
+    facts = VolumeFacts(bytes(range(16)).hex(), 4096, 6)
+    assert (ExitCode.VOLUME_DAMAGED, [facts], facts) == (caught.value.exit_code, asked, look_at(sample))
+    assert (before, [sample]) == (sample.read_bytes(), list(sample.parent.iterdir()))
 
 
 def test_volume_of_this_version_is_not_copied(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.answers import answer
 from support.ledger_contract import a_pack, key, mark
-from support.new_inodes import a_file
+from support.new_inodes import a_file, fails
 
 from disfs.errors import FilesystemError
 from disfs.metadata.store import SqliteMetadataStore
@@ -125,6 +125,22 @@ def test_names_can_be_made_and_removed_on_a_full_volume(store: SqliteMetadataSto
     truncate(store, sparse, 1 << 50)
     assert CAPACITY == used(store)
     assert refused(store, sparse, 1 << 49, 1)
+
+
+def test_regression_longer_truncate_took_more_than_there_was(store: SqliteMetadataStore) -> None:
+    """What a truncate takes of the last chunk counts, up to the last block; a hole behind it takes nothing."""
+    file, short = make(store, b"file"), make(store, b"short")
+    write(store, short, 0, 1)
+    write(store, file, 0, CAPACITY - 2 * BLOCK)
+    before = answer(store.attributes(short))
+    with fails(errno.ENOSPC):
+        truncate(store, short, 2 * BLOCK + 1)
+    assert (before, CAPACITY - BLOCK) == (answer(store.attributes(short)), used(store))
+    truncate(store, short, 2 * BLOCK)
+    assert CAPACITY == used(store)
+    truncate(store, file, CAPACITY - 2 * BLOCK)
+    truncate(store, short, 1)
+    assert CAPACITY - BLOCK == used(store)
 
 
 @pytest.mark.parametrize("gone", [False, True])

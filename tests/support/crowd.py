@@ -15,7 +15,7 @@ import random
 import sys
 from typing import TYPE_CHECKING
 
-from support.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2_text
+from bench.suites.posix.calls import EXCHANGE, NOREPLACE, renameat2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +45,8 @@ def names(place: str, rng: random.Random) -> Callable[[], None]:
         lambda: os.link(path(), path(), follow_symlinks=False),
         lambda: os.rename(path(), path()),
         lambda: os.rename(path(), path()),
-        lambda: renameat2_text(path(), path(), RENAME_EXCHANGE),
-        lambda: renameat2_text(path(), path(), RENAME_NOREPLACE),
+        lambda: renameat2(path(), path(), EXCHANGE),
+        lambda: renameat2(path(), path(), NOREPLACE),
         lambda: os.stat(path()),
         lambda: os.listdir(os.path.dirname(path())),  # noqa: PTH120 - paths as text throughout
     )

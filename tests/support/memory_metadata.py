@@ -116,6 +116,8 @@ class MemoryMetadataStore:
         node = self._node(inode)
         if changes.size_bytes is not None and not stat.S_ISREG(node.attributes.mode):
             fail(errno.EISDIR if node.is_directory else errno.EINVAL)
+        if changes.size_bytes is not None:
+            self._check_growth(node, changes.size_bytes, len(node.chunks))
         given = {name: value for name, value in dataclasses.asdict(changes).items() if value is not None}
         if "mode" in given:
             given["mode"] |= stat.S_IFMT(node.attributes.mode)
@@ -134,8 +136,10 @@ class MemoryMetadataStore:
         """See ChunkLedger."""
         node = self._node(inode)
         chunks = node.chunks | set(chunk_range(offset, length, DEFAULT_CHUNK_BYTES))
-        after = allocated_bytes(max(node.attributes.size_bytes, offset + length), len(chunks), DEFAULT_CHUNK_BYTES)
-        growth = after - node.allocated_bytes
+        self._check_growth(node, max(node.attributes.size_bytes, offset + length), len(chunks))
+
+    def _check_growth(self, node: Node, size_bytes: int, chunk_count: int) -> None:
+        growth = allocated_bytes(size_bytes, chunk_count, DEFAULT_CHUNK_BYTES) - node.allocated_bytes
         if growth > 0 and sum(n.allocated_bytes for n in self._nodes.values()) + growth > self.capacity_bytes:
             fail(errno.ENOSPC)
 

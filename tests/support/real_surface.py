@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from support.syscalls import renameat2_text
+from bench.suites.posix.calls import renameat2
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,7 @@ class RealSurface:
 
     def rename(self, old: str, new: str, flags: int) -> None:
         if flags:
-            renameat2_text(self.path(old), self.path(new), flags)
+            renameat2(self.path(old), self.path(new), flags)
         else:
             os.rename(self.path(old), self.path(new))
 

@@ -11,7 +11,8 @@ import stat
 from functools import partial
 from typing import TYPE_CHECKING
 
-from support.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2_text
+from bench.suites.posix.calls import EXCHANGE, NOREPLACE, renameat2
+from support.syscalls import RENAME_WHITEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,12 +114,12 @@ ONE_PATH: dict[str, Callable[[str], object]] = {
 }
 TWO_PATHS: dict[str, Callable[[str, str], object]] = {
     "rename": os.rename,
-    "rename NOREPLACE": lambda old, new: renameat2_text(old, new, RENAME_NOREPLACE),
-    "rename EXCHANGE": lambda old, new: renameat2_text(old, new, RENAME_EXCHANGE),
+    "rename NOREPLACE": lambda old, new: renameat2(old, new, NOREPLACE),
+    "rename EXCHANGE": lambda old, new: renameat2(old, new, EXCHANGE),
     "link": lambda old, new: os.link(old, new, follow_symlinks=False),
     "link, following": lambda old, new: os.link(old, new, follow_symlinks=True),
 }
-BAD_FLAGS = (RENAME_WHITEOUT, RENAME_NOREPLACE | RENAME_EXCHANGE, 8, 1 << 31)
+BAD_FLAGS = (RENAME_WHITEOUT, NOREPLACE | EXCHANGE, 8, 1 << 31)
 
 
 def answer_of(call: Callable[..., object], *paths: str) -> object:

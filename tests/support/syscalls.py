@@ -10,25 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_AT_FDCWD = -100
-RENAME_NOREPLACE = 1
-RENAME_EXCHANGE = 2
 RENAME_WHITEOUT = 4
-
-
-def renameat2(old: Path, new: Path, flags: int) -> None:
-    """renameat2(2); OSError when it fails."""
-    renameat2_text(str(old), str(new), flags)
-
-
-def renameat2_text(old: str, new: str, flags: int) -> None:
-    """As `renameat2`, with paths exactly as they are written: a Path would drop a slash at the end."""
-    if _LIBC.renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), old)
 
 
 class Listed(NamedTuple):

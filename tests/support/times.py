@@ -9,7 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from support.syscalls import RENAME_EXCHANGE, renameat2
+from bench.suites.posix.calls import EXCHANGE, renameat2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,7 +68,7 @@ OPERATIONS: dict[str, tuple[Operation, tuple[str, ...]]] = {
         lambda top: os.rename(top / "e/other", top / "d/file"),
         ("d/second", "d"),
     ),
-    "rename with EXCHANGE": (lambda top: renameat2(top / "e/other", top / "d/file", RENAME_EXCHANGE), ("d/file", "d")),
+    "rename with EXCHANGE": (lambda top: renameat2(top / "e/other", top / "d/file", EXCHANGE), ("d/file", "d")),
     "rename of two names of one file": (lambda top: os.rename(top / "d/file", top / "d/second"), ("d/file", "d")),
     "open, close": (_in("file", os.O_RDWR, lambda _: None), ("d/file", "d")),
     "open with O_TRUNC": (_in("file", os.O_WRONLY | os.O_TRUNC, lambda _: None), ("d/file", "d")),

@@ -11,7 +11,7 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from support.syscalls import RENAME_EXCHANGE, renameat2
+from bench.suites.posix.calls import EXCHANGE, renameat2
 from support.torture_model import History, Node, State, first_illegal
 
 if TYPE_CHECKING:
@@ -267,9 +267,7 @@ class Writer:
         names = dict(self._now.names)
         names[one], names[other] = names[other], names[one]
         paths = self.top / one, self.top / other
-        self._make(
-            self._now.with_names(names), f"exchange {one} and {other}", lambda: renameat2(*paths, RENAME_EXCHANGE)
-        )
+        self._make(self._now.with_names(names), f"exchange {one} and {other}", lambda: renameat2(*paths, EXCHANGE))
 
     def _do_link(self) -> None:
         if len(self._now.names) >= MOST_FILES:

@@ -351,7 +351,7 @@ async def test_full_disk_keeps_nothing_new(tmp_path: Path) -> None:
         await paths.write(b"/file", b"1" * CHUNK)
         await paths.sent()
         world.free_bytes = 0
-        world.metadata._database.measure_space()
+        world.metadata._database.room.measure()
         await paths.unlink(b"/file")
         assert [] == paths.trash()
         assert [] == world.metadata._database.rows("SELECT * FROM extents")

@@ -30,21 +30,21 @@ class _Timespec(ctypes.Structure):
     _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
 
-def _check(answer: int) -> None:
+def _check(answer: int, path: str | Path) -> None:
     if answer != 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise OSError(number, os.strerror(number), os.fspath(path))
 
 
-def renameat2(old: str, new: str, flags: int) -> None:
-    """renameat2(2)."""
-    _check(_LIBC.renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags))
+def renameat2(old: str | Path, new: str | Path, flags: int) -> None:
+    """renameat2(2). A string is taken as it is written: a Path would drop a slash at the end."""
+    _check(_LIBC.renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags), old)
 
 
 def utimensat(path: str, atime: tuple[int, int], mtime: tuple[int, int], *, follow: bool = True) -> None:
     """utimensat(2) with (seconds, nanoseconds), where nanoseconds may be NOW or OMIT."""
     times = (_Timespec * 2)(_Timespec(*atime), _Timespec(*mtime))
-    _check(_LIBC.utimensat(_AT_FDCWD, os.fsencode(path), times, 0 if follow else _AT_SYMLINK_NOFOLLOW))
+    _check(_LIBC.utimensat(_AT_FDCWD, os.fsencode(path), times, 0 if follow else _AT_SYMLINK_NOFOLLOW), path)
 
 
 @contextlib.contextmanager
