@@ -192,7 +192,7 @@ TABLES: tuple[str, ...] = (
         channel INTEGER NOT NULL,              -- Discord's id
         live_bytes INTEGER NOT NULL,           -- sum over its packs
         dead_since INTEGER,                    -- the revision at which live_bytes became 0; NULL while it is not
-        stored_bytes INTEGER NOT NULL DEFAULT 0,  -- of all slots of its packs, live or not
+        stored_bytes INTEGER NOT NULL DEFAULT 0,  -- of all slots of its packs: live ones and others
         held INTEGER NOT NULL DEFAULT 0        -- how many rows of `holds` name it
     ) STRICT
     """,
