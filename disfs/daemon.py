@@ -19,6 +19,7 @@ Whatever is not sent stays in the cache and is noted in the metadata, and the ne
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -48,6 +49,7 @@ from disfs.errors import (
 from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations, forget_name
 from disfs.fuse_variants import vary_answers
+from disfs.interrupts import sync_requests
 from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.polled_loop import polled_loop
@@ -224,7 +226,8 @@ class Daemon:
             directory_atime=plan.behaviour.directory_atime,
         )
         may_keep = plan.settings.kernel_listings and plan.settings.kernel_cache_seconds > 0
-        self._hook = SessionHook(keeps_listings=may_keep and plan.behaviour.keeps_listings)
+        syncs = sync_requests() if plan.behaviour.syncs_remotely else None
+        self._hook = SessionHook(keeps_listings=may_keep and plan.behaviour.keeps_listings, syncs=syncs)
         self._operations = FuseOperations(
             self._filesystem,
             entry_timeout_seconds=plan.settings.kernel_cache_seconds,
@@ -232,7 +235,8 @@ class Daemon:
             chunk_bytes=metadata.chunk_bytes,
             hook=self._hook,
         )
-        vary_answers(self._operations, plan.behaviour, self._filesystem)
+        self._filesystem.files.ship = self._ship_metadata
+        vary_answers(self._operations, plan.behaviour, self._filesystem, syncs)
         self._watch = DiscordWatch(
             connection.admin,
             plan.volume,
@@ -390,6 +394,12 @@ class Daemon:
         await self._chunks.drain()
         if not self._plan.behaviour.read_only:
             await self._shipper.drain()
+
+    async def _ship_metadata(self) -> None:
+        """Return when the metadata of now are in Discord; FilesystemError(EIO) when they never will be."""
+        await self._shipper.drain()
+        if self._shipper.is_stopped:
+            raise FilesystemError(errno.EIO, f"names are not in Discord: {self._shipper.conflict}")
 
     async def _sync_regularly(self) -> None:
         while True:

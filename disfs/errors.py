@@ -52,6 +52,10 @@ class ExitCode(enum.IntEnum):
     EMULATOR_NOT_RUNNING = 31
     VOLUME_DAMAGED = 32
     """The superblock or the local metadata cannot be read."""
+    REPAIRED = 33
+    """`disfs fsck` found something and repaired it."""
+    ERRORS_LEFT = 34
+    """`disfs fsck` found errors, and they are still there."""
 
 
 class DisfsError(Exception):

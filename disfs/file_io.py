@@ -41,7 +41,7 @@ from disfs.metadata.base import Atime, read_moves_atime
 from disfs.values import FIRST_VIEW_INODE, AttributeChanges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from disfs.callers import Caller
     from disfs.chunkstore.readahead import Readahead
@@ -100,6 +100,10 @@ class FileChunks(Protocol):
         """Return when what was written to the inode would survive a loss of power, the metadata apart."""
         ...
 
+    async def drain_file(self, inode: InodeNumber) -> None:
+        """Return when everything written to the inode so far is in Discord. EIO when that is refused for good."""
+        ...
+
     async def sync_all(self) -> None:
         """As `sync`, for every inode."""
         ...
@@ -111,6 +115,10 @@ class FileChunks(Protocol):
     def new_readahead(self) -> Readahead:
         """What detects one handle's sequential reads."""
         ...
+
+
+async def _nothing_to_ship() -> None:
+    """Nobody ships metadata: they are durable on this machine, and that is all that can be had."""
 
 
 class FileIo:
@@ -132,6 +140,8 @@ class FileIo:
         self._metadata = metadata
         self._chunks = chunks
         self._handles = handles
+        self.ship: Callable[[], Awaitable[None]] = _nothing_to_ship
+        """Returns when the metadata as they are now are in Discord too; whoever ships them sets it."""
         self._clock = clock
         self._distrusted: set[InodeNumber] = set()
         """Open files with a write that failed: the kernel's page cache may hold what the file does not."""
@@ -270,6 +280,16 @@ class FileIo:
     async def fsync(self, fh: int) -> None:
         """Return when contents and attributes of the file would survive a loss of power. EBADF."""
         await self.sync(self._handles.file(fh).opened.inode)
+
+    async def send(self, fh: int) -> None:
+        """As `fsync`, and would survive the loss of this machine, as far as Discord is told of it. EBADF, EIO."""
+        await self.send_inode(self._handles.file(fh).opened.inode)
+
+    async def send_inode(self, inode: InodeNumber) -> None:
+        """As `send`, for any inode."""
+        await self.sync(inode)
+        await self._chunks.drain_file(inode)
+        await self.ship()
 
     async def sync_everything(self) -> None:
         """As `fsync`, for all files and names of the volume; the daemon calls it every few seconds.

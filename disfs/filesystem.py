@@ -292,6 +292,11 @@ class Filesystem:
         await self._chunks.sync_overlaid()
         await self._metadata.make_durable()
 
+    async def send_names(self) -> None:
+        """As `sync_names`, and they are in Discord, as far as somebody ships them there."""
+        await self.sync_names()
+        await self.files.ship()
+
     # Lives
 
     async def release(self, fh: int) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from disfs.filesystem import Filesystem
     from disfs.fuse_ops import FuseOperations
+    from disfs.interrupts import SyncRequests
     from disfs.mount_options import Behaviour
 
     Handler = Callable[..., Awaitable[Any]]
@@ -33,24 +34,36 @@ _CHANGING_XATTRS = ("setxattr", "removexattr")
 _WRITING_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 
-def vary_answers(operations: FuseOperations, behaviour: Behaviour, filesystem: Filesystem) -> None:
-    """From now on `operations` answers as a mount does that was asked to behave so."""
+def vary_answers(
+    operations: FuseOperations, behaviour: Behaviour, filesystem: Filesystem, syncs: SyncRequests | None = None
+) -> None:
+    """From now on `operations` answers as a mount does that was asked to behave so.
+
+    With `syncs` a signal ends the waiting of an fsync: EINTR.
+    """
     if behaviour.read_only:
         for name in (*_CHANGING_NAMES, *_CHANGING_XATTRS, "setattr", "write"):
             setattr(operations, name, _refused)
         _replace(operations, "open", _opened_to_read)
         return
+    sync_file, sync_inode, sync_names = filesystem.files.fsync, filesystem.files.sync, filesystem.sync_names
+    if behaviour.syncs_remotely:
+        sync_file, sync_inode, sync_names = filesystem.files.send, filesystem.files.send_inode, filesystem.send_names
+        # O_SYNC and O_DSYNC come as a write and then fsync.
+        _replace(operations, "fsync", functools.partial(_synced, lambda fh, *_: sync_file(fh)))
+        _replace(operations, "fsyncdir", functools.partial(_synced, lambda *_: sync_names()))
+        if syncs is not None:
+            _replace(operations, "fsync", functools.partial(_interruptible, syncs))
+            _replace(operations, "fsyncdir", functools.partial(_interruptible, syncs))
     if behaviour.syncs_names:
         for name in _CHANGING_NAMES:
             let_go = functools.partial(_let_go, filesystem) if name in _MAKING_NAMES else None
-            sync_names = functools.partial(_synced, lambda *_: filesystem.sync_names(), let_go=let_go)
-            _replace(operations, name, sync_names)
+            _replace(operations, name, functools.partial(_synced, lambda *_: sync_names(), let_go=let_go))
     if behaviour.syncs_everything:
         for name in _CHANGING_XATTRS:
-            _replace(operations, name, functools.partial(_synced, lambda *_: filesystem.sync_names()))
-        sync_inode = functools.partial(_synced, lambda inode, *_: filesystem.files.sync(InodeNumber(inode)))
-        _replace(operations, "setattr", sync_inode)
-        _replace(operations, "write", functools.partial(_synced, lambda fh, *_: filesystem.files.fsync(fh)))
+            _replace(operations, name, functools.partial(_synced, lambda *_: sync_names()))
+        _replace(operations, "setattr", functools.partial(_synced, lambda inode, *_: sync_inode(InodeNumber(inode))))
+        _replace(operations, "write", functools.partial(_synced, lambda fh, *_: sync_file(fh)))
 
 
 def _replace(operations: FuseOperations, name: str, variant: Callable[..., Awaitable[Any]]) -> None:
@@ -66,6 +79,17 @@ async def _opened_to_read(handler: Handler, inode: int, flags: int, *rest: Any) 
     if flags & _WRITING_FLAGS:
         raise FUSEError(errno.EROFS)
     return await handler(inode, flags, *rest)
+
+
+async def _interruptible(syncs: SyncRequests, handler: Handler, fh: int, datasync: bool) -> None:
+    try:
+        handle, scope = syncs.take(fh)
+        with scope:
+            await handler(handle, datasync)
+        if scope.cancelled_caught:
+            raise FUSEError(errno.EINTR)
+    finally:
+        syncs.release(fh)
 
 
 async def _synced(sync: Handler, handler: Handler, *arguments: Any, let_go: Handler | None = None) -> Any:

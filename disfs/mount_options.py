@@ -53,6 +53,8 @@ class Behaviour:
     """A change of names is durable on this machine before it is answered."""
     syncs_everything: bool = False
     """So is every other change."""
+    syncs_remotely: bool = False
+    """What is synced is also in Discord before that is answered."""
 
     @property
     def keeps_listings(self) -> bool:
@@ -68,6 +70,8 @@ class MountOptions:
     """Those words of KERNEL_FLAGS and OUR_FLAGS that count."""
     changes: tuple[tuple[str, Any], ...] = ()
     """Fields of `VolumeSettings` that are different at this mount."""
+    syncs_remotely: bool = False
+    """fsync waits for Discord."""
 
     @property
     def kernel_flags(self) -> frozenset[str]:
@@ -87,6 +91,7 @@ class MountOptions:
             directory_atime=Atime.NEVER if "nodiratime" in flags else atime,
             syncs_names=bool(flags & {"sync", "dirsync"}),
             syncs_everything="sync" in flags,
+            syncs_remotely=self.syncs_remotely,
         )
 
     def apply(self, settings: VolumeSettings) -> VolumeSettings:
@@ -113,12 +118,15 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
     """Read the values of all `-o` options, each a list with commas. USAGE for what nobody knows."""
     flags: set[str] = set()
     changes: dict[str, Any] = {}
+    syncs_remotely = False
     for word in (word.strip() for text in texts for word in text.split(",")):
         name, has_value, value = word.partition("=")
         if not has_value and word in KERNEL_FLAGS | OUR_FLAGS:
             flags = _with_flag(flags, word)
         elif word in _ACL_WORDS:
             changes["has_acls"] = _ACL_WORDS[word]
+        elif name == "fsync" and has_value:
+            syncs_remotely = _read_value(f"-o {word}", value, _read_sync)
         elif name in _SETTINGS and has_value:
             setting, read = _SETTINGS[name]
             changes[setting] = _read_value(f"-o {word}", value, read)
@@ -126,7 +134,7 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
             raise UserError(f"-o {word} is not known; 'disfs mount --help' lists the options", ExitCode.USAGE)
     if flags >= {"allow_other", "allow_root"}:
         raise UserError("-o allow_other and -o allow_root exclude one another; choose one", ExitCode.USAGE)
-    return MountOptions(frozenset(flags), tuple(changes.items()))
+    return MountOptions(frozenset(flags), tuple(changes.items()), syncs_remotely)
 
 
 def _with_flag(flags: set[str], word: str) -> set[str]:
@@ -151,6 +159,12 @@ def _read_switch(text: str) -> bool:
     if text not in _SWITCH:
         raise ValueError("say on or off")
     return _SWITCH[text]
+
+
+def _read_sync(text: str) -> bool:
+    if text not in ("local", "remote"):
+        raise ValueError("say local or remote")
+    return text == "remote"
 
 
 _SWITCH = {"on": True, "off": False}

@@ -14,6 +14,8 @@ its layout, the public call `fuse_session_new`: its `readdirplus` becomes one th
 handle and then calls pyfuse3's own, and its `init` one that adds the wish about the umask. As both are rare then,
 a detour through Python costs nothing.
 
+Interrupts. Where fsync may wait long, it is registered on its way (see `interrupts`).
+
 How the call is got hold of: during `pyfuse3.init` the import of `fuse_session_new` in pyfuse3's extension module is
 replaced (see `elf_imports`). All that is touched are public interfaces: ELF, `fuse_session_new`, and three structs of
 libfuse's headers, whose parts used here have been the same in all of libfuse 3. And all is checked first: the
@@ -47,11 +49,13 @@ import pyfuse3
 from pyfuse3 import FUSEError
 
 from disfs.elf_imports import ImportSlot, UnknownLayoutError, mappings_of
+from disfs.interrupts import FileInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from disfs.elf_imports import Mapping
+    from disfs.interrupts import SyncRequests
 
     _Pointer: TypeAlias = Any
 
@@ -75,6 +79,7 @@ UNUSED: Final = frozenset(
 )
 """What pyfuse3 leaves NULL of them."""
 _INIT: Final = OPERATIONS.index("init")
+_SYNCS: Final = (OPERATIONS.index("fsync"), OPERATIONS.index("fsyncdir"))
 _READDIRPLUS: Final = OPERATIONS.index("readdirplus")
 _POINTER_BYTES: Final = 8
 _DONT_MASK: Final = 1 << 6
@@ -99,16 +104,10 @@ class _ConnectionInfo(ctypes.Structure):
     ]
 
 
-class _FileInfo(ctypes.Structure):
-    """The beginning of libfuse's `struct fuse_file_info`."""
-
-    _fields_: ClassVar = [("flags", ctypes.c_int), ("bits", ctypes.c_uint32 * 2), ("fh", ctypes.c_uint64)]
-
-
 # Not CFUNCTYPE: pyfuse3's functions want the interpreter's lock held.
 _Init = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(_ConnectionInfo))
 _Readdirplus = ctypes.PYFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_int64, ctypes.POINTER(_FileInfo)
+    None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_int64, ctypes.POINTER(FileInfo)
 )
 _SESSION_NEW: Final = {
     "fuse_session_new": ctypes.PYFUNCTYPE(
@@ -125,8 +124,9 @@ the command line, the table of operations, its size, and what does not matter he
 class SessionHook:
     """What one mount knows of it. To be kept until `pyfuse3.close`: libfuse calls what it holds."""
 
-    def __init__(self, *, keeps_listings: bool = True) -> None:
+    def __init__(self, *, keeps_listings: bool = True, syncs: SyncRequests | None = None) -> None:
         self._keeps_listings = keeps_listings
+        self._syncs = syncs
         self._can_do_without_opendir = False
         self._works = False
         self._held: list[object] = []
@@ -179,6 +179,9 @@ class SessionHook:
         copy = (ctypes.c_uint64 * len(operations))(*operations)
         copy[_INIT] = self._hold(self._init_hook(operations[_INIT]))
         copy[_READDIRPLUS] = self._hold(_readdirplus_hook(operations[_READDIRPLUS]))
+        if self._syncs is not None:
+            for index in _SYNCS:
+                copy[index] = self._hold(self._syncs.hook(operations[index]))
         self._held.append(copy)
         return ctypes.addressof(copy)
 

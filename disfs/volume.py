@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from disfs.chunkstore.transport.base import Upload
+from disfs.chunkstore.transport.base import LIST_LIMIT, Upload
 from disfs.errors import ExitCode, NotFoundError, PermissionMissingError, StorageError, TokenRejectedError, UserError
 from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.superblock import ATTACHMENT_NAME, DEFAULT_DATA_CHANNELS, MAX_BYTES, Superblock, SuperblockError
@@ -24,7 +24,14 @@ from disfs.values import Location, MessageId
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from disfs.chunkstore.transport.base import ChannelInfo, Guild, GuildAdmin, StoredMessage, Transport
+    from disfs.chunkstore.transport.base import (
+        ChannelInfo,
+        Guild,
+        GuildAdmin,
+        StoredAttachment,
+        StoredMessage,
+        Transport,
+    )
     from disfs.config import VolumeConfig
     from disfs.values import ChannelId, GuildId
 
@@ -91,7 +98,7 @@ async def place_volume(admin: GuildAdmin, transport: Transport, new: NewVolume) 
             data_channels=tuple(info.channel for info in channels.data),
             wrapped_key=new.wrapped_key,
         )
-        await _send_superblock(transport, channels.index.channel, superblock)
+        await send_superblock(transport, channels.index.channel, superblock)
     return PlacedVolume(guild, channels.category.channel, channels.index.channel, superblock, found is not None)
 
 
@@ -135,16 +142,24 @@ async def _make_channels(admin: GuildAdmin, guild: GuildId, new: NewVolume) -> _
 
 async def find_superblock(transport: Transport, index_channel: ChannelId) -> Superblock | None:
     """The superblock in an index channel: the oldest one, as nothing comes before it. VOLUME_DAMAGED if unreadable."""
-    oldest_first = reversed(await transport.list_messages(index_channel, after=MessageId(0)))
-    for message in oldest_first:
-        for attachment in message.attachments:
-            if attachment.name == ATTACHMENT_NAME:
-                if attachment.size_bytes > MAX_BYTES:
-                    raise _damaged(f"it is {attachment.size_bytes} bytes long")
-                location = Location(message.channel, message.message, attachment.attachment)
-                raw = await transport.fetch(location, 0, attachment.size_bytes)
-                return _parse(raw)
-    return None
+    position = MessageId(0)
+    while True:
+        listed = await transport.list_messages(index_channel, after=position)
+        for message in reversed(listed):
+            for attachment in message.attachments:
+                if attachment.name == ATTACHMENT_NAME:
+                    return await _fetch_superblock(transport, message, attachment)
+        if len(listed) < LIST_LIMIT:
+            return None
+        # Somebody deleted the first one: a check may have sent it again, behind journals.
+        position = listed[0].message
+
+
+async def _fetch_superblock(transport: Transport, message: StoredMessage, attachment: StoredAttachment) -> Superblock:
+    if attachment.size_bytes > MAX_BYTES:
+        raise _damaged(f"it is {attachment.size_bytes} bytes long")
+    location = Location(message.channel, message.message, attachment.attachment)
+    return _parse(await transport.fetch(location, 0, attachment.size_bytes))
 
 
 def _parse(raw: bytes) -> Superblock:
@@ -186,7 +201,7 @@ def _holds_superblock(message: StoredMessage) -> bool:
     return any(attachment.name == ATTACHMENT_NAME for attachment in message.attachments)
 
 
-async def _send_superblock(transport: Transport, index_channel: ChannelId, superblock: Superblock) -> None:
+async def send_superblock(transport: Transport, index_channel: ChannelId, superblock: Superblock) -> None:
     """Send it and read it back: a bot may send without being allowed to read, and would notice at recovery only."""
     upload = Upload(ATTACHMENT_NAME, (superblock.to_json().encode("utf-8"),))
     await transport.send(

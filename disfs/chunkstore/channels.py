@@ -53,6 +53,8 @@ class DataChannels:
         self._channels = [DataChannel(channel) for channel in channels]
         self._settings = settings
         self._turn = 0
+        self.failure_count = 0
+        """How many sends have failed in all."""
 
     @property
     def stopped(self) -> bool:
@@ -116,6 +118,7 @@ class DataChannels:
         """The channel did not take a message: it rests for a while."""
         if channel.failure is None:
             log.warning("channel %d does not take data, what is unsent is kept: %s", channel.channel, error)
+        self.failure_count += 1
         channel.failures += 1
         channel.failure = str(error)
         channel.resting = isinstance(error, PermanentStorageError)

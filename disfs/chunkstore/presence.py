@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from disfs.values import InodeNumber
 
 BLOCK_BYTES = 4096
+_ASKED_EACH = 4096
+"""Chunks that are made urgent one by one: about a millisecond."""
 _NO_REVISION = Revision(0)
 _WITHOUT_ENTRY = frozenset({ChunkState.ABSENT, ChunkState.CLEAN})
 
@@ -48,6 +50,8 @@ class Entry:
     """The revision of the copy that is being sent."""
     rewritten: Revision = _NO_REVISION
     """The revision of the first write after that copy was taken; of REWRITTEN chunks alone."""
+    asked: bool = False
+    """Somebody waits until what was unsent of it at some moment is in Discord."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +60,12 @@ class Drain:
 
     until: Revision
     remaining: int
+    inode: InodeNumber | None = None
+    """Whose chunks; None: everybody's."""
+
+    def concerns(self, inode: InodeNumber) -> bool:
+        """Whether the chunks of an inode count."""
+        return self.inode is None or self.inode == inode
 
 
 @dataclass(slots=True)
@@ -71,6 +81,8 @@ class InodeChunks:
     """How many bits are set."""
     entries: dict[ChunkIndex, Entry] = field(default_factory=dict)
     weight: int = 0
+    unsent_count: int = 0
+    """How many of its chunks Discord does not have as they are."""
     doomed_bytes: int = 0
     """What of the weight is due to bytes that were cut and are still in the cache file."""
 
@@ -191,7 +203,7 @@ class ChunkMap:
         entry = chunks.entries.get(key.chunk)
         if before is ChunkState.DIRTY and state is not ChunkState.DIRTY:
             self.waiting.remove(key, chunks.entries[key.chunk])
-        self._count(entry, before, state)
+        self._count(chunks, entry, before, state)
         if state in _WITHOUT_ENTRY:
             chunks.entries.pop(key.chunk, None)
         elif entry is None:
@@ -211,23 +223,27 @@ class ChunkMap:
         self.reweigh(chunks)
         return state
 
-    def _count(self, entry: Entry | None, before: ChunkState, state: ChunkState) -> None:
+    def _count(self, chunks: InodeChunks, entry: Entry | None, before: ChunkState, state: ChunkState) -> None:
         self.lost_count += (state is ChunkState.LOST) - (before is ChunkState.LOST)
         if before in UNSENT and state not in UNSENT:
             assert entry is not None
             self.dirty_count -= 1
             self.dirty_bytes -= entry.length
+            chunks.unsent_count -= 1
             entry.length = 0
+            entry.asked = False
             for drain in self._drains:
-                drain.remaining -= entry.born <= drain.until
+                drain.remaining -= entry.born <= drain.until and drain.concerns(chunks.inode)
         elif state in UNSENT and before not in UNSENT:
             self.dirty_count += 1
+            chunks.unsent_count += 1
 
     def recorded_older(self, key: ChunkKey) -> None:
         """A rewritten chunk's copy was recorded: what is dirty of it from now on was written after that copy."""
         entry = self.inodes[key.inode].entries[key.chunk]
         for drain in self._drains:
-            drain.remaining -= entry.born <= drain.until < entry.rewritten
+            drain.remaining -= entry.born <= drain.until < entry.rewritten and drain.concerns(key.inode)
+        entry.asked = any(drain.concerns(key.inode) and entry.rewritten <= drain.until for drain in self._drains)
         entry.born = entry.rewritten
         entry.dirty_since = entry.written_at
         self.move(key, ChunkEvent.RECORD)
@@ -237,6 +253,23 @@ class ChunkMap:
         drain = Drain(self._newest, self.dirty_count)
         self._drains.append(drain)
         self.waiting.ask(self._newest)
+        return drain
+
+    def begin_drain_of(self, inode: InodeNumber) -> Drain:
+        """The same for the chunks of one inode. With a great many all that is dirty becomes urgent: that is O(1)."""
+        chunks = self.inodes.get(inode)
+        drain = Drain(self._newest, 0 if chunks is None else chunks.unsent_count, inode)
+        self._drains.append(drain)
+        if chunks is None:
+            return drain
+        if len(chunks.entries) > _ASKED_EACH:
+            self.waiting.ask(self._newest)
+            return drain
+        for entry in chunks.entries.values():
+            if entry.state is ChunkState.DIRTY:
+                self.waiting.ask_for(entry)
+            elif entry.state in UNSENT:
+                entry.asked = True
         return drain
 
     def end_drain(self, drain: Drain) -> None:
@@ -298,6 +331,7 @@ class ChunkMap:
         self.inodes[inode] = chunks
         self._newest = max(self._newest, revision)
         self.dirty_count += 1
+        chunks.unsent_count += 1
         self.dirty_bytes += length
         self.waiting.add(key, entry)
         chunks.weight = min(self.chunk_bytes, -(-length // BLOCK_BYTES) * BLOCK_BYTES)
@@ -311,7 +345,7 @@ class ChunkMap:
         if entry is None or entry.state is not ChunkState.DIRTY or chunks.count != 1 or len(chunks.entries) != 1:
             return False
         self.waiting.remove(ChunkKey(chunks.inode, ChunkIndex(0)), entry)
-        self._count(entry, ChunkState.DIRTY, ChunkState.ABSENT)
+        self._count(chunks, entry, ChunkState.DIRTY, ChunkState.ABSENT)
         self.recency.pass_over((chunks.inode, 0))
         self.weight -= chunks.weight
         if chunks.inode in self.recency.pinned:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import zlib
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,32 @@ class CacheMarks:
     clean_stop: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CacheNotes:
+    """What the cache directory says of itself beside its files. Nothing that another directory says counts."""
+
+    is_ours: bool
+    """The directory is the one that the marks name."""
+    present: dict[InodeNumber, list[range]]
+    """The chunks of cache files that were there at a stop in order; empty after a crash."""
+    lost: frozenset[tuple[ChunkKey, Revision]]
+    """Dirty chunks, and their revisions, whose bytes are known to be nowhere."""
+
+
+def read_notes(files: CacheFiles, marks: CacheMarks | None) -> CacheNotes:
+    """Read them, and change nothing."""
+    is_ours = marks is None or files.read_note(_IDENTITY) == marks.identity.encode()
+    if not is_ours:
+        return CacheNotes(False, {}, frozenset())
+    return CacheNotes(True, _noted_presence(files, marks), _noted_losses(files))
+
+
+def note_lost(files: CacheFiles, lost: Iterable[tuple[ChunkKey, Revision]]) -> None:
+    """Add to the list of dirty chunks that are lost. Where the ledger has no such revision the entry means nothing."""
+    rows = sorted(_noted_losses(files).union(lost))
+    files.write_note(_LOST, json.dumps([[*key, revision] for key, revision in rows]).encode())
+
+
 def recover(
     files: CacheFiles,
     small: SmallContents,
@@ -68,11 +95,10 @@ def recover(
     nothing in the directory is present that `chunks` does not know.
     """
     identity = _identity(files)
-    ours = marks is None or marks.identity == identity
+    notes = read_notes(files, marks)
+    ours, noted, known_lost = notes.is_ours, notes.present, notes.lost
     if not ours:
         identity = _begin_anew(files, identity)
-    noted = _noted_presence(files, marks) if ours else {}
-    known_lost = _noted_losses(files) if ours else frozenset()
     # From here on the directory changes; the note must not be believed after a crash.
     files.remove_note(_PRESENT)
     by_inode = {inode: list(rows) for inode, rows in groupby(sorted(dirty, key=_by_key), key=lambda row: row.key.inode)}
@@ -166,7 +192,9 @@ def note_clean_stop(files: CacheFiles, chunks: ChunkMap) -> CacheMarks:
     stop = os.urandom(16).hex()
     in_files = (record for record in chunks.inodes.values() if record.count and not record.is_small)
     runs = {str(record.inode): [(run.start, run.stop) for run in record.runs()] for record in in_files}
-    files.write_note(_PRESENT, json.dumps({"clean_stop": stop, "runs": runs}).encode())
+    # A digit that changed on the disk would turn a hole into zeros that are shown as data.
+    note = {"clean_stop": stop, "runs": runs, "checksum": _checksum(runs)}
+    files.write_note(_PRESENT, json.dumps(note).encode())
     return CacheMarks(_identity(files), stop)
 
 
@@ -193,14 +221,27 @@ def _noted_presence(files: CacheFiles, marks: CacheMarks | None) -> dict[InodeNu
     note = _read_json(files, _PRESENT)
     if not isinstance(note, dict) or note.get("clean_stop") != marks.clean_stop:
         return {}
-    return {InodeNumber(int(inode)): [range(*run) for run in runs] for inode, runs in note.get("runs", {}).items()}
+    runs = note.get("runs")
+    if note.get("checksum") != _checksum(runs):
+        log.warning("the note of what is cached is damaged: it is fetched again when it is read")
+        return {}
+    assert isinstance(runs, dict)
+    return {InodeNumber(int(inode)): [range(*run) for run in runs] for inode, runs in runs.items()}
+
+
+def _checksum(runs: object) -> int:
+    return zlib.crc32(json.dumps(runs).encode())
 
 
 def _noted_losses(files: CacheFiles) -> frozenset[tuple[ChunkKey, Revision]]:
-    return frozenset(
-        (ChunkKey(InodeNumber(inode), ChunkIndex(chunk)), Revision(revision))
-        for inode, chunk, revision in _read_json(files, _LOST) or ()
-    )
+    try:
+        return frozenset(
+            (ChunkKey(InodeNumber(inode), ChunkIndex(chunk)), Revision(revision))
+            for inode, chunk, revision in _read_json(files, _LOST) or ()
+        )
+    except (TypeError, ValueError):
+        log.warning("the note %s of the cache is unreadable and is ignored", _LOST)
+        return frozenset()
 
 
 def _note_losses(files: CacheFiles, lost: Iterable[DirtyChunk]) -> None:

@@ -331,6 +331,14 @@ class ChunkStore:
         """
         await self._writeback.drain()
 
+    async def drain_file(self, inode: InodeNumber) -> None:
+        """Return when every chunk of the inode that is dirty now is in Discord, and durably recorded as such.
+
+        Waits as long as that may still come about; FilesystemError(EIO) when Discord refuses it for good. What is
+        dirty stays so, and cancelling loses nothing.
+        """
+        await self._writeback.drain_file(inode)
+
     def pause(self) -> None:
         """Begin no further upload. What is on its way arrives; reads go on; `drain` waits, and so do writers at the
         dirty limit, until `resume`: nothing is lost, and nothing is refused."""

@@ -19,14 +19,13 @@ How far a channel was looked through is written down, so each message is listed 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from disfs.chunkstore.codec import PackKind
-from disfs.chunkstore.packer import TRAILER_BYTES, open_directory, tail_bytes
+from disfs.chunkstore.directories import fetch_directory
 from disfs.chunkstore.transport.base import LIST_LIMIT, Urgency
 from disfs.errors import CorruptDataError, NotFoundError, StorageError
 from disfs.values import Location, MessageId
@@ -36,8 +35,7 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
-    from disfs.chunkstore.packer import PackDirectory
-    from disfs.chunkstore.transport.base import StoredAttachment, StoredMessage, Transport
+    from disfs.chunkstore.transport.base import StoredMessage, Transport
     from disfs.chunkstore.underway import SendsUnderway
     from disfs.values import ChannelId
 
@@ -45,10 +43,6 @@ log = logging.getLogger(__name__)
 
 _PAGES = 10
 """How many listings one look makes in a channel at most; the next one goes on."""
-_ATTEMPTS = 3
-"""How often a tail that does not open is fetched in all: it may have been damaged on its way."""
-_GUESSED_TAIL_BYTES = 16 * 1024
-"""Holds the directory of a pack of 450 slots; more is asked for when there are more."""
 
 
 class _Mark(NamedTuple):
@@ -141,9 +135,12 @@ class Strays:
         for attachment in message.attachments:
             location = Location(message.channel, message.message, attachment.attachment)
             try:
-                directories.append(await self._open(location, attachment))
+                found = await fetch_directory(
+                    self._transport, self._key, location, attachment.size_bytes, Urgency.SWEEP
+                )
             except (CorruptDataError, NotFoundError):
                 return False
+            directories.append(found)
         if any(directory.kind is not PackKind.CHUNKS for directory in directories):
             return False
         if all(self._ledger.has_sent(directory.pack) for directory in directories):
@@ -155,24 +152,3 @@ class Strays:
             message.message,
         )
         return False
-
-    async def _open(self, location: Location, attachment: StoredAttachment) -> PackDirectory:
-        """The directory of a pack; CorruptDataError when it is none of this volume's, however often it is fetched."""
-        for _ in range(_ATTEMPTS - 1):
-            with contextlib.suppress(CorruptDataError):  # damaged on its way, perhaps
-                return await self._open_once(location, attachment)
-        return await self._open_once(location, attachment)
-
-    async def _open_once(self, location: Location, attachment: StoredAttachment) -> PackDirectory:
-        length = min(attachment.size_bytes, _GUESSED_TAIL_BYTES)
-        tail = await self._tail(location, attachment, length)
-        wanted = tail_bytes(tail)
-        if length < wanted <= attachment.size_bytes:
-            tail = await self._tail(location, attachment, wanted)
-        return open_directory(self._key, tail)
-
-    async def _tail(self, location: Location, attachment: StoredAttachment, length: int) -> bytes:
-        if length < TRAILER_BYTES:
-            raise CorruptDataError("too short for a pack")
-        start = attachment.size_bytes - length
-        return await self._transport.fetch(location, start, length, urgency=Urgency.SWEEP)

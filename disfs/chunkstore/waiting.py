@@ -42,12 +42,18 @@ class WaitingChunks:
 
     def is_urgent(self, entry: Entry) -> bool:
         """Whether somebody waits until this dirty chunk is in Discord."""
-        return entry.born <= self._asked_until
+        return entry.asked or entry.born <= self._asked_until
 
     def ask(self, revision: Revision) -> None:
         """Somebody waits for everything up to `revision`, the newest one of the volume."""
         self._asked_until = max(self._asked_until, revision)
         self.urgent_count = len(self.by_quiet)
+
+    def ask_for(self, entry: Entry) -> None:
+        """Somebody waits for this one, which is among the waiting."""
+        if not self.is_urgent(entry):
+            entry.asked = True
+            self.urgent_count += 1
 
     def add(self, key: ChunkKey, entry: Entry, *, again: bool = False) -> None:
         """A chunk became one that a send may take; `again` when a send of it came to nothing: it has waited before."""

@@ -19,6 +19,7 @@ is tried again here after a pause, for ever; what is permanent makes the channel
 from __future__ import annotations
 
 import enum
+import errno
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,7 +32,7 @@ from disfs.chunkstore.packer import max_pack_bytes
 from disfs.chunkstore.selection import Elevator, Quiet, Situation, is_backlog, is_full, next_send_at
 from disfs.chunkstore.sending import Sending
 from disfs.chunkstore.sizes import SizeLimits, UploadRate, write_delay_seconds
-from disfs.errors import DisfsError
+from disfs.errors import DisfsError, FilesystemError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.settings import ChunkStoreSettings
     from disfs.chunkstore.transport.base import Transport
     from disfs.chunkstore.underway import SendsUnderway
-    from disfs.values import ChannelId
+    from disfs.values import ChannelId, InodeNumber
 
 log = logging.getLogger(__name__)
 
@@ -238,6 +239,24 @@ class Writeback:
         try:
             self._wake()
             while drain.remaining:
+                await self._cache.changed.park()
+        finally:
+            self._cache.map.end_drain(drain)
+        await self._cache.settle()
+
+    async def drain_file(self, inode: InodeNumber) -> None:
+        """The same for the chunks of one inode; but FilesystemError(EIO) when every channel refuses us for good."""
+        self._channels.retry_now()
+        failures = self._channels.failure_count
+        drain = self._cache.map.begin_drain_of(inode)
+        try:
+            self._wake()
+            while drain.remaining:
+                # What they refused before says nothing: somebody may have put it right.
+                if self.stopped and self._channels.failure_count > failures:
+                    raise FilesystemError(
+                        errno.EIO, f"Discord refuses what is sent: {'; '.join(self._channels.failures)}"
+                    )
                 await self._cache.changed.park()
         finally:
             self._cache.map.end_drain(drain)

@@ -6,6 +6,7 @@ import click
 
 import disfs as package
 from disfs.cli.emulator import emulator
+from disfs.cli.fsck import fsck
 from disfs.cli.init import init
 from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
@@ -58,6 +59,7 @@ for command in (
     warmup,
     undelete,
     snapshot,
+    fsck,
     emulator,
 ):
     disfs.add_command(command)

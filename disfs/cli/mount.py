@@ -14,8 +14,7 @@ import click
 from disfs.cli.connect import discord_access, emulator_access
 from disfs.cli.exits import complain, explain
 from disfs.cli.init import EMULATOR_NAME
-from disfs.cli.secrets import ask_passphrase, find_passphrase
-from disfs.cli.unlock import unlock
+from disfs.cli.unlock import volume_key
 from disfs.config import Paths, load_global, load_volume, volume_names
 from disfs.errors import ExitCode, UserError
 from disfs.mount_options import parse_options
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from disfs.background import Ready
-    from disfs.chunkstore.keys import VolumeKey
     from disfs.cli.connect import Access
     from disfs.config import GlobalConfig, VolumeConfig
     from disfs.daemon import MountPlan
@@ -81,6 +79,7 @@ def mount(
         allow_other, allow_root who but you may use the mount
         noatime, nodiratime     reading moves no times; strictatime: all reads do; relatime: the default
         sync, dirsync           every change, or changes of names, are on this disk before they are answered
+        fsync=remote            fsync, O_SYNC and O_DSYNC wait until Discord has the data; local: the default
         noexec, nosuid, nodev   as for mount(8), as are their opposites; the last one counts
 
     \b
@@ -98,7 +97,7 @@ def mount(
     paths.make_volume_directories(volume.name)
     lock = VolumeLock.acquire(paths.volume_state(volume.name), volume.name)
     access = _access(paths, load_global(paths), volume, token_file)
-    key = _key(volume, passphrase_file)
+    key = volume_key(volume, passphrase_file)
 
     from disfs.daemon import MountPlan
 
@@ -177,11 +176,6 @@ def _access(paths: Paths, config: GlobalConfig, volume: VolumeConfig, token_file
     if volume.emulator:
         return emulator_access(paths)
     return discord_access(config, token_file=token_file or volume.token_file, api_url=volume.api_url)
-
-
-def _key(volume: VolumeConfig, passphrase_file: Path | None) -> VolumeKey:
-    passphrase = find_passphrase(passphrase_file or volume.passphrase_file)
-    return unlock(volume.superblock, passphrase or ask_passphrase(volume.name, confirm=False))
 
 
 def _serve(plan: MountPlan, *, foreground: bool, debug: bool) -> None:

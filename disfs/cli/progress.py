@@ -106,6 +106,51 @@ def _bars(*, sizes: bool = True) -> Bars:
     return Bars(text, BarColumn(), *amount, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
 
 
+@contextlib.contextmanager
+def checking_shown() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that shows how much of a part of a check is done: its name, how much, of how much."""
+    if not sys.stderr.isatty():
+        yield _CheckingLines().show
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("checking", total=None)
+        shown: str | None = None
+
+        def show(what: str, done: int, total: int) -> None:
+            nonlocal shown
+            if what != shown:  # another part: what the last one took says nothing about it
+                bars.reset(task, total=total or None)
+                shown = what
+            bars.update(task, total=total or None, completed=done, description=_checking_text(what, done, total))
+
+        yield show
+
+
+def _checking_text(what: str, done: int, total: int) -> str:
+    if what == "data":
+        return f"reading data: {human_size(done)} of {human_size(total)}"
+    return f"checking {what}: {done} of {total}" if total > 1 else f"checking {what}"
+
+
+class _CheckingLines:
+    """The same as plain lines."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Print a line when enough time has passed."""
+        now = time.monotonic()
+        if now - self._last >= LINE_SECONDS:
+            self._last = now
+            click.echo(_checking_text(what, done, total), err=True)
+
+
 def _held_up(progress: Progress) -> str | None:
     """Why uploads do not get on; None while they do."""
     if progress.paused:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from disfs.volume import PlacedVolume
 
 _UNFINISHED = f"{METADATA_NAME}.recovering"
+_KEEP_BYTES = 64 * 1024 * 1024
+"""How much of what is looked at is kept in memory, so that it is not fetched twice."""
 _LISTED = 20
 """How many files are named of each kind."""
 
@@ -171,7 +173,14 @@ def _rebuild(
 
     async def run(show: Callable[[Progress], None]) -> Report:
         async with open_connection(access.token, api_url=access.api_url) as connection:
-            index = IndexChannel(connection.transport, placed.index_channel, key, superblock.volume_id, SHIPMENT_KINDS)
+            index = IndexChannel(
+                connection.transport,
+                placed.index_channel,
+                key,
+                superblock.volume_id,
+                SHIPMENT_KINDS,
+                keep_bytes=_KEEP_BYTES,
+            )
             if from_packs:
                 return await salvage(
                     PackSearch(connection.transport, superblock.data_channels, key),

@@ -40,7 +40,7 @@ class Components:
         self._counters = {kind.name: Counter(database, kind) for kind in (INODES, COOKIES, REVISIONS, PACKS, SNAPSHOTS)}
         revisions = self._counters[REVISIONS.name]
         self._totals = Totals(database, self.settings, chunk_bytes, capacity_bytes)
-        self._outbox = outbox = Outbox(database)
+        self._outbox = outbox = Outbox(database, self.settings)
         acls = Acls(database, outbox, self.settings)
         self._inodes = Inodes(database, outbox, self._counters[INODES.name], self._totals, acls)
         self._dentries = Dentries(database, outbox, self._inodes, self._counters[COOKIES.name])

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COUNT_CHUNKS = (
+_COUNT_CHUNKS = (
     "UPDATE inodes SET chunk_count ="
     " (SELECT coalesce(sum(count), 0) FROM extents WHERE extents.inode = inodes.inode)"
     " + (SELECT count(*) FROM dirty WHERE dirty.inode = inodes.inode AND NOT EXISTS (SELECT 1 FROM extents"
@@ -71,7 +71,7 @@ STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
     {
         1: (
             "ALTER TABLE inodes ADD COLUMN chunk_count INTEGER NOT NULL DEFAULT 0",
-            COUNT_CHUNKS,
+            _COUNT_CHUNKS,
         ),
         2: (
             "ALTER TABLE messages ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0",

@@ -37,20 +37,33 @@ def keep_old_copy(connection: sqlite3.Connection, path: Path, version: int) -> P
     STATE_FULL, and nothing left behind, when there is no room; OSError and sqlite3.Error for everything else.
     """
     target = old_copy(path, version)
+    keep_copy(
+        connection,
+        target,
+        "the volume's metadata must be brought to a new version, and there is no room to keep the old one as",
+    )
+    log.info("Kept the metadata of version %d as %s", version, target)
+    return target
+
+
+def keep_copy(connection: sqlite3.Connection, target: Path, no_room: str) -> None:
+    """Copy the database that `connection` has open to `target`, whole and durable. Blocks.
+
+    STATE_FULL, and nothing left behind, when there is no room; `no_room` is what is said before the name of the file.
+    OSError and sqlite3.Error for everything else.
+    """
     unfinished = target.with_name(f"{target.name}.new")
     unfinished.unlink(missing_ok=True)  # of an attempt that was killed
-    _check_room(connection, target)
+    _check_room(connection, target, no_room)
     try:
         _copy(connection, unfinished)
         unfinished.replace(target)
     except (OSError, sqlite3.Error) as error:
         unfinished.unlink(missing_ok=True)
         if _is_full(error):
-            raise _no_room(target) from error
+            raise _no_room(target, no_room) from error
         raise
-    _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    log.info("Kept the metadata of version %d as %s", version, target)
-    return target
+    _sync(target.parent, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def _copy(connection: sqlite3.Connection, target: Path) -> None:
@@ -69,12 +82,12 @@ def _sync(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
-def _check_room(connection: sqlite3.Connection, target: Path) -> None:
+def _check_room(connection: sqlite3.Connection, target: Path, no_room: str) -> None:
     (page_count,) = connection.execute("PRAGMA page_count").fetchone()
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
     room = os.statvfs(target.parent)
     if room.f_bavail * room.f_frsize < page_count * page_bytes + _SLACK_BYTES:
-        raise _no_room(target, page_count * page_bytes + _SLACK_BYTES)
+        raise _no_room(target, no_room, page_count * page_bytes + _SLACK_BYTES)
 
 
 def _is_full(error: OSError | sqlite3.Error) -> bool:
@@ -83,10 +96,6 @@ def _is_full(error: OSError | sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
-def _no_room(target: Path, needed_bytes: int | None = None) -> UserError:
+def _no_room(target: Path, no_room: str, needed_bytes: int | None = None) -> UserError:
     much = "some space" if needed_bytes is None else f"{-(-needed_bytes >> 20)} MiB"
-    return UserError(
-        "the volume's metadata must be brought to a new version, and there is no room to keep the old one as "
-        f"{target}; free {much} there",
-        ExitCode.STATE_FULL,
-    )
+    return UserError(f"{no_room} {target}; free {much} there", ExitCode.STATE_FULL)

@@ -113,7 +113,7 @@ def open_connection(path: Path, is_ours: Callable[[VolumeFacts], bool] | None = 
         raise damaged(path, "it is not a file")
     connection: sqlite3.Connection | None = None
     try:
-        has_log = _size(path.with_name(f"{path.name}-wal")) > 0
+        has_log = log_exists(path)
         connection = connect(path)
         version = _check(connection, path, has_log=has_log)
         if is_ours is not None and not is_ours(_facts(connection)):
@@ -130,6 +130,19 @@ def open_connection(path: Path, is_ours: Callable[[VolumeFacts], bool] | None = 
     return connection
 
 
+def log_exists(path: Path) -> bool:
+    """Whether some of the database is in its write-ahead log; to be asked before it is opened."""
+    return _size(path.with_name(f"{path.name}-wal")) > 0
+
+
+def check_end(connection: sqlite3.Connection, path: Path, *, has_log: bool) -> None:
+    """ValueError when the end of the file is missing."""
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    # SQLite reads what is missing of the last page as zeros. With a log the page may be whole there.
+    if not has_log and _size(path) % page_bytes:
+        raise ValueError("its end is missing")
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -140,10 +153,7 @@ def _size(path: Path) -> int:
 def _check(connection: sqlite3.Connection, path: Path, *, has_log: bool) -> int:
     """The version of a database that is whole, as far as is seen at once; what is not is left alone."""
     version = check_version(connection)
-    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-    # SQLite reads what is missing of the last page as zeros. With a log the page may be whole there.
-    if not has_log and _size(path) % page_bytes:
-        raise ValueError("its end is missing")
+    check_end(connection, path, has_log=has_log)
     return version
 
 

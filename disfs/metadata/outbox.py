@@ -5,12 +5,16 @@ fraction of a microsecond a key, where a trigger on each table costs several (a 
 its own); and what was noted again after it was shipped is simply in a later row. The price is that each
 component notes what it writes: a test compares a copy that was made from what is noted with the whole.
 
+While Discord takes nothing the outbox grows with each commit. At a bound the oldest rows go and it is noted, in the
+same transaction, that a checkpoint copy goes next: it has everything, so nothing has to be known of what has changed.
+
 Too many keys do no harm (the state of a row is shipped, whatever it is), too few would: so what was noted stays noted
 when a transaction is undone.
 """
 
 from __future__ import annotations
 
+import logging
 import struct
 import time
 import zlib
@@ -20,17 +24,23 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.metadata.columns import ColumnReader, pack_integers, pack_strings
+from disfs.metadata.settings import UNSHIPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from disfs.metadata.database import Database
+    from disfs.metadata.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<6I")
 """CRC-32 of what follows, and how many keys there are of each kind."""
 
 _FORGOTTEN_AT_ONCE = 64
 """Rows that are deleted in one step of the main thread."""
+MAX_ROWS = 20_000
+"""A quarter of an hour in which something changes all the time."""
 
 
 @dataclass(slots=True)
@@ -87,13 +97,16 @@ class Noted:
 class Outbox:
     """Collects what components write, and adds a row with each commit. What is noted must be noted inside a change."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
+        self._settings = settings
         self._noted = Noted()
-        row = database.row("SELECT coalesce(max(number), 0), min(noted_ns) FROM outbox")
+        row = database.row("SELECT coalesce(max(number), 0), min(noted_ns), coalesce(min(number), 1) FROM outbox")
         assert row is not None
         self._last: int = row[0]
         self._oldest_ns: int | None = row[1]
+        self._first: int = row[2]
+        self._dropped = 0
         self.pending = trio.Event()
         """Set while anything is noted; a new Event once all is shipped."""
         if self._oldest_ns is not None:
@@ -104,6 +117,11 @@ class Outbox:
     def last(self) -> int:
         """The number of the newest row: all that was committed so far is noted in rows up to it."""
         return self._last
+
+    @property
+    def dropped(self) -> int:
+        """Rows up to this number went, in this life of the process, because there were too many; 0: none did."""
+        return self._dropped
 
     @property
     def oldest_ns(self) -> int | None:
@@ -145,9 +163,9 @@ class Outbox:
             "DELETE FROM outbox WHERE number <= ?1 AND number < (SELECT min(number) FROM outbox) + ?2",
             (last, _FORGOTTEN_AT_ONCE),
         )
-        row = self._database.row("SELECT min(noted_ns) FROM outbox")
+        row = self._database.row("SELECT min(noted_ns), coalesce(min(number), ?) FROM outbox", (self._last + 1,))
         assert row is not None
-        self._oldest_ns = row[0]
+        self._oldest_ns, self._first = row
         if self._oldest_ns is None:
             self.pending = trio.Event()
         return not self.is_empty(last)
@@ -164,4 +182,14 @@ class Outbox:
         self._noted = Noted()
         if self._oldest_ns is None:
             self._oldest_ns = now_ns
+        if self._last - self._first >= MAX_ROWS:
+            self._drop_oldest()
         self.pending.set()
+
+    def _drop_oldest(self) -> None:
+        if not self._dropped:
+            log.warning("too much has changed that Discord does not have: a whole copy of the metadata goes next")
+        self._settings.put(UNSHIPPED, True)
+        self._first += _FORGOTTEN_AT_ONCE
+        self._dropped = self._first - 1
+        self._database.write("DELETE FROM outbox WHERE number < ?", (self._first,))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from disfs.errors import CorruptDataError
 from disfs.metadata.acls import ACL_NAMES
 from disfs.metadata.counters import COOKIES, INODES, KINDS, PACKS, REVISIONS, SNAPSHOTS
-from disfs.metadata.migrations import COUNT_CHUNKS, SUM_ALLOCATED_BYTES, SUM_STORED_BYTES, create_tables
+from disfs.metadata.invariants import CHUNKS_OF_INODE
+from disfs.metadata.migrations import SUM_ALLOCATED_BYTES, SUM_STORED_BYTES, create_tables
 from disfs.metadata.replicated import LAYOUTS, Table
 from disfs.metadata.settings import (
     CHUNK_BYTES,
@@ -104,6 +105,12 @@ _LOST_CHUNKS = (
     " WHERE extents.inode = each_one.inode AND first_chunk <= chunk))"
 )
 _ALL_UNSENT = _LOST_CHUNKS[: _LOST_CHUNKS.index(" AND NOT EXISTS")]
+_COUNT_CHUNKS = (
+    "UPDATE inodes SET chunk_count ="
+    " (SELECT coalesce(sum(count), 0) FROM extents WHERE extents.inode = inodes.inode)"
+    " + (SELECT count(*) FROM dirty WHERE dirty.inode = inodes.inode)"
+)
+"""What is dirty here lies in no pack."""
 _OLDER = (
     "SELECT DISTINCT unsent.inode FROM unsent JOIN extents ON extents.inode = unsent.inode"
     " AND extents.first_chunk < unsent.first_chunk + unsent.count"
@@ -245,7 +252,7 @@ class Restoration:
         )
         execute("UPDATE messages SET dead_since = 1 WHERE live_bytes = 0")
         execute(SUM_STORED_BYTES)
-        execute(COUNT_CHUNKS)
+        execute(f"UPDATE inodes SET chunk_count = {CHUNKS_OF_INODE}" if keeps_unsent else _COUNT_CHUNKS)  # noqa: S608 - constants of ours
         self._set_settings(origin)
         execute(SUM_ALLOCATED_BYTES)
         self._connection.executemany(

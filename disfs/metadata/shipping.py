@@ -207,7 +207,7 @@ class Shipping:
                 put(REVISION, begun.revision)
                 if not as_copy:
                     put(JOURNAL_BYTES, (get(JOURNAL_BYTES) or 0) + size_bytes)
-            if as_copy:
+            if as_copy and self._outbox.dropped <= begun.last:  # else changes went unnoted after the copy was begun
                 put(UNSHIPPED, False)
             self._note_messages(messages)
 

@@ -1,1 +1,1 @@
-"""The metadata's copy in Discord: shipped while a volume is mounted, and what a volume is rebuilt from."""
+"""The metadata's copy in Discord, what a volume is rebuilt from, and the check of a volume."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from disfs.recovery.building import Builder, CopyRule
 from disfs.recovery.index_channel import IndexChannel
-from disfs.recovery.shipper import Shipper, ShipperSettings, Surroundings
+from disfs.recovery.shipper import Shipper
+from disfs.recovery.shipper_values import ShipperSettings, Surroundings
 from disfs.recovery.snapshot_shipments import Place, SnapshotShipments
 
 if TYPE_CHECKING:

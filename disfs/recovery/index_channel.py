@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.transport.base import StoredAttachment, StoredMessage, Transport
-    from disfs.values import ChannelId, MessageId
+    from disfs.values import AttachmentId, ChannelId, MessageId
 
 _WHOLE_BYTES = 128 * 1024
 """A part that is not longer is fetched by one request; of a longer one, its tail and its header."""
@@ -46,9 +46,16 @@ class IndexChannel:
         key: VolumeKey,
         volume: bytes,
         kinds: Collection[PackKind] = (PackKind.JOURNAL, PackKind.CHECKPOINT),
+        *,
+        keep_bytes: int = 0,
     ) -> None:
-        """`kinds`: shipments of other kinds are passed over."""
+        """`kinds`: shipments of other kinds are passed over. `keep_bytes`: so much of what was fetched to look at it is
+
+        kept until it is read: journals are short.
+        """
         self._kinds = kinds
+        self._keep_bytes = keep_bytes
+        self._kept: dict[AttachmentId, bytes] = {}
         self._transport = transport
         self._channel = channel
         self._key = key
@@ -98,7 +105,11 @@ class IndexChannel:
         return await self._read_once(part)
 
     async def _read_once(self, part: SeenPart) -> PartReader:
-        raw = await self._transport.fetch(part.location, 0, part.size_bytes, urgency=Urgency.SYNC)
+        raw = self._kept.pop(part.location.attachment, None)
+        if raw is None:
+            raw = await self._fetch(part.location, 0, part.size_bytes)
+        else:
+            self._keep_bytes += len(raw)
         return await trio.to_thread.run_sync(PartReader, self._key, raw)
 
     async def _look_at(self, message: StoredMessage, attachment: StoredAttachment) -> SeenPart | None:
@@ -133,6 +144,9 @@ class IndexChannel:
         plain = cipher.unseal(
             0, memoryview(sealed)[: entry.stored_bytes], compressed=entry.compressed, max_bytes=_MAX_HEADER_BYTES
         )
+        if len(tail) == size_bytes and size_bytes <= self._keep_bytes:
+            self._kept[location.attachment] = tail
+            self._keep_bytes -= size_bytes
         return SeenPart(location, size_bytes, directory.kind, Header.from_bytes(plain), last_part(directory))
 
     async def _fetch(self, location: Location, start: int, length: int) -> bytes:

@@ -77,7 +77,7 @@ async def rebuild(
     restoration = await trio.to_thread.run_sync(Restoration, path)
     try:
         while True:
-            plan = _choose(found.chain, device)
+            plan = _choose(found, device)
             broken = await _apply(index, restoration, plan, on_progress)
             if broken is None:
                 break
@@ -139,12 +139,19 @@ async def _look_through(index: IndexChannel, on_progress: Callable[[Progress], N
     return _Found(shipments, Chain(shipments), snapshots, newest, [])
 
 
-def _choose(chain: Chain, device: str | None) -> Plan:
-    heads = chain.heads()
+def _choose(found: _Found, device: str | None) -> Plan:
+    heads = found.chain.heads()
+    if not heads and found.shipments:
+        wrong = found.missing or [_what_is_wrong(each) for each in found.shipments if not each.is_whole]
+        raise UserError(
+            "no state of this volume is whole in Discord any more: "
+            f"{'; '.join(wrong[:5]) or 'no checkpoint copy is left'}; --from-packs brings contents back without names",
+            ExitCode.VOLUME_DAMAGED,
+        )
     if not heads:
         raise UserError(
             "Discord holds no whole copy of this volume's names: it was never mounted by a disfs that sends them, or "
-            "the messages were deleted; a backup of its state directory is needed",
+            "the messages were deleted; --from-packs brings contents back without names",
             ExitCode.VOLUME_DAMAGED,
         )
     if device is not None:
@@ -157,7 +164,7 @@ def _choose(chain: Chain, device: str | None) -> Plan:
             f"two machines have gone on with this volume apart from each other; choose one with --device: {listed}",
             ExitCode.USAGE,
         )
-    plan = chain.plan(heads[0].header.state)
+    plan = found.chain.plan(heads[0].header.state)
     assert plan is not None, "a head can be rebuilt"
     return plan
 
@@ -213,6 +220,8 @@ def _messages(found: _Found, chosen: State) -> list[ShippedMessage]:
 
 def _what_is_wrong(shipment: Shipment) -> str:
     what = "journal" if shipment.kind is PackKind.JOURNAL else "checkpoint copy"
+    if shipment.broken is None:
+        return f"{what} {shipment.header.sequence} is not whole"
     return f"{what} {shipment.header.sequence} is damaged ({shipment.broken})"
 
 

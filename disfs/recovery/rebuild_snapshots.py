@@ -10,6 +10,7 @@ import trio
 
 from disfs.chunkstore.codec import PackKind
 from disfs.errors import CorruptDataError, NotFoundError
+from disfs.metadata.migrations import SUM_STORED_BYTES
 from disfs.metadata.replicated import Table
 from disfs.metadata.restoring import Origin, Restoration
 from disfs.metadata.snapshots import DIRECTORY, SnapshotState
@@ -26,6 +27,9 @@ _MISSING_PACKS = (
     "SELECT pack, pack_id, message, attachment, size_bytes, slots, (SELECT channel FROM copy.messages AS its"
     " WHERE its.message = new.message) FROM copy.packs AS new WHERE pack_id NOT IN (SELECT pack_id FROM main.packs)"
 )
+
+
+_STORED = SUM_STORED_BYTES + " WHERE message = ? AND live_bytes = 0"
 
 
 class Volume(NamedTuple):
@@ -155,6 +159,7 @@ def _add_packs(connection: sqlite3.Connection) -> None:
             "INSERT OR IGNORE INTO main.messages (message, channel, live_bytes, dead_since) VALUES (?, ?, 0, 1)",
             (message, channel),
         )
+        execute(_STORED, (message,))
 
 
 def _note_remains(path: Path, messages: Sequence[int]) -> None:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -34,14 +33,14 @@ from disfs.recovery.arrivals import Arrivals, ForkedError
 from disfs.recovery.delivery import Delivery
 from disfs.recovery.frames import NewerFormatError
 from disfs.recovery.retention import Retention
+from disfs.recovery.shipper_values import ShipperStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from disfs.chunkstore.transport.base import Transport
     from disfs.metadata.shipping import Begun, Shipping
     from disfs.recovery.building import Builder, Built
     from disfs.recovery.index_channel import IndexChannel
+    from disfs.recovery.shipper_values import ShipperSettings, Surroundings
     from disfs.values import ChannelId
 
 log = logging.getLogger(__name__)
@@ -50,53 +49,6 @@ _TICK_SECONDS = 0.5
 """How often it is looked whether contents that were waited for have been sent."""
 _FLOOR_BYTES = 256 * 1024
 """However much Discord refuses, attachments are not made smaller."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShipperSettings:
-    """When and how much."""
-
-    delay_seconds: float = 5.0
-    """How old the oldest change is when it is shipped."""
-    hold_seconds: float = 5.0
-    """How much longer it waits while contents are still on their way: they then go with the same journal."""
-    pause_seconds: float = 4.0
-    """The least time between two journals."""
-    message_bytes: int = 24 * 1024 * 1024
-    backoff_seconds: float = 1.0
-    backoff_limit_seconds: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class ShipperStatistics:
-    """For `disfs status`."""
-
-    sequence: int
-    """Of the newest state that Discord has acknowledged; 0: none yet."""
-    unshipped_seconds: float | None
-    """How old the oldest change is that Discord does not have; None when it has all."""
-    journals: int
-    """Sent since the start, as are the next ones."""
-    copies: int
-    sent_bytes: int
-    deleted_messages: int
-    sending: str
-    """What is being sent at this moment; empty for nothing."""
-    failure: str | None
-    """Why it does not get on; None while it does."""
-    conflict: str | None
-    """Why nothing will be shipped any more; None while all is well."""
-
-
-class Surroundings(NamedTuple):
-    """What the shipper asks of others."""
-
-    make_durable: Callable[[], Awaitable[None]]
-    """Everything that was changed so far would survive a power cut, contents before what names them."""
-    has_unsent: Callable[[], bool]
-    """Whether contents are still to be sent."""
-    attachment_bytes: Callable[[], int]
-    """How large an attachment may be, as far as is known now."""
 
 
 class _Turn(NamedTuple):

@@ -8,6 +8,7 @@ import errno
 import functools
 import inspect
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ operations = st.one_of(
     st.tuples(st.just("discard"), inodes),
     st.tuples(st.just("drain")),
     st.tuples(st.just("begin_drain")),
+    st.tuples(st.just("begin_drain_file"), inodes),
     st.tuples(st.just("evict")),
     st.tuples(st.just("begin_compact")),
     st.tuples(st.just("compact")),
@@ -161,6 +163,14 @@ class Machine:
         assert self.world.nursery is not None
         self.world.nursery.start_soon(self.world.store.drain)
 
+    async def do_begin_drain_file(self, inode: InodeNumber) -> None:
+        async def drain_file() -> None:
+            with _refusals():
+                await self.world.store.drain_file(inode)
+
+        assert self.world.nursery is not None
+        self.world.nursery.start_soon(drain_file)
+
     async def do_compact(self) -> None:
         with contextlib.suppress(StorageError):
             await self.world.store.compact()
@@ -226,6 +236,8 @@ class Machine:
         assert chunks.weight <= TINY.cache_bytes
         assert chunks.weight == sum(record.weight for record in chunks.inodes.values())
         assert {row.key for row in self.world.ledger.dirty_chunks()} == set(chunks.all_keys(UNSENT))
+        unsent = dict.fromkeys(chunks.inodes, 0) | Counter(key.inode for key in chunks.all_keys(UNSENT))
+        assert unsent == {record.inode: record.unsent_count for record in chunks.inodes.values()}
         waiting, dirty = chunks.waiting, sorted(chunks.all_keys([ChunkState.DIRTY]))
         assert dirty == sorted(waiting.by_quiet) == sorted(waiting.by_age) == list(waiting._in_order)
         assert waiting.bytes == sum(chunks.inodes[key.inode].entries[key.chunk].length for key in dirty)

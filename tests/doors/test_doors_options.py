@@ -56,6 +56,8 @@ def test_last_of_opposite_options_counts() -> None:
         ("nodiratime", Behaviour(directory_atime=Atime.NEVER)),
         ("dirsync", Behaviour(syncs_names=True)),
         ("sync", Behaviour(syncs_names=True, syncs_everything=True)),
+        ("fsync=remote", Behaviour(syncs_remotely=True)),
+        ("fsync=remote,fsync=local", Behaviour()),
     ],
 )
 def test_flags_say_how_the_daemon_behaves(options: str, behaviour: Behaviour) -> None:

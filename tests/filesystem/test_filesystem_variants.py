@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from typing import TYPE_CHECKING, Any, cast
 
 import pyfuse3
 import pytest
+import trio
+import trio.testing
 from support.filesystem_world import World
 from support.kernel_requests import CONTEXT
 from support.memory_metadata import MemoryMetadataStore
@@ -14,6 +17,7 @@ from support.memory_metadata import MemoryMetadataStore
 from disfs.errors import FilesystemError
 from disfs.fuse_ops import FuseOperations
 from disfs.fuse_variants import vary_answers
+from disfs.interrupts import SyncRequests
 from disfs.mount_options import Behaviour
 from disfs.values import ROOT_INODE
 
@@ -24,11 +28,11 @@ if TYPE_CHECKING:
 class Durability:
     """One open file and a directory on a mount; counts what is made durable."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, syncs: SyncRequests | None = None) -> None:
         self.metadata = MemoryMetadataStore()
         self.world = World(self.metadata)
         self.operations = FuseOperations(self.world.filesystem)
-        vary_answers(self.operations, behaviour, self.world.filesystem)
+        vary_answers(self.operations, behaviour, self.world.filesystem, syncs)
         self.fh = 0
         self.inode = 0
 
@@ -75,6 +79,11 @@ READS: dict[str, Callable[[Durability], Awaitable[Any]]] = {
     "lookup": lambda w: w.operations.lookup(ROOT_INODE, b"file", CONTEXT),
 }
 
+SYNCS: dict[str, Callable[[Durability], Awaitable[Any]]] = {
+    "fsync": lambda w: w.operations.fsync(w.fh, False),
+    "fsyncdir": lambda w: w.operations.fsyncdir(ROOT_INODE, False),
+}
+
 
 @pytest.mark.parametrize(
     ("behaviour", "durable"),
@@ -91,6 +100,83 @@ async def test_changes_are_durable_before_they_are_answered(behaviour: Behaviour
     found = {name for name, request in (NAMES | OTHERS | READS).items() if await world.is_durable(request)}
     assert durable == found
     assert ("write" in durable) == (world.inode in world.world.chunks.synced)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sent"),
+    [
+        (Behaviour(), set()),
+        (Behaviour(syncs_remotely=True), {"fsync"}),
+        (
+            Behaviour(syncs_names=True, syncs_everything=True, syncs_remotely=True),
+            {"fsync", "write", "setattr"},
+        ),
+    ],
+)
+async def test_what_is_synced_is_in_discord_if_that_is_asked_for(behaviour: Behaviour, sent: set[str]) -> None:
+    """fsync=remote: the file's contents are sent before fsync is answered; with `sync`, before a write is."""
+    world = Durability(behaviour)
+    await world.prepare()
+    found = set()
+    for name, request in (OTHERS | READS | SYNCS).items():
+        world.world.chunks.drained.clear()
+        await request(world)
+        if world.inode in world.world.chunks.drained:
+            found.add(name)
+    assert sent == found
+
+
+@pytest.mark.parametrize("name", ["fsync", "fsyncdir"])
+async def test_an_interrupt_ends_the_waiting_of_its_own_request(name: str) -> None:
+    """EINTR for the one whose caller got a signal; another for the same file goes on, and nothing is left behind."""
+    syncs = SyncRequests()
+    world = Durability(Behaviour(syncs_remotely=True), syncs)
+    await world.prepare()
+    shipped = trio.Event()
+    world.world.filesystem.files.ship = shipped.wait
+    answers: list[str] = []
+
+    async def request(number: int) -> None:
+        try:
+            await getattr(world.operations, name)(number, False)
+            answers.append("done")
+        except pyfuse3.FUSEError as error:
+            answers.append(errno.errorcode[error.errno])
+
+    first, second = syncs._begin(world.fh), syncs._begin(world.fh)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(request, first)
+        nursery.start_soon(request, second)
+        await trio.testing.wait_all_tasks_blocked()
+        syncs._interrupt(None, second)
+        syncs._interrupt(None, second + 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ["EINTR"] == answers
+        shipped.set()
+    assert ["EINTR", "done"] == answers
+    assert {} == syncs._waiting
+    await request(world.fh)
+    assert ["EINTR", "done", "done"] == answers
+
+
+@pytest.mark.parametrize("name", ["fsync", "fsyncdir"])
+async def test_metadata_are_shipped_before_a_remote_sync_is_answered(name: str) -> None:
+    """Whoever ships metadata is waited for; what keeps them from being shipped is the caller's errno."""
+    world = Durability(Behaviour(syncs_remotely=True))
+    await world.prepare()
+    shipped = []
+
+    async def ship() -> None:
+        shipped.append(world.metadata.durable_count)
+        raise FilesystemError(5)
+
+    before = world.metadata.durable_count
+    world.world.filesystem.files.ship = ship
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await SYNCS[name](world)
+    assert 5 == caught.value.errno
+    assert len(shipped) == 1
+    assert shipped[0] > before
 
 
 @pytest.mark.parametrize("name", ["mkdir", "mknod", "symlink", "link", "create"])

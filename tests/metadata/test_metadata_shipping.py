@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import itertools
 import tempfile
 from pathlib import Path
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from disfs.metadata.replicated import Block
     from disfs.metadata.restoring import Rebuilt
     from disfs.metadata.shipping import Begun
+
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def origin(store: SqliteMetadataStore) -> Origin:
@@ -336,3 +339,55 @@ def test_much_that_was_noted_is_forgotten_in_steps(tmp_path: Path, monkeypatch: 
         steps = [store.shipping.forget_more(begun) for _ in range(3)]
         assert [True, False, False] == steps
         assert (False, False) == pending(store)
+
+
+def test_volume_of_an_earlier_version_ships_a_copy_first(tmp_path: Path) -> None:
+    """Nothing of it is in Discord, and nothing has noted its rows: everything goes, without a change being needed."""
+    path = tmp_path / "metadata.db"
+    path.write_bytes(gzip.decompress((GOLDEN / "metadata-v4.db.gz").read_bytes()))
+    with contextlib.closing(SqliteMetadataStore.open(path)) as store:
+        assert (True, True) == (store.shipping.has_unshipped, store.shipping.position().needs_copy)
+        begun = store.shipping.begin()
+        told = list(store.shipping.snapshot.everything())
+        store.shipping.snapshot.end()
+        store.shipping.acknowledged(begun, bytes(range(16)), (), 1, as_copy=True)
+        store.shipping.copied(1, (), 1, 0)
+        assert (False, False) == (store.shipping.has_unshipped, store.shipping.position().needs_copy)
+        answer(store.commit())
+        restored(tmp_path / "rebuilt.db", told, origin(store))
+        answer(store.commit())
+        assert shipped_rows(path) == shipped_rows(tmp_path / "rebuilt.db")
+
+
+def test_too_much_that_is_noted_becomes_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long Discord is away: the outbox stays small, and whatever is not noted any more goes with a copy.
+
+    Also what is dropped after the copy was begun: then another copy follows.
+    """
+    monkeypatch.setattr(outbox, "MAX_ROWS", 100)
+    path = tmp_path / "volume.db"
+    with contextlib.closing(SqliteMetadataStore.open(path, create=True, now_ns=0)) as store:
+        told = Told(store)
+        told.ship(store)
+        begun = None
+        for number in range(300):
+            answer(store.make_inode(ROOT_INODE, b"%d" % number, a_file(), 1))
+            answer(store.commit())
+            if number == 150:
+                begun = store.shipping.begin()
+                store.shipping.snapshot.end()
+        (count,) = store._database.row("SELECT count(*) FROM outbox") or (0,)
+        assert 36 <= count <= 101
+        assert store.shipping.position().needs_copy
+        assert begun is not None
+        store.shipping.acknowledged(begun, bytes(range(16)), (), 1, as_copy=True)
+        while store.shipping.forget_more(begun):
+            pass
+        assert store.shipping.position().needs_copy
+        assert not store.shipping.is_shipped(begun.last)
+        told.copy(store)
+        store.shipping.acknowledged(store.shipping.begin(), bytes(reversed(range(16))), (), 1, as_copy=True)
+        store.shipping.snapshot.end()
+        store.shipping.copied(9, (), 1, 0)
+        assert not store.shipping.position().needs_copy
+        told.check(store, path)

@@ -7,7 +7,7 @@ import dataclasses
 import random
 import sqlite3
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from disfs.recovery.chain import Shipment
     from disfs.recovery.rebuild import Report
-    from disfs.recovery.shipper import ShipperStatistics
+    from disfs.recovery.shipper_values import ShipperStatistics
 
 CHUNK = 4096
 EVERY_TIME = CopyRule(floor_bytes=0, share=0.0, journal_count=1)
@@ -245,6 +245,33 @@ async def test_crash_at_any_step_loses_and_doubles_nothing(
         assert shipped_rows(tmp_path / "volume.db") == shipped_rows(tmp_path / "rebuilt.db")
 
 
+async def test_nothing_is_sent_that_a_power_cut_could_take(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a state leaves the machine all of it is synced here, and so is the note that it was begun."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        await write(world, b"one", b"1")
+        await world.chunks.drain()
+        steps: list[str] = []
+        synced: list[int] = []
+        make_durable, send = world.shipper._ask.make_durable, world.transport.send
+
+        async def durable() -> None:
+            await make_durable()
+            steps.append("durable")
+            synced.append(len(world.metadata.shipping.position().attempts))
+            assert not world.metadata._database.has_open_transaction
+
+        async def sent(*arguments: Any, **named: Any) -> Any:
+            steps.append("send")
+            return await send(*arguments, **named)
+
+        monkeypatch.setattr(world.shipper, "_ask", world.shipper._ask._replace(make_durable=durable))
+        monkeypatch.setattr(world.transport, "send", sent)
+        await world.shipper.drain()
+        assert (["durable", "send"], [1]) == (steps, synced)
+
+
 async def test_lost_answer_stores_a_journal_once(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """What has arrived without being acknowledged is found in the channel, long after Discord forgot the nonce."""
     async with real_stores(tmp_path, ships=True) as (world, _):
@@ -385,6 +412,33 @@ async def test_damaged_newest_journal_leaves_the_state_before(tmp_path: Path, au
         report = await recovered(world, tmp_path / "rebuilt.db")
         assert {b"one", b"two"} == await names_of(tmp_path / "rebuilt.db")
         assert (2, True) == (report.sequence, bool(report.missing))
+
+
+async def test_short_journals_are_fetched_once(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """What was looked at is kept until it is read; one that came damaged is asked for again."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        for name in (b"one", b"two", b"three"):
+            await write(world, name, b"x")
+            await settle(world)
+        for broken in (False, True):
+            before = world.memory.statistics().fetches
+            index = IndexChannel(world.memory, world.index, world.key, VOLUME_ID, keep_bytes=1 << 20)
+            parts = await index.parts(await index.messages(MessageId(0)))
+            if broken:
+                index._kept[parts[1].location.attachment] = b"no part" * 20
+            assert [1, 2, 3] == [(await index.read(part)).header.sequence for part in parts]
+            assert 3 + broken == world.memory.statistics().fetches - before
+
+
+async def test_nothing_whole_is_told_with_what_is_wrong(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """All that there is is damaged: the line names it, and the last resort."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        await write(world, b"one", b"x")
+        await settle(world)
+        await damage(world, (await shipments(world))[0])
+        with pytest.raises(UserError, match=r"checkpoint copy 1 is damaged \(.*--from-packs") as caught:
+            await recovered(world, tmp_path / "rebuilt.db")
+        assert ExitCode.VOLUME_DAMAGED == caught.value.exit_code
 
 
 async def test_damaged_newest_copy_is_passed_over(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:

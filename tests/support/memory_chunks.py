@@ -57,6 +57,7 @@ class MemoryChunks:
         self.fails_with: Exception | None = None
         self.discarded: list[InodeNumber] = []
         self.synced: list[InodeNumber | None] = []
+        self.drained: list[InodeNumber] = []
         self.readaheads: list[NoReadahead] = []
 
     def hold(self) -> list[trio.Event]:
@@ -134,6 +135,10 @@ class MemoryChunks:
     async def sync(self, inode: InodeNumber) -> None:
         await self._wait()
         self.synced.append(inode)
+
+    async def drain_file(self, inode: InodeNumber) -> None:
+        await self._wait()
+        self.drained.append(inode)
 
     async def sync_all(self) -> None:
         await self._wait()

@@ -140,13 +140,18 @@ class Product:
             raw = answer.read()
         return json.loads(raw) if raw else None
 
-    def api(self, method: str, path: str) -> Any:
+    def api(self, method: str, path: str, body: object = None) -> Any:
         """A request to the emulator as the bot itself would make it; the decoded answer."""
         info = self.emulator()
         request = urllib.request.Request(
             info["api_url"] + path,
             method=method,
-            headers={"Authorization": f"Bot {info['token']}", "User-Agent": "DiscordBot (tests, 1)"},
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Authorization": f"Bot {info['token']}",
+                "User-Agent": "DiscordBot (tests, 1)",
+                "Content-Type": "application/json",
+            },
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             raw = answer.read()
@@ -162,6 +167,22 @@ class Product:
             for message in self.api("GET", f"/channels/{channel['id']}/messages?limit=100")
             if message["attachments"]
         ]
+
+    def superblock_message(self) -> tuple[int, int]:
+        """(message, channel) of the superblock."""
+        guild = self.emulator()["guild_id"]
+        (index,) = (c for c in self.api("GET", f"/guilds/{guild}/channels") if c["name"] == "index")
+        messages = self.api("GET", f"/channels/{index['id']}/messages?limit=100")
+        return int(messages[-1]["id"]), int(index["id"])
+
+    def index_message_count(self) -> int:
+        """How many messages the index channel has."""
+        _, channel = self.superblock_message()
+        return len(self.api("GET", f"/channels/{channel}/messages?limit=100"))
+
+    def say(self, channel: int, text: str) -> None:
+        """Write a message without attachments."""
+        self.api("POST", f"/channels/{channel}/messages", {"content": text})
 
     def delete_message(self, message_and_channel: tuple[int, int]) -> None:
         """Delete a message as somebody with the right to do so might."""

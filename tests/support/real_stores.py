@@ -20,7 +20,8 @@ from disfs.local_volume import keep_marks, take_over_cache
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.recovery.building import Builder, CopyRule
 from disfs.recovery.index_channel import IndexChannel
-from disfs.recovery.shipper import Shipper, ShipperSettings, Surroundings
+from disfs.recovery.shipper import Shipper
+from disfs.recovery.shipper_values import ShipperSettings, Surroundings
 from disfs.recovery.snapshot_shipments import Place, SnapshotShipments
 from disfs.snapshot_desk import SnapshotDesk
 from disfs.trash_desk import TrashDesk

@@ -1,0 +1,203 @@
+"""Repair what a check found: first as a plan that a person can read, then step by step.
+
+A copy of the metadata is kept first. Each step is one transaction, and whatever breaks off in between leaves a volume
+that can be mounted, and checked and repaired again. Bytes are never destroyed: files that lost some are moved aside,
+and of messages only those are deleted that nothing refers to.
+
+A chunk that is nowhere is not marked where its place in Discord is still recorded: reading it is an error by itself
+then, here and on every machine that recovers the volume. Only what lost its place is marked as lost, because it would
+read as zeros.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import defaultdict
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from disfs.chunkstore.transport.base import DELETE_LIMIT, Urgency
+from disfs.metadata.inspection import Inspection
+from disfs.metadata.repairs import Repairs
+from disfs.quantities import human_count
+from disfs.recovery.fsck import NO_SLOTS
+from disfs.recovery.fsck_findings import Kind
+from disfs.volume import send_superblock
+from disfs.volume_state import METADATA_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from disfs.chunkstore.transport.base import Transport
+    from disfs.recovery.fsck import Check
+    from disfs.recovery.fsck_discord import Unreferenced
+    from disfs.values import ChannelId, ChunkKey, InodeNumber, MessageId
+
+COPY_NAME = "metadata.db.before-fsck"
+_FILES_AT_ONCE = 256
+_SHOWN_MOVES = 20
+
+
+class Repair:
+    """What is to be done about a finished check; nobody else has the volume open."""
+
+    def __init__(self, check: Check, *, online: bool, delete_unknown: bool) -> None:
+        self._check = check
+        self._online = online
+        self._doomed: Sequence[Unreferenced] = ()
+        self._without_place: set[InodeNumber] = set()
+        """Files with chunks that were marked as lost."""
+        if online:
+            self._doomed = [*check.strays, *(check.unknown if delete_unknown else ())]
+
+    def plan(self) -> list[str]:
+        """What `run` would do, a line each; empty when there is nothing to do, or nothing that can be done."""
+        if self._check.unreadable:
+            return []
+        counts = self._check.findings.counts
+        files, messages = counts[Kind.DAMAGED_FILE], len(self._doomed)
+        lines = (
+            (self._check.indexes_damaged, "build the indexes of the metadata anew"),
+            (counts[Kind.METADATA], f"put the metadata in order at {human_count(counts[Kind.METADATA], 'place')}"),
+            (
+                len(self._check.slot_tables),
+                f"take the slot tables of {human_count(len(self._check.slot_tables), 'pack')} from Discord",
+            ),
+            (
+                counts[Kind.CACHE],
+                f"drop {human_count(counts[Kind.CACHE], 'damaged copy', 'damaged copies')} in the cache",
+            ),
+            (
+                counts[Kind.SEND_AGAIN],
+                f"send again what the cache has of {human_count(counts[Kind.SEND_AGAIN], 'file')}, at the next mount",
+            ),
+            (files, f"move {human_count(files, 'damaged file')} to lost+found/damaged; what is left of them stays"),
+            (messages, f"delete {human_count(messages, 'message')} that nothing refers to"),
+            (
+                self._check.superblock_missing and self._online,
+                "send the superblock again, from this machine's copy",
+            ),
+        )
+        return [line for wanted, line in lines if wanted]
+
+    async def run(self, transport: Transport | None, on_line: Callable[[str], None]) -> None:
+        """Do it; `on_line` hears what was done. `transport` is there if it is `online`.
+
+        UserError, FilesystemError, and storage errors as of `Transport`.
+        """
+        path = self._check.scope.state_directory / METADATA_NAME
+        copy = _new_name(path)
+        repairs = Repairs.begin(path, copy)
+        try:
+            on_line(f"a copy of the metadata is kept as {copy}")
+            self._repair_metadata(repairs, on_line)
+            self._repair_files(repairs, on_line)
+        finally:
+            repairs.close()
+        if transport is not None:
+            await self._repair_discord(transport, on_line)
+
+    def _repair_metadata(self, repairs: Repairs, on_line: Callable[[str], None]) -> None:
+        repairs.raise_counters()
+        if self._check.indexes_damaged:
+            repairs.rebuild_indexes()
+            on_line("indexes built anew")
+        for number, table in self._check.slot_tables.items():
+            repairs.restore_slots(number, table)
+        self._lose_unreadable(repairs, on_line)
+        self._drop_small_contents(repairs)
+        for count, what in repairs.put_in_order():
+            on_line(f"{count} {what}")
+
+    def _lose_unreadable(self, repairs: Repairs, on_line: Callable[[str], None]) -> None:
+        """Chunks that lie in no slots: sent again where the cache has them, else lost.
+
+        The cache notes first that they are lost: a dirty chunk without that note would be looked for in it.
+        """
+        inspection, cache = self._check.inspection, self._check.cache
+        again: list[ChunkKey] = []
+        lost: list[ChunkKey] = []
+        for key in repairs.unreadable_chunks():
+            if inspection.dirty_among(key.inode, key.chunk, 1):
+                continue
+            (again if cache is not None and cache.clean_chunks(key.inode, key.chunk, 1) else lost).append(key)
+        if not again and not lost:
+            return
+        for key in again:
+            repairs.mark_dirty(key.inode, [key.chunk], repairs.new_revision())
+        revision = repairs.new_revision()
+        if cache is not None:
+            cache.note_lost((key, revision) for key in lost)
+        repairs.lose(lost, revision)
+        self._without_place = {key.inode for key in lost}
+        if lost:
+            on_line(f"{human_count(len(lost), 'chunk')} marked as lost: reading them is an error, not zeros")
+
+    def _drop_small_contents(self, repairs: Repairs) -> None:
+        cache = self._check.cache
+        if cache is None or not cache.bad_small:
+            return
+        cache.note_lost(repairs.damaged_small_contents(cache.bad_small))
+        repairs.drop_small_contents(cache.bad_small)
+
+    def _repair_files(self, repairs: Repairs, on_line: Callable[[str], None]) -> None:
+        damaged = self._judged(repairs, on_line)
+        moved = 0
+        while batch := list(islice(damaged, _FILES_AT_ONCE)):
+            for inode, path in repairs.set_aside(batch):
+                moved += 1
+                if moved <= _SHOWN_MOVES:
+                    on_line(f"inode {inode} is now {path.decode('utf-8', 'backslashreplace')}")
+        if moved > _SHOWN_MOVES:
+            on_line(f"{moved - _SHOWN_MOVES} more were moved")
+        for _ in repairs.put_in_order():
+            pass  # link counts of what has moved
+
+    def _judged(self, repairs: Repairs, on_line: Callable[[str], None]) -> Iterator[InodeNumber]:
+        """Mark what the cache has as dirty, file by file; yields the files of which something is nowhere."""
+        inspection = self._check.inspection
+        chunks = 0
+        for inode, runs in inspection.bad_files():
+            file = inspection.file(inode)
+            # What lay in no slots has been seen to; what a restored slot table made readable is no damage any more.
+            judgement = self._check.judge(inode, file, [run for run in runs if run.cause != NO_SLOTS])
+            if judgement.again:
+                repairs.mark_dirty(inode, judgement.again, repairs.new_revision())
+                chunks += len(judgement.again)
+            if (judgement.lost_count or inode in self._without_place) and not file.set_aside:
+                yield inode
+        if chunks:
+            on_line(f"{human_count(chunks, 'chunk')} marked as unsent; the next mount sends them")
+
+    async def _repair_discord(self, transport: Transport, on_line: Callable[[str], None]) -> None:
+        volume = self._check.scope.volume
+        if self._check.superblock_missing:
+            await send_superblock(transport, volume.index_channel, volume.superblock)
+            on_line("the superblock was sent again")
+        by_channel: dict[ChannelId, list[MessageId]] = defaultdict(list)
+        for doomed in self._doomed:
+            by_channel[doomed.channel].append(doomed.message)
+        for channel, messages in by_channel.items():
+            for start in range(0, len(messages), DELETE_LIMIT):
+                await transport.delete(channel, messages[start : start + DELETE_LIMIT], urgency=Urgency.SWEEP)
+        if self._doomed:
+            on_line(f"{human_count(len(self._doomed), 'message')} deleted")
+
+    def errors_left(self) -> list[str]:
+        """What the metadata still contradict themselves in after `run`."""
+        inspection = Inspection.open(self._check.scope.state_directory / METADATA_NAME)
+        try:
+            left = list(islice(inspection.damage(), 10))
+            return left or [f"{b.sentence} ({b.detail})" for b in islice(inspection.check(lambda _d, _t: None), 10)]
+        finally:
+            inspection.close()
+
+
+def _new_name(path: Path) -> Path:
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    for number in range(1000):
+        candidate = path.with_name(f"{COPY_NAME}-{stamp}" + (f".{number}" if number else ""))
+        if not candidate.exists():
+            return candidate
+    raise AssertionError("a thousand repairs in one second")
