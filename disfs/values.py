@@ -45,6 +45,14 @@ class ChunkKey(NamedTuple):
     chunk: ChunkIndex
 
 
+def may_be_of(written: ChunkKey, key: ChunkKey) -> bool:
+    """Whether a slot that was written for one chunk may hold another one now.
+
+    A file that is emptied lives on, and what was in it gets a number of its own, a later one: see metadata/trash.py.
+    """
+    return written.chunk == key.chunk and written.inode <= key.inode
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
     """A run of `count` consecutive chunks of one inode in consecutive slots of one pack."""

@@ -20,7 +20,7 @@ from disfs.chunkstore.transport.base import Urgency
 from disfs.errors import CorruptDataError, NotFoundError, StorageError
 from disfs.recovery.fsck_discord import slots_of
 from disfs.recovery.fsck_findings import Kind
-from disfs.values import ChunkIndex, ChunkKey
+from disfs.values import ChunkIndex, ChunkKey, may_be_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,7 +197,7 @@ class DataCheck:
                 slot, key = run.first_slot + index, ChunkKey(run.inode, ChunkIndex(run.first + index))
                 if not _opens(cipher, table, memoryview(raw), slot, chunk_bytes):
                     bad.append((*key, UNAUTHENTIC))
-                elif directory is not None and directory.entries[slot].key != key:
+                elif directory is not None and not may_be_of(directory.entries[slot].key, key):
                     bad.append((*key, ANOTHERS))
         return _Verdict(tuple(bad), directory is None, None if table == pack.record.slots else table)
 

@@ -143,3 +143,24 @@ def test_snapshot_is_read_only_and_cold_from_discord(disk: Product) -> None:
     disk.mount("-o", "ro")
     assert wanted == contents(root / ".snapshots" / "one" / "tree")
     assert 2 == disk.run("snapshot", "create", "two", check=False).returncode
+
+
+def test_fsck_finds_nothing_wrong_with_trash_and_snapshots(disk: Product) -> None:
+    """Mounted and not, contents read too, over a recovery: what is in the trash or held is no damage and no stray."""
+    root = disk.mountpoint
+    fill(root)
+    snapshot(disk, "create", "one")
+    contents(root / ".snapshots" / "one")
+    (root / "tree" / "large").write_bytes(b"x")
+    shutil.rmtree(root / "tree" / "deep")
+    disk.run("sync", str(root))
+    for arguments in (("--read-data",), ()):
+        assert 0 == disk.run("fsck", str(root), *arguments).returncode
+    disk.umount()
+    assert 0 == disk.run("fsck", "emulator", "--read-data", "--repair").returncode
+    burn(disk)
+    recover(disk)
+    assert 0 == disk.run("fsck", "emulator", "--read-data").returncode
+    disk.mount()
+    disk.run("undelete", str(root / "tree"))
+    assert "words" == (root / "tree" / "deep" / "small").read_text()

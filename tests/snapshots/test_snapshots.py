@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from disfs.recovery.rebuild import Report
 
 CHUNK = 4096
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 @asynccontextmanager
@@ -95,7 +94,7 @@ async def recovered(world: RealStores, path: Path) -> Report:
     )
 
 
-async def test_snapshot_holds_what_it_refers_to(tmp_path: Path) -> None:
+async def test_snapshot_holds_what_it_refers_to(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """Deleted files stay in Discord for it, and go when it goes; what is in no snapshot goes at once."""
     async with a_volume(tmp_path, sweep_grace_seconds=0) as (paths, world, _):
         await paths.write(b"/kept", b"1" * 3 * CHUNK)
@@ -111,7 +110,7 @@ async def test_snapshot_holds_what_it_refers_to(tmp_path: Path) -> None:
         assert 0 == await swept(world)
 
 
-async def test_message_of_two_snapshots_goes_with_the_second(tmp_path: Path) -> None:
+async def test_message_of_two_snapshots_goes_with_the_second(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """Each holds on its own."""
     async with a_volume(tmp_path, sweep_grace_seconds=0) as (paths, world, _):
         await paths.write(b"/file", b"1" * CHUNK)
@@ -126,7 +125,7 @@ async def test_message_of_two_snapshots_goes_with_the_second(tmp_path: Path) -> 
         assert 0 == await swept(world)
 
 
-async def test_held_message_is_not_compacted(tmp_path: Path) -> None:
+async def test_held_message_is_not_compacted(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """However little of it is live: rewriting it would give nothing back."""
     async with a_volume(tmp_path) as (paths, world, _):
         for number in range(8):
@@ -139,7 +138,9 @@ async def test_held_message_is_not_compacted(tmp_path: Path) -> None:
         assert [] != await world.metadata.sparse_messages(10)
 
 
-async def test_what_dies_while_it_is_made_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_dies_while_it_is_made_is_kept(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between the moment of the snapshot and its holds nothing is swept that was live at that moment."""
     async with a_volume(tmp_path, sweep_grace_seconds=0) as (paths, world, _):
         await paths.write(b"/file", b"1" * CHUNK)
@@ -158,7 +159,7 @@ async def test_what_dies_while_it_is_made_is_kept(tmp_path: Path, monkeypatch: p
         assert world.metadata.snapshots.protected_revision > world.metadata.shipping.shipped_revision
 
 
-async def test_snapshot_waits_for_what_is_dirty(tmp_path: Path) -> None:
+async def test_snapshot_waits_for_what_is_dirty(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """What was written just before is in it."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.write(b"/file", b"just now")
@@ -166,7 +167,9 @@ async def test_snapshot_waits_for_what_is_dirty(tmp_path: Path) -> None:
         assert b"just now" == await paths.read(b"/.snapshots/one/file")
 
 
-async def test_what_was_not_sent_is_an_error_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_not_sent_is_an_error_and_told(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file that is written all the time: its unsent chunks cannot be read, all others can; after a recovery too."""
     async with a_volume(tmp_path / "volume") as (paths, world, _):
         await paths.write(b"/file", b"1" * 2 * CHUNK)
@@ -195,7 +198,7 @@ async def test_what_was_not_sent_is_an_error_and_told(tmp_path: Path, monkeypatc
             assert (1, ["/.snapshots/one/file"]) == store.snapshots.unsent(record.snapshot)
 
 
-async def test_open_file_of_a_deleted_snapshot_is_stale(tmp_path: Path) -> None:
+async def test_open_file_of_a_deleted_snapshot_is_stale(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """Whoever reads on gets an error, and never what another snapshot has."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.write(b"/file", b"1" * 2 * CHUNK)
@@ -210,7 +213,7 @@ async def test_open_file_of_a_deleted_snapshot_is_stale(tmp_path: Path) -> None:
         await world.filesystem.release(handle)
 
 
-async def test_inode_numbers_never_collide(tmp_path: Path) -> None:
+async def test_inode_numbers_never_collide(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """Of two snapshots and the volume; they are the same after a restart."""
     async with a_volume(tmp_path) as (paths, world, nursery):
         await paths.write(b"/file", b"x")
@@ -225,7 +228,7 @@ async def test_inode_numbers_never_collide(tmp_path: Path) -> None:
         assert found == [await paths.inode(path) for path in places]
 
 
-async def test_way_back_from_a_snapshot(tmp_path: Path) -> None:
+async def test_way_back_from_a_snapshot(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """`..`, and the paths that a log names."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.make_directory(b"/a")
@@ -243,7 +246,7 @@ async def test_way_back_from_a_snapshot(tmp_path: Path) -> None:
         )
 
 
-async def test_name_of_the_volume_itself_comes_first(tmp_path: Path) -> None:
+async def test_name_of_the_volume_itself_comes_first(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """A volume that has had a .snapshots of its own keeps it."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.make_directory(b"/mine")
@@ -256,7 +259,7 @@ async def test_name_of_the_volume_itself_comes_first(tmp_path: Path) -> None:
         assert b"x" == await paths.read(b"/.snapshots/file")
 
 
-async def test_large_snapshot_goes_in_small_attachments(tmp_path: Path) -> None:
+async def test_large_snapshot_goes_in_small_attachments(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """Discord takes less than was thought: it is sent again, in smaller parts, and what was refused is no snapshot."""
     async with a_volume(tmp_path / "volume") as (paths, world, _):
         for number in range(300):
@@ -268,7 +271,7 @@ async def test_large_snapshot_goes_in_small_attachments(tmp_path: Path) -> None:
         assert ("one",) == (await recovered(world, tmp_path / "new" / "volume.db")).snapshots
 
 
-async def test_damaged_snapshot_is_named_and_others_come_back(tmp_path: Path) -> None:
+async def test_damaged_snapshot_is_named_and_others_come_back(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """A recovery says which one is missing."""
     async with a_volume(tmp_path / "volume") as (paths, world, _):
         await paths.write(b"/file", b"x" * CHUNK)
@@ -294,7 +297,7 @@ def test_snapshots_outlive_old_journals() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", ".", "..", "a\0b", "x" * 256])
-async def test_name_that_cannot_be_is_refused(tmp_path: Path, name: str) -> None:
+async def test_name_that_cannot_be_is_refused(tmp_path: Path, autojump_clock: trio.abc.Clock, name: str) -> None:
     """It is a file name, and the command line puts a colon behind it."""
     async with a_volume(tmp_path) as (_, world, _):
         with pytest.raises(UserError, match="cannot name a snapshot") as caught:
@@ -363,7 +366,7 @@ def kill_at(world: RealStores, patched: pytest.MonkeyPatch, where: tuple[object,
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", range(len(CREATION) + len(DELETION)))
 async def test_kill_at_each_step_leaves_a_snapshot_or_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, after: bool
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch, step: int, after: bool
 ) -> None:
     """After a kill anywhere in making or deleting one, and the next start: it is whole, here and in Discord, or gone.
 
@@ -410,7 +413,9 @@ async def test_kill_at_each_step_leaves_a_snapshot_or_none(
 
 
 @pytest.mark.parametrize("call", range(3))
-async def test_refused_request_is_tried_again_at_the_next_start(tmp_path: Path, call: int) -> None:
+async def test_refused_request_is_tried_again_at_the_next_start(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, call: int
+) -> None:
     """Discord fails while a snapshot is shipped: it is there, said not to be in Discord, and goes there later."""
     async with a_volume(tmp_path) as (paths, world, nursery):
         await paths.write(b"/file", b"1" * CHUNK)

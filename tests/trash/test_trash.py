@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from support.metadata_invariants import faults_of
 from support.real_stores import real_stores
 from support.shipped_rows import shipped_rows
@@ -24,13 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    import trio
     from support.real_stores import RealStores
 
     from disfs.values import InodeNumber
 
 CHUNK = 4096
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 @asynccontextmanager
@@ -43,7 +42,7 @@ async def a_volume(directory: Path, **changes: int) -> AsyncIterator[tuple[Paths
         assert [] == faults_of(directory / "volume.db")
 
 
-async def test_deleted_file_comes_back_as_it_was(tmp_path: Path) -> None:
+async def test_deleted_file_comes_back_as_it_was(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """Content, mode, owner, times and extended attributes; only ctime is another, as it moved just now."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.write(b"/file", b"1" * 3 * CHUNK + b"end")
@@ -66,7 +65,7 @@ async def test_deleted_file_comes_back_as_it_was(tmp_path: Path) -> None:
         assert (0, 0) == world.metadata.trash.totals
 
 
-async def test_restored_file_is_read_from_discord(tmp_path: Path) -> None:
+async def test_restored_file_is_read_from_discord(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """Nothing of it need be in the cache."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.write(b"/file", b"abc" * CHUNK)
@@ -77,7 +76,7 @@ async def test_restored_file_is_read_from_discord(tmp_path: Path) -> None:
         assert b"abc" * CHUNK == await paths.read(b"/file")
 
 
-async def test_replaced_file_comes_back_beside_the_new_one(tmp_path: Path) -> None:
+async def test_replaced_file_comes_back_beside_the_new_one(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """What a rename has covered, as editors and rsync save files; and again, under the next name."""
     async with a_volume(tmp_path) as (paths, _, _):
         for content in (b"first", b"second", b"third"):
@@ -92,7 +91,7 @@ async def test_replaced_file_comes_back_beside_the_new_one(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("way", ["open", "truncate"])
-async def test_emptied_file_leaves_what_was_in_it(tmp_path: Path, way: str) -> None:
+async def test_emptied_file_leaves_what_was_in_it(tmp_path: Path, autojump_clock: trio.abc.Clock, way: str) -> None:
     """O_TRUNC and truncate to nothing: the old content, with the attributes of then, comes back beside the file."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.write(b"/file", b"old" * CHUNK)
@@ -114,7 +113,9 @@ async def test_emptied_file_leaves_what_was_in_it(tmp_path: Path, way: str) -> N
         assert b"blue" == await world.metadata.get_xattr(after.inode, b"user.colour")
 
 
-async def test_emptied_file_keeps_what_lies_before_what_is_unsent(tmp_path: Path) -> None:
+async def test_emptied_file_keeps_what_lies_before_what_is_unsent(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
     """Up to the first chunk that was written since it was sent; nothing that it never held."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.write(b"/log", b"1" * CHUNK + b"2" * CHUNK + b"3" * 100)
@@ -127,7 +128,9 @@ async def test_emptied_file_keeps_what_lies_before_what_is_unsent(tmp_path: Path
         assert b"1" * CHUNK + b"2" * CHUNK == await paths.read(b"/log.undeleted")
 
 
-async def test_emptied_file_whose_beginning_is_unsent_is_not_kept(tmp_path: Path) -> None:
+async def test_emptied_file_whose_beginning_is_unsent_is_not_kept(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
     """There is nothing before it."""
     async with a_volume(tmp_path) as (paths, _, _):
         await paths.write(b"/file", b"1" * 2 * CHUNK)
@@ -137,7 +140,7 @@ async def test_emptied_file_whose_beginning_is_unsent_is_not_kept(tmp_path: Path
         assert [] == paths.trash()
 
 
-async def test_what_was_never_sent_is_gone(tmp_path: Path) -> None:
+async def test_what_was_never_sent_is_gone(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """A new file that is deleted leaves nothing, neither here nor in Discord."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.write(b"/file", b"1" * CHUNK)
@@ -150,7 +153,7 @@ async def test_what_was_never_sent_is_gone(tmp_path: Path) -> None:
         assert ExitCode.USAGE == caught.value.exit_code
 
 
-async def test_deleted_file_of_which_little_is_unsent_is_whole(tmp_path: Path) -> None:
+async def test_deleted_file_of_which_little_is_unsent_is_whole(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """Its last words are sent after its deletion; over a remount, a crash too."""
     async with a_volume(tmp_path) as (paths, world, nursery):
         await paths.write(b"/file", b"1" * 3 * CHUNK)
@@ -167,7 +170,7 @@ async def test_deleted_file_of_which_little_is_unsent_is_whole(tmp_path: Path) -
         assert b"last words" + b"1" * (3 * CHUNK - 10) == await paths.read(b"/file")
 
 
-async def test_deleted_file_of_which_much_is_unsent_is_not_kept(tmp_path: Path) -> None:
+async def test_deleted_file_of_which_much_is_unsent_is_not_kept(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """Whoever deletes a large file in the middle of its upload does not have the rest of it sent."""
     async with a_volume(tmp_path, cache_bytes=300 * CHUNK) as (paths, world, _):
         await paths.write(b"/file", b"1" * (UNSENT_CHUNKS + 2) * CHUNK)
@@ -177,7 +180,7 @@ async def test_deleted_file_of_which_much_is_unsent_is_not_kept(tmp_path: Path) 
         assert ([], 0) == (paths.trash(), world.chunks.statistics().dirty_chunks)
 
 
-async def test_one_of_two_names_is_no_deletion(tmp_path: Path) -> None:
+async def test_one_of_two_names_is_no_deletion(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """A file goes to the trash with its last name, and comes back under that."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.write(b"/one", b"x")
@@ -190,7 +193,9 @@ async def test_one_of_two_names_is_no_deletion(tmp_path: Path) -> None:
         assert {b"/two": b"x"} == await paths.tree()
 
 
-async def test_file_that_is_open_goes_to_the_trash_when_it_is_closed(tmp_path: Path) -> None:
+async def test_file_that_is_open_goes_to_the_trash_when_it_is_closed(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
     """With what was written to it after it had lost its name."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.write(b"/file", b"before")
@@ -204,7 +209,7 @@ async def test_file_that_is_open_goes_to_the_trash_when_it_is_closed(tmp_path: P
         assert b"after " == await paths.read(b"/file")
 
 
-async def test_directory_comes_back_with_all_that_was_in_it(tmp_path: Path) -> None:
+async def test_directory_comes_back_with_all_that_was_in_it(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """`rm -r`: directories with mode, owner and times, links, empty files; what is there now is left alone."""
     async with a_volume(tmp_path) as (paths, world, _):
         for path in (b"/top", b"/top/deep"):
@@ -241,7 +246,7 @@ async def test_directory_comes_back_with_all_that_was_in_it(tmp_path: Path) -> N
         assert (0o711, 3, 77, 66) == (after.mode & 0o7777, after.uid, after.mtime_ns, after.atime_ns)
 
 
-async def test_file_alone_brings_its_directories_along(tmp_path: Path) -> None:
+async def test_file_alone_brings_its_directories_along(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """Those that are gone are made again, from the trash; one that became a file is in the way, and named."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.make_directory(b"/a", mode=0o701)
@@ -261,7 +266,7 @@ async def test_file_alone_brings_its_directories_along(tmp_path: Path) -> None:
         assert [0o40701, 0o40702] == found
 
 
-async def test_path_is_the_one_of_the_deletion(tmp_path: Path) -> None:
+async def test_path_is_the_one_of_the_deletion(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """A directory that was renamed before counts with its new name, one that was renamed later with its old one."""
     async with a_volume(tmp_path) as (paths, _, _):
         await paths.make_directory(b"/one")
@@ -275,7 +280,7 @@ async def test_path_is_the_one_of_the_deletion(tmp_path: Path) -> None:
         assert [b"/one/a", b"/two/b"] == [entry.path for entry in paths.trash()]
 
 
-async def test_version_can_be_chosen(tmp_path: Path) -> None:
+async def test_version_can_be_chosen(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """By its number; a number of another path, or of nothing, is refused."""
     async with a_volume(tmp_path) as (paths, _, _):
         for content in (b"1", b"2"):
@@ -289,7 +294,7 @@ async def test_version_can_be_chosen(tmp_path: Path) -> None:
         assert b"1" == await paths.read(b"/file")
 
 
-async def test_old_things_go_for_good(tmp_path: Path) -> None:
+async def test_old_things_go_for_good(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """After their time: rows, extents, attributes; then their message in Discord too."""
     async with a_volume(tmp_path, sweep_grace_seconds=0) as (paths, world, _):
         await paths.write(b"/file", b"1" * 10 * CHUNK)
@@ -312,7 +317,7 @@ async def test_old_things_go_for_good(tmp_path: Path) -> None:
         assert 0 == sum(len(world.memory.messages(each)) for each in world.channels)
 
 
-async def test_without_a_trash_nothing_is_kept(tmp_path: Path) -> None:
+async def test_without_a_trash_nothing_is_kept(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """`--trash-days 0`: what is in it from before goes at once."""
     async with real_stores(tmp_path, trash_seconds=DAY) as (world, nursery):
         paths = Paths(world)
@@ -328,7 +333,7 @@ async def test_without_a_trash_nothing_is_kept(tmp_path: Path) -> None:
         assert [] == paths.trash()
 
 
-async def test_full_volume_restores_nothing_and_loses_nothing(tmp_path: Path) -> None:
+async def test_full_volume_restores_nothing_and_loses_nothing(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """Deleting gives room at once; what does not fit any more stays in the trash, and the error says why."""
     async with a_volume(tmp_path) as (paths, world, nursery):
         await paths.write(b"/file", b"1" * 4 * CHUNK)
@@ -345,7 +350,7 @@ async def test_full_volume_restores_nothing_and_loses_nothing(tmp_path: Path) ->
         assert b"1" * 4 * CHUNK == await paths.read(b"/file")
 
 
-async def test_full_disk_keeps_nothing_new(tmp_path: Path) -> None:
+async def test_full_disk_keeps_nothing_new(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """Without room for the metadata deleting still works, and is for good."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.write(b"/file", b"1" * CHUNK)
@@ -358,7 +363,7 @@ async def test_full_disk_keeps_nothing_new(tmp_path: Path) -> None:
         world.free_bytes = 1 << 40
 
 
-async def test_orphan_of_a_crash_goes_to_the_trash(tmp_path: Path) -> None:
+async def test_orphan_of_a_crash_goes_to_the_trash(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """The kernel had not let go of it when the daemon was killed: the next mount keeps it, path included."""
     async with a_volume(tmp_path) as (paths, world, nursery):
         await paths.write(b"/file", b"x")
@@ -372,7 +377,7 @@ async def test_orphan_of_a_crash_goes_to_the_trash(tmp_path: Path) -> None:
         assert b"x" == await paths.read(b"/file")
 
 
-async def test_deletion_that_was_not_committed_did_not_happen(tmp_path: Path) -> None:
+async def test_deletion_that_was_not_committed_did_not_happen(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     """After a kill the file is there, or it is in the trash: never in neither."""
     async with a_volume(tmp_path) as (paths, world, nursery):
         await paths.write(b"/file", b"x")
@@ -382,7 +387,9 @@ async def test_deletion_that_was_not_committed_did_not_happen(tmp_path: Path) ->
         assert ([], b"x") == (paths.trash(), await paths.read(b"/file"))
 
 
-async def test_listing_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_listing_goes_on_where_it_ended(
+    tmp_path: Path, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Page by page, each entry once: what was at the path itself, then what was below it."""
     monkeypatch.setattr("disfs.trash_desk._PAGE_COUNT", 3)
     async with a_volume(tmp_path) as (paths, world, _):
@@ -408,3 +415,30 @@ async def test_listing_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytes
                 break
             after = entries[-1].path, entries[-1].inode
         assert [b"/d", b"/d", *(b"/d/%d" % number for number in range(7))] == found
+
+
+async def test_content_of_an_emptied_file_can_be_compacted(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """Its slots were written under the number of the file; moved, they are what they were."""
+    async with a_volume(tmp_path) as (paths, world, _):
+        for number in range(6):
+            await paths.write(b"/%d" % number, b"%d" % number * CHUNK)
+        await paths.sent()
+        await paths.write(b"/0", b"new", flags=os.O_TRUNC)
+        for number in range(1, 6):
+            await paths.unlink(b"/%d" % number)
+        for entry in paths.trash():
+            if entry.path != b"/0":
+                world.chunks.discard(entry.inode)
+                world.metadata.trash.remove(entry.inode)
+        for number in range(6, 12):
+            await paths.write(b"/%d" % number, b"x" * CHUNK)
+            await paths.sent()
+            await paths.unlink(b"/%d" % number)
+        world.chunks.evict_all()
+        await trio.sleep(700)
+        before = world.chunks.statistics().compaction
+        await world.chunks.compact()
+        assert before != world.chunks.statistics().compaction
+        await paths.undelete(b"/0")
+        world.chunks.evict_all()
+        assert b"0" * CHUNK == await paths.read(b"/0.undeleted")
