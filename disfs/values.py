@@ -46,7 +46,7 @@ class ChunkKey(NamedTuple):
 
 
 def may_be_of(written: ChunkKey, key: ChunkKey) -> bool:
-    """Whether a slot that was written for one chunk may hold another one now.
+    """Whether a slot that was written for one chunk may hold another one now, if its inode is renumbered.
 
     A file that is emptied lives on, and what was in it gets a number of its own, a later one: see metadata/trash.py.
     """

@@ -91,7 +91,9 @@ class Rewriter:
             raise CorruptDataError(f"pack {record.pack.hex()} holds another pack's directory")
         for chunk in chunks:
             entry = directory.entries[chunk.slot]
-            if not may_be_of(entry.key, chunk.key):
+            if entry.key != chunk.key and not (
+                may_be_of(entry.key, chunk.key) and self._ledger.is_renumbered(chunk.key.inode)
+            ):
                 raise CorruptDataError(f"slot {chunk.slot} of pack {record.pack.hex()} holds another chunk")
             chunk.revision, chunk.plain_bytes, chunk.compressed = entry.revision, entry.plain_bytes, entry.compressed
         for chunk in absent:

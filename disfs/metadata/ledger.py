@@ -123,6 +123,10 @@ class Ledger(Components):
         """See ChunkLedger."""
         return self._extents.of_slots(pack, first_slot, count)
 
+    def is_renumbered(self, inode: InodeNumber) -> bool:
+        """See ChunkLedger."""
+        return self.trash.is_renumbered(inode)
+
     async def unknown_messages(self, messages: Sequence[MessageId]) -> frozenset[MessageId]:
         """See ChunkLedger."""
         return self._packs.unknown_messages(messages)

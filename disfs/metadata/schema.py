@@ -147,7 +147,7 @@ TABLES: tuple[str, ...] = (
         nlink INTEGER NOT NULL,              -- names of a file; 2 + subdirectories of a directory; 0 is an orphan
         uid INTEGER NOT NULL,
         gid INTEGER NOT NULL,
-        rdev INTEGER NOT NULL,               -- of a device file, else 0
+        rdev INTEGER NOT NULL,               -- of a device file; of what was in an emptied file, its inode; else 0
         size_bytes INTEGER NOT NULL,         -- of a file or a link's target, else 0
         atime_ns INTEGER NOT NULL,           -- nanoseconds since 1970, as are the next two
         mtime_ns INTEGER NOT NULL,

@@ -120,7 +120,8 @@ class Trash:
         self._database.write(
             "INSERT INTO xattrs (inode, name, value) SELECT ?, name, value FROM xattrs WHERE inode = ?", (kept, inode)
         )
-        self._insert(kept, last, time.time_ns(), old, size_bytes, None)
+        # Of a regular file this says that its slots name another inode.
+        self._insert(kept, last, time.time_ns(), old._replace(rdev=inode), size_bytes, None)
 
     def _insert(
         self,
@@ -140,6 +141,11 @@ class Trash:
     def _count(self, count: int, size_bytes: int) -> None:
         before_count, before_bytes = self._totals[None]
         self._database.alter(self._totals, None, (before_count + count, before_bytes + size_bytes))
+
+    def is_renumbered(self, inode: InodeNumber) -> bool:
+        """See ChunkLedger."""
+        found = self._inodes.find(inode) or self.entry(inode)
+        return found is not None and stat.S_ISREG(found.mode) and found.rdev != 0
 
     def entry(self, inode: InodeNumber) -> Trashed | None:
         """What has this number; None when it is not in the trash."""

@@ -157,7 +157,7 @@ def test_fsck_finds_nothing_wrong_with_trash_and_snapshots(disk: Product) -> Non
     for arguments in (("--read-data",), ()):
         assert 0 == disk.run("fsck", str(root), *arguments).returncode
     disk.umount()
-    assert 0 == disk.run("fsck", "emulator", "--read-data", "--repair").returncode
+    assert 0 == disk.run("fsck", "emulator", "--read-data", "--repair", "--yes").returncode
     burn(disk)
     recover(disk)
     assert 0 == disk.run("fsck", "emulator", "--read-data").returncode
