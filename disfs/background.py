@@ -22,9 +22,10 @@ _MAX_REPORT_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The daemon does its work; what a person should know is in `warnings`."""
+    """The daemon does its work; what a person should know is in `warnings`, what went well in `notes`."""
 
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def start(serve: Callable[[Callable[[Ready], None]], int], *, explain: Callable[[Exception], UserError]) -> Ready:
@@ -78,7 +79,7 @@ def _serve(
                 pipe.write(json.dumps(report).encode("ascii"))
 
     try:
-        return serve(lambda ready: tell({"warnings": list(ready.warnings)}))
+        return serve(lambda ready: tell({"warnings": list(ready.warnings), "notes": list(ready.notes)}))
     except Exception as error:
         known = explain(error)
         tell({"error": str(known), "exit_code": int(known.exit_code)})
@@ -91,4 +92,4 @@ def _result(raw: bytes) -> Ready:
     report = json.loads(raw)
     if "error" in report:
         raise UserError(report["error"], ExitCode(report["exit_code"]))
-    return Ready(tuple(report["warnings"]))
+    return Ready(tuple(report["warnings"]), tuple(report["notes"]))

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from disfs.discord_watch import DiscordWatch
     from disfs.filesystem import Filesystem
     from disfs.metadata.store import SqliteMetadataStore
+    from disfs.mount_recovery import MountRecovery
     from disfs.quantities import Bandwidth
+    from disfs.recovery.holding import LeaseHolder
     from disfs.recovery.shipper import Shipper
     from disfs.snapshot_desk import SnapshotDesk
     from disfs.trash_desk import TrashDesk
@@ -92,6 +94,7 @@ class Controls:
         connection: Connection,
         chunks: ChunkStore,
         shipper: Shipper,
+        holder: LeaseHolder,
         filesystem: Filesystem,
         watch: DiscordWatch,
         trash: TrashDesk,
@@ -104,8 +107,11 @@ class Controls:
         self._connection = connection
         self._chunks = chunks
         self._shipper = shipper
+        self._holder = holder
         self._filesystem = filesystem
         self._watch = watch
+        self.recovery: MountRecovery | None = None
+        """What the mount did to go on where the last one ended; None before it is done."""
         self._bandwidth = NO_LIMIT
         self._started = time.monotonic()
         self._warmups = WarmupDesk(metadata, metadata, chunks, chunk_bytes=metadata.chunk_bytes, room=self._room)
@@ -140,6 +146,8 @@ class Controls:
             "transport": asdict(requests),
             "metadata": asdict(self._metadata.statistics()),
             "journal": asdict(self._shipper.statistics()),
+            "lease": asdict(self._holder.statistics()),
+            "recovery": None if self.recovery is None else asdict(self.recovery),
             **asdict(self._filesystem.statistics()),
             "bandwidth": asdict(self.bandwidth()),
             "warmups": [asdict(progress) for progress in self._warmups.statistics()],

@@ -24,7 +24,7 @@ import logging
 import os
 import signal
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -50,10 +50,11 @@ from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations, forget_name
 from disfs.fuse_variants import vary_answers
 from disfs.interrupts import sync_requests
-from disfs.local_volume import keep_marks, make_chunk_store, open_metadata, take_over_cache
+from disfs.local_volume import go_on, keep_marks, make_chunk_store, open_metadata
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.polled_loop import polled_loop
-from disfs.recovery.assembly import make_shipper, make_snapshot_shipments
+from disfs.recovery.admission import admit, give_back
+from disfs.recovery.assembly import make_holder, make_shipper, make_snapshot_shipments
 from disfs.session_hook import SessionHook
 from disfs.snapshot_desk import SnapshotDesk
 from disfs.trash_desk import TrashDesk
@@ -61,7 +62,7 @@ from disfs.values import ROOT_INODE
 from disfs.volume import look_at_discord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from disfs.chunkstore.keys import VolumeKey
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     from disfs.errors import DisfsError
     from disfs.metadata.store import SqliteMetadataStore
     from disfs.mount_options import Behaviour
+    from disfs.mount_recovery import MountRecovery
+    from disfs.recovery.holding import LeaseHolder
     from disfs.recovery.shipper import Shipper
     from disfs.volume import Look
     from disfs.volume_state import VolumeLock
@@ -103,6 +106,8 @@ class MountPlan:
     token: str = field(repr=False)
     api_url: str | None
     lock: VolumeLock
+    takes_over: bool = False
+    """The volume is taken over from a machine that has it mounted."""
 
     @property
     def capacity_bytes(self) -> int:
@@ -148,14 +153,28 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
     """Build from the bottom up; the stack takes down in reverse order."""
     log.info("mounting volume %s at %s", plan.volume.name, plan.mountpoint)
     async with AsyncExitStack() as stack:
+        began = trio.current_time()
         metadata = open_metadata(
             plan.state_directory, plan.volume.superblock, plan.capacity_bytes, plan.settings.trash_days * DAY_SECONDS
         )
         stack.callback(metadata.close)
         if not metadata.was_clean:
             log.warning("volume %s was not unmounted in order; what was synced is kept", plan.volume.name)
+        opening_seconds = trio.current_time() - began
         connection = await stack.enter_async_context(open_connection(plan.token, plan.api_url))
         look = await look_at_discord(connection.admin, plan.volume)
+        holder = make_holder(
+            plan.volume,
+            key=plan.key,
+            metadata=metadata,
+            transport=connection.transport,
+            directory=plan.state_directory,
+        )
+        stack.push_async_callback(give_back, holder)
+        warnings: list[str] = []
+        may_change = not (look.warning or plan.behaviour.read_only)
+        if may_change:
+            warnings += await admit(holder, plan.volume.name, takes_over=plan.takes_over)
         chunks = make_chunk_store(
             plan.volume.superblock,
             plan.settings,
@@ -166,7 +185,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             attachment_bytes=look.attachment_bytes,
         )
         stack.callback(chunks.close)
-        await take_over_cache(metadata, chunks)
+        recovery = await go_on(metadata, chunks, may_reclaim=may_change, seconds=opening_seconds)
         shipper = make_shipper(
             plan.volume,
             plan.settings,
@@ -175,6 +194,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             chunks=chunks,
             transport=connection.transport,
             directory=plan.state_directory,
+            holder=holder,
         )
         snapshots = SnapshotDesk(
             metadata,
@@ -192,7 +212,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             forget_name,
             read_only=plan.behaviour.read_only,
         )
-        daemon = Daemon(plan, metadata, connection, chunks, shipper, snapshots, look)
+        daemon = Daemon(plan, metadata, connection, chunks, shipper, holder, snapshots, look, recovery, warnings)
         code = await daemon.serve(ready)
         # Only after a stop in order: without these marks the next start drops what is cached and clean.
         keep_marks(metadata, await chunks.stop())
@@ -209,14 +229,21 @@ class Daemon:
         connection: Connection,
         chunks: ChunkStore,
         shipper: Shipper,
+        holder: LeaseHolder,
         snapshots: SnapshotDesk,
         look: Look,
+        recovery: MountRecovery,
+        warnings: Sequence[str] = (),
     ) -> None:
+        """`warnings`: what a person should know who has just mounted."""
         self._snapshots = snapshots
         self._plan = plan
         self._metadata = metadata
         self._chunks = chunks
         self._shipper = shipper
+        self._holder = holder
+        self._recovery = recovery
+        self._first_warnings = tuple(warnings)
         self._filesystem = Filesystem(
             metadata,
             chunks,
@@ -246,7 +273,7 @@ class Daemon:
         )
         self._trash = TrashDesk(metadata, chunks, plan.settings.trash_days * DAY_SECONDS, forget_name)
         self._controls = Controls(
-            self, metadata, connection, chunks, shipper, self._filesystem, self._watch, self._trash, snapshots
+            self, metadata, connection, chunks, shipper, holder, self._filesystem, self._watch, self._trash, snapshots
         )
         self._controls.limit_bandwidth(plan.settings.bandwidth)
         self._kernel_gone = trio.Event()
@@ -268,7 +295,9 @@ class Daemon:
                     nursery.start_soon(self._shipper.run)
                     nursery.start_soon(self._trash.run)
                     nursery.start_soon(self._snapshots.run)
-                    await self._filesystem.remove_orphans()
+                    nursery.start_soon(self._holder.run, self._shipper)
+                    await self._remove_orphans()
+                self._controls.recovery = self._recovery
                 try:
                     await self._serve_kernel(ready)
                 finally:
@@ -291,7 +320,7 @@ class Daemon:
                     nursery.start_soon(collect_when_quiet, self._operations.request_count)
                     await nursery.start(self._watch_signals)
                     await self._wait_until_answering()
-                    ready(Ready(tuple(self._warnings())))
+                    ready(Ready(tuple(self._warnings()), tuple(self._notes())))
                     await self._stopping.wait()
                     await self._drain()
                     nursery.cancel_scope.cancel()
@@ -303,8 +332,21 @@ class Daemon:
         """What a person should know who has just mounted."""
         if self._watch.warning:
             yield self._watch.warning
+        yield from self._first_warnings
         if self._metadata.statistics().low_space:
             yield f"the disk of {self._plan.state_directory} is nearly full: nothing new is taken in"
+
+    def _notes(self) -> Iterator[str]:
+        line = self._recovery.line()
+        if line is not None:
+            log.info("%s", line)
+            yield line
+
+    async def _remove_orphans(self) -> None:
+        began = trio.current_time()
+        orphans = await self._filesystem.remove_orphans()
+        seconds = self._recovery.seconds + trio.current_time() - began
+        self._recovery = replace(self._recovery, orphans=orphans, seconds=seconds)
 
     # Kernel
 

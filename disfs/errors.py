@@ -56,6 +56,8 @@ class ExitCode(enum.IntEnum):
     """`disfs fsck` found something and repaired it."""
     ERRORS_LEFT = 34
     """`disfs fsck` found errors, and they are still there."""
+    VOLUME_HELD = 36
+    """Another machine has the volume mounted."""
 
 
 class DisfsError(Exception):

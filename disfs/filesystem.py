@@ -311,14 +311,17 @@ class Filesystem:
             if self._references.forget(inode, count):
                 await self._remove(inode)
 
-    async def remove_orphans(self) -> None:
-        """Remove every orphan of the volume; at the start of a mount, when nobody can hold one."""
+    async def remove_orphans(self) -> int:
+        """Remove every orphan of the volume; at the start of a mount, when nobody can hold one. How many went."""
+        removed = 0
         for inode in await self._metadata.orphans():
             try:
                 await self._remove(inode)
+                removed += 1
             except MetadataDamagedError as error:
                 # It keeps its place, and nobody has lost anything that could be reached.
                 log.error("the deleted inode %d cannot be removed: %s", inode, error)  # noqa: TRY400 - known, no bug
+        return removed
 
     async def close(self, *, removes_orphans: bool = True) -> None:
         """After the last request: drop all handles and lookup counts, and the orphans that only they held."""

@@ -10,6 +10,9 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+import trio
+
+from disfs.chunkstore.reclaim import Reclaimed
 from disfs.chunkstore.recovery import CacheMarks
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
@@ -18,6 +21,7 @@ from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.opening import damaged, look_at
 from disfs.metadata.settings import VOLUME_ID, Setting
 from disfs.metadata.store import DEFAULT_RESERVE_BYTES, SqliteMetadataStore
+from disfs.mount_recovery import MountRecovery
 from disfs.volume_state import METADATA_NAME
 
 if TYPE_CHECKING:
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RECLAIM_SECONDS = 10.0
+"""How long a mount looks for what had arrived in Discord before a crash; what is not found is sent again."""
 CACHE_IDENTITY: Setting[str] = Setting("cache_identity", str, str)
 """Names the cache directory that the dirty chunks were written in."""
 CACHE_CLEAN_STOP: Setting[str] = Setting("cache_clean_stop", str, str)
@@ -175,7 +181,29 @@ async def take_over_cache(metadata: SqliteMetadataStore, chunks: ChunkStore) -> 
     marks = CacheMarks(identity, metadata.settings.get(CACHE_CLEAN_STOP) or None) if identity else None
     keep_marks(metadata, await chunks.start(size_of, marks))
     metadata.prepare_checkpoints(chunks.sync_overlaid)
-    await metadata.make_durable()
+    await chunks.make_ledger_durable()
+
+
+async def go_on(
+    metadata: SqliteMetadataStore, chunks: ChunkStore, *, may_reclaim: bool, seconds: float
+) -> MountRecovery:
+    """Go on where the last mount ended, however it did. `seconds`: what that has taken already.
+
+    With `may_reclaim`, Discord is asked for what had arrived there; orphans are left to the caller.
+    """
+    began = trio.current_time()
+    reclaimed = await chunks.reclaim(RECLAIM_SECONDS) if may_reclaim else Reclaimed()
+    await take_over_cache(metadata, chunks)
+    found = chunks.statistics()
+    return MountRecovery(
+        crashed=not metadata.was_clean,
+        seconds=seconds + trio.current_time() - began,
+        unsent_chunks=found.dirty_chunks,
+        lost_chunks=found.lost_chunks,
+        arrived_messages=reclaimed.messages,
+        arrived_chunks=reclaimed.chunks,
+        orphans=0,
+    )
 
 
 def keep_marks(metadata: SqliteMetadataStore, marks: CacheMarks) -> None:

@@ -29,7 +29,7 @@ LAYERS = [
     },
     {"disfs.config", "disfs.logs", "disfs.volume_state", "disfs.local_emulator"},
     {"disfs.metadata", "disfs.chunkstore"},
-    {"disfs.mount_options"},
+    {"disfs.mount_options", "disfs.mount_recovery"},
     {"disfs.handles", "disfs.kernel_clock", "disfs.interrupts"},
     {"disfs.file_io"},
     {"disfs.filesystem"},

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.chunkstore.cuts import Cuts
-from disfs.chunkstore.presence import InodeChunks
+from disfs.chunkstore.inode_chunks import InodeChunks
 from disfs.chunkstore.states import IRREPLACEABLE, ChunkEvent, ChunkState
 from disfs.errors import FilesystemError
 from disfs.spans import chunk_range

@@ -42,7 +42,8 @@ class PackKind(enum.IntEnum):
     JOURNAL = 2
     CHECKPOINT = 3
     SUPERBLOCK = 4
-    SNAPSHOT = 5
+    LEASE = 5
+    SNAPSHOT = 6
 
 
 class SealedChunk(NamedTuple):

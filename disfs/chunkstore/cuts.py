@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from disfs.chunkstore.files import CacheFiles
+    from disfs.chunkstore.inode_chunks import InodeChunks
     from disfs.chunkstore.ledger import ChunkLedger
-    from disfs.chunkstore.presence import ChunkMap, InodeChunks
+    from disfs.chunkstore.presence import ChunkMap
     from disfs.chunkstore.room import CacheLimits
     from disfs.chunkstore.small import SmallContents
     from disfs.values import InodeNumber, Revision

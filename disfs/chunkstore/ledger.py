@@ -177,6 +177,10 @@ class ChunkLedger(Protocol):
         """
         ...
 
+    def unrecorded_sends(self) -> frozenset[PackId]:
+        """Which of the packs that were noted last as being sent are not recorded; some hundreds are looked at."""
+        ...
+
     def examined(self, channel: ChannelId) -> MessageId:
         """Up to which message of a channel `set_examined` was called; 0 when it never was."""
         ...

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from disfs.chunkstore.files import CacheFiles
-    from disfs.chunkstore.presence import ChunkMap, InodeChunks
+    from disfs.chunkstore.inode_chunks import InodeChunks
+    from disfs.chunkstore.presence import ChunkMap
     from disfs.chunkstore.small import SmallContents
     from disfs.values import DirtyChunk
 

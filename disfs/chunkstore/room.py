@@ -18,7 +18,8 @@ from disfs.values import ChunkKey
 
 if TYPE_CHECKING:
     from disfs.chunkstore.files import CacheFiles
-    from disfs.chunkstore.presence import ChunkMap, InodeChunks
+    from disfs.chunkstore.inode_chunks import InodeChunks
+    from disfs.chunkstore.presence import ChunkMap
     from disfs.chunkstore.small import SmallContents
     from disfs.values import ChunkIndex, InodeNumber
 

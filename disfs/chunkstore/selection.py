@@ -28,7 +28,7 @@ from disfs.values import ChunkIndex, ChunkKey, InodeNumber
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from disfs.chunkstore.presence import Entry
+    from disfs.chunkstore.inode_chunks import Entry
     from disfs.chunkstore.waiting import WaitingChunks
 
 _COMPANY_SECONDS = 0.25

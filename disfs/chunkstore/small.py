@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from disfs.chunkstore.files import CacheFiles
+    from disfs.chunkstore.inode_chunks import InodeChunks
     from disfs.chunkstore.ledger import ChunkLedger
-    from disfs.chunkstore.presence import InodeChunks
     from disfs.values import InodeNumber, Revision
 
 

@@ -23,6 +23,7 @@ from disfs.chunkstore.neighbours import Neighbours
 from disfs.chunkstore.presence import ChunkMap
 from disfs.chunkstore.readahead import Readahead, ReadaheadBudget
 from disfs.chunkstore.reads import Reads
+from disfs.chunkstore.reclaim import Reclaimer
 from disfs.chunkstore.recovery import note_clean_stop, recover
 from disfs.chunkstore.room import CacheLimits
 from disfs.chunkstore.settings import ChunkStoreSettings
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.reads import ReadStatistics
+    from disfs.chunkstore.reclaim import Reclaimed
     from disfs.chunkstore.recovery import CacheMarks
     from disfs.chunkstore.sweep import SweepStatistics
     from disfs.chunkstore.transport.base import Buffer, Transport
@@ -125,6 +127,7 @@ class ChunkStore:
         self._readahead_budget = ReadaheadBudget(settings.readahead_bytes, settings.cache_bytes // 4)
         self._warmer = Warmer(ledger, self._cache, self._fetcher, self._neighbours, settings)
         self._writes = Writes(ledger, self._cache, self._fetcher, self._writeback, settings)
+        self._reclaimer = Reclaimer(ledger, transport, volume_key, channels)
         strays = Strays(ledger, transport, volume_key, channels, underway, after_seconds=settings.stray_seconds)
         self._sweeper = Sweeper(ledger, self.make_ledger_durable, transport, strays, settings, copied_revision)
         self._compactor = Compactor(
@@ -141,6 +144,18 @@ class ChunkStore:
         )
 
     # -- life ---------------------------------------------------------------------------------------------------
+
+    async def reclaim(self, within_seconds: float) -> Reclaimed:
+        """Record what had arrived in Discord before a crash without being written down; once, before `start`.
+
+        Discord that does not answer is no error: what is not recorded is sent again. FilesystemError.
+        """
+        found = await self._reclaimer.reclaim(within_seconds)
+        if found.messages:
+            # What is dirty must not become durable before its bytes; the cache is not known yet, so all of it.
+            await trio.to_thread.run_sync(self._files.sync_disk)
+            await self._ledger.make_durable()
+        return found
 
     async def start(
         self, size_of: Callable[[InodeNumber], Awaitable[int | None]], marks: CacheMarks | None = None
@@ -159,11 +174,26 @@ class ChunkStore:
         for inode, count in sorted(Counter(key.inode for key in lost).items()):
             name = await name_of(self._ledger, inode)
             log.error("%d chunks of %s were not sent and are not in the cache any more: lost", count, name)
-        # Nobody knows whether what survived a crash of this process would survive one of the machine.
-        self._cache.unsynced.update(inode for inode, record in self._map.inodes.items() if record.disk_end)
+        await self._sync_what_is_left()
         while self._map.weight > self._settings.cache_bytes and self._cache.evict(1):
             pass  # the budget was made smaller since the last run
         return marks
+
+    async def _sync_what_is_left(self) -> None:
+        """Nobody knows whether what survived a crash of this process would survive one of the machine.
+
+        Marks that are committed become durable with the next sync of the ledger, so their bytes must be before it. One
+        sync of the disk takes less than one of each file.
+        """
+        in_files = [inode for inode, record in self._map.inodes.items() if record.disk_end]
+        if not in_files:
+            return
+        try:
+            await trio.to_thread.run_sync(self._files.sync_disk)
+        except FilesystemError as error:
+            log.warning("what is unsent cannot be synced at once, trying it file by file: %s", error)
+            self._cache.unsynced.update(in_files)
+            self._cache.overlaid.update(in_files)
 
     async def run(self, *, tidies: bool = True) -> None:
         """Send, settle, and carry fetches, until cancelled; and sweep and compact, but not without `tidies`."""

@@ -19,7 +19,7 @@ from sortedcontainers import SortedList
 from disfs.values import Revision
 
 if TYPE_CHECKING:
-    from disfs.chunkstore.presence import Entry
+    from disfs.chunkstore.inode_chunks import Entry
     from disfs.values import ChunkKey
 
 

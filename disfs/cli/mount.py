@@ -26,15 +26,22 @@ if TYPE_CHECKING:
 
     from disfs.background import Ready
     from disfs.cli.connect import Access
-    from disfs.config import GlobalConfig, VolumeConfig
+    from disfs.config import GlobalConfig, VolumeConfig, VolumeSettings
     from disfs.daemon import MountPlan
     from disfs.mount_options import MountOptions
+
+
+_TAKEOVER_HELP = (
+    "Mount the volume although another machine has it mounted; what is written there from then on, or is not sent yet, "
+    "never will be."
+)
 
 
 @click.command(short_help="Mount a volume.")
 @click.argument("mountpoint", type=click.Path())
 @click.option("--volume", "name", help="Which volume. [default: the only one]")
 @click.option("--emulator", is_flag=True, help="Use the emulator of this machine; makes the volume if there is none.")
+@click.option("--takeover", is_flag=True, help=_TAKEOVER_HELP)
 @click.option("--foreground", is_flag=True, help="Stay in the terminal and log to it; Ctrl-C unmounts.")
 @click.option("--debug", is_flag=True, help="Log every operation; slow, for finding faults.")
 @click.option("-o", "options", multiple=True, metavar="OPTION[,OPTION...]", help="Mount options, see above.")
@@ -48,6 +55,7 @@ def mount(
     mountpoint: str,
     name: str | None,
     emulator: bool,
+    takeover: bool,
     foreground: bool,
     debug: bool,
     options: tuple[str, ...],
@@ -92,11 +100,10 @@ def mount(
         options, {"--size": size, "--trash-days": trash_days, "--cache-size": cache_size, "--bwlimit": bwlimit}
     )
     path = _checked_mountpoint(mountpoint, parsed)
-    volume = _choose(paths, load_global(paths), name, emulator=emulator)
-    settings = parsed.apply(volume.settings)
-    paths.make_volume_directories(volume.name)
-    lock = VolumeLock.acquire(paths.volume_state(volume.name), volume.name)
-    access = _access(paths, load_global(paths), volume, token_file)
+    config = load_global(paths)
+    volume = _choose(paths, config, name, emulator=emulator)
+    settings, lock = _settings_and_lock(paths, volume, parsed)
+    access = _access(paths, config, volume, token_file)
     key = volume_key(volume, passphrase_file)
 
     from disfs.daemon import MountPlan
@@ -113,6 +120,7 @@ def mount(
         token=access.token,
         api_url=access.api_url,
         lock=lock,
+        takes_over=takeover,
     )
     _serve(plan, foreground=foreground, debug=debug)
 
@@ -172,6 +180,13 @@ def _make_emulator_volume(name: str) -> None:
         raise click.exceptions.Exit(made.returncode)  # it has said why
 
 
+def _settings_and_lock(paths: Paths, volume: VolumeConfig, options: MountOptions) -> tuple[VolumeSettings, VolumeLock]:
+    """What the volume is mounted with, and the right to it. USAGE, VOLUME_BUSY."""
+    settings = options.apply(volume.settings)
+    paths.make_volume_directories(volume.name)
+    return settings, VolumeLock.acquire(paths.volume_state(volume.name), volume.name)
+
+
 def _access(paths: Paths, config: GlobalConfig, volume: VolumeConfig, token_file: Path | None) -> Access:
     if volume.emulator:
         return emulator_access(paths)
@@ -193,6 +208,8 @@ def _serve(plan: MountPlan, *, foreground: bool, debug: bool) -> None:
     def show(ready: Ready) -> None:
         for warning in ready.warnings:
             complain(warning)
+        for note in ready.notes:
+            click.echo(note)
         click.echo(f"volume {plan.volume.name!r} is mounted at {plan.mountpoint}")
 
     if foreground:

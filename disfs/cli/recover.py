@@ -71,7 +71,7 @@ def recover(
 
     Token and passphrase come from where 'disfs mount' finds them. What is on this machine of a volume of that name is
     never replaced, and nothing in Discord is changed. From the first mount on the volume lives here: a machine that
-    still has it mounted notices, and sends nothing more.
+    still has it mounted keeps you out until it is unmounted or 'disfs mount --takeover', and then sends nothing more.
 
     With --from-packs, the last resort, what can be found of contents comes as files of `lost+found`, called by numbers.
 
@@ -83,11 +83,7 @@ def recover(
     paths = Paths.from_environment(os.environ)
     name = check_volume_name(name)
     state = paths.volume_state(name)
-    if (state / METADATA_NAME).exists():
-        raise UserError(
-            f"there is a volume {name!r} on this machine already; mount it, or put {state} aside first",
-            ExitCode.VOLUME_EXISTS,
-        )
+    refuse_existing(state, name)
     config = load_global(paths)
     known = load_volume(paths, name) if paths.volume_file(name).exists() else None
     emulator = emulator or (known is not None and known.emulator)
@@ -127,6 +123,22 @@ def recover(
         click.echo(line)
     for warning in warnings(report):
         complain(warning)
+
+
+def refuse_existing(state: Path, name: str) -> None:
+    """Raise VOLUME_EXISTS where the volume has metadata, or the logs of some, which SQLite would apply to new ones."""
+    if (state / METADATA_NAME).exists():
+        raise UserError(
+            f"there is a volume {name!r} on this machine already; mount it, or put {state} aside first",
+            ExitCode.VOLUME_EXISTS,
+        )
+    for suffix in ("-wal", "-journal"):
+        left = state / f"{METADATA_NAME}{suffix}"
+        if left.exists():
+            raise UserError(
+                f"{left} is left of a volume {name!r} that was on this machine; put {state} aside first",
+                ExitCode.VOLUME_EXISTS,
+            )
 
 
 def _access(paths: Paths, known: VolumeConfig | None, *, emulator: bool, token_file: Path | None) -> Access:

@@ -153,6 +153,7 @@ def _problems(report: Mapping[str, Any]) -> Iterator[str]:
         report["compaction"]["failure"],
         report["journal"]["failure"],
         report["journal"]["conflict"],
+        report["lease"]["failure"],
         report["warmup_problem"],
     )
     yield from dict.fromkeys(text for text in told if text)

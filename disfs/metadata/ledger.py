@@ -139,6 +139,10 @@ class Ledger(Components):
         """See ChunkLedger."""
         return self._sent_packs.has(pack)
 
+    def unrecorded_sends(self) -> frozenset[PackId]:
+        """See ChunkLedger."""
+        return self._sent_packs.unrecorded()
+
     def examined(self, channel: ChannelId) -> MessageId:
         """See ChunkLedger."""
         return self._examined.get(channel)

@@ -101,11 +101,12 @@ class Outbox:
         self._database = database
         self._settings = settings
         self._noted = Noted()
-        row = database.row("SELECT coalesce(max(number), 0), min(noted_ns), coalesce(min(number), 1) FROM outbox")
+        row = database.row("SELECT coalesce(max(number), 0) FROM outbox")
         assert row is not None
         self._last: int = row[0]
-        self._oldest_ns: int | None = row[1]
-        self._first: int = row[2]
+        self._oldest_ns: int | None
+        self._first: int
+        self._find_first()
         self._dropped = 0
         self.pending = trio.Event()
         """Set while anything is noted; a new Event once all is shipped."""
@@ -160,15 +161,18 @@ class Outbox:
         """What rows up to `last` note is shipped; True when there are more of them than go at once. Inside a change."""
         # Rows are in the order of their numbers, and some long: after a day without a network there are many.
         self._database.write(
-            "DELETE FROM outbox WHERE number <= ?1 AND number < (SELECT min(number) FROM outbox) + ?2",
+            "DELETE FROM outbox WHERE number < min(?1 + 1, (SELECT min(number) FROM outbox) + ?2)",
             (last, _FORGOTTEN_AT_ONCE),
         )
-        row = self._database.row("SELECT min(noted_ns), coalesce(min(number), ?) FROM outbox", (self._last + 1,))
-        assert row is not None
-        self._oldest_ns, self._first = row
+        self._find_first()
         if self._oldest_ns is None:
             self.pending = trio.Event()
         return not self.is_empty(last)
+
+    def _find_first(self) -> None:
+        # The first row is the oldest one: a look at all of them would hold up the main thread.
+        row = self._database.row("SELECT noted_ns, number FROM outbox ORDER BY number LIMIT 1")
+        self._oldest_ns, self._first = row or (None, self._last + 1)
 
     def _write_row(self) -> None:
         if not self._noted:

@@ -6,14 +6,16 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from disfs.errors import FilesystemError
-from disfs.values import InodeNumber, MessageId
+from disfs.values import InodeNumber, MessageId, PackId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from disfs.metadata.database import Database
-    from disfs.values import ChannelId, PackId
+    from disfs.values import ChannelId
 
+_NEWEST_PACKS = 512
+"""More than can be on their way at a time."""
 _REMEMBERED_PACKS = 20_000
 """Less than a megabyte, for some hundred gigabytes that were sent."""
 
@@ -87,3 +89,12 @@ class SentPacks:
     def has(self, pack: PackId) -> bool:
         """See ChunkLedger.has_sent."""
         return self._database.row("SELECT 1 FROM sent_packs WHERE pack_id = ?", (pack,)) is not None
+
+    def unrecorded(self) -> frozenset[PackId]:
+        """See ChunkLedger.unrecorded_sends."""
+        rows = self._database.rows(
+            "SELECT pack_id FROM sent_packs WHERE number > (SELECT max(number) FROM sent_packs) - ?"
+            " AND NOT EXISTS (SELECT 1 FROM packs WHERE packs.pack_id = sent_packs.pack_id)",
+            (_NEWEST_PACKS,),
+        )
+        return frozenset(PackId(row[0]) for row in rows)

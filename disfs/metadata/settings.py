@@ -66,6 +66,8 @@ JOURNAL_BYTES: Setting[int] = Setting("journal_bytes", str, int)
 """Of the journals since that copy, all together."""
 SUPERSEDED: Setting[str] = Setting("superseded", _text, _text)
 """Ids of states that were left behind for this one, separated by blanks. Told with every shipment, for good."""
+LEASE: Setting[str] = Setting("lease", _text, _text)
+"""This machine's newest lease: its message, the first of its chain, the one that took over (0: none). Empty: none."""
 
 
 class Settings:

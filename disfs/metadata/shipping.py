@@ -234,7 +234,7 @@ class Shipping:
             self._settings.put(STATE, state.hex())
             self._settings.put(ATTEMPTS, "")
             if as_copy:
-                self._settings.put(UNSHIPPED, False)
+                # UNSHIPPED stays: the outbox may have dropped what changed after that copy was begun.
                 self._settings.put(COPY_SEQUENCE, sequence)
             self._note_messages(messages)
 

@@ -6,6 +6,7 @@
     other parts of this machine's attempts     remains, to be deleted with the next copy
     anything else of this machine              its disk was put back to what it was: a fork
     anything of another machine                two machines have gone on from the same state: a fork
+    another machine's lease that counts        the volume was taken over: as a fork
 
 At a fork nothing is changed and nothing is counted as examined, so that the next look finds it again.
 """
@@ -21,13 +22,17 @@ from disfs.metadata.shipping import ShippedMessage
 from disfs.recovery.chain import gather
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from typing import TypeAlias
 
+    from disfs.chunkstore.transport.base import StoredMessage
     from disfs.metadata.shipping import Position, Shipping
     from disfs.recovery.building import Built
     from disfs.recovery.chain import Shipment
     from disfs.recovery.index_channel import IndexChannel
     from disfs.values import MessageId
+
+    Notice: TypeAlias = Callable[[Sequence[StoredMessage]], Awaitable[frozenset[MessageId]]]
 
 
 class ForkedError(PermanentStorageError):
@@ -37,9 +42,11 @@ class ForkedError(PermanentStorageError):
 class Arrivals:
     """Looks at the new messages of the index channel."""
 
-    def __init__(self, shipping: Shipping, index: IndexChannel) -> None:
+    def __init__(self, shipping: Shipping, index: IndexChannel, notice: Notice | None = None) -> None:
+        """`notice` hears of new messages, raises ForkedError for another machine's lease, and says which are leases."""
         self._shipping = shipping
         self._index = index
+        self._notice = notice
         self._known: set[MessageId] | None = None
 
     def know(self, message: MessageId) -> None:
@@ -55,7 +62,10 @@ class Arrivals:
         messages = await self._index.messages(position.examined)
         if not messages:
             return
-        parts = await self._index.parts([each for each in messages if each.message not in self._known])
+        leases = await self._notice(messages) if self._notice is not None else frozenset()
+        parts = await self._index.parts(
+            [each for each in messages if each.message not in self._known and each.message not in leases]
+        )
         unknown = []
         for shipment in gather(parts):
             built = outgoing.get(shipment.header.shipment)
@@ -95,8 +105,8 @@ def _check(shipment: Shipment, position: Position) -> None:
             f"device {header.device.hex()[:8]}): nothing of this machine's names is sent any more, and nothing is "
             "deleted; unmount one of the two, and put the state directory of the one that is to give way aside"
         )
-    if header.state in position.attempts:
-        return
+    if header.state in position.attempts or header.state == position.state:
+        return  # the newest state once more is what a repeated request may leave
     if shipment.kind is PackKind.CHECKPOINT and header.sequence <= position.sequence:
         return
     raise ForkedError(

@@ -1,18 +1,25 @@
-"""Put a volume's shipper together."""
+"""Put a volume's shipper together, and its claim to the lease."""
 
 from __future__ import annotations
 
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from disfs.metadata.settings import LEASE
+from disfs.metadata.shipping import ID_BYTES
 from disfs.recovery.building import Builder, CopyRule
+from disfs.recovery.holding import LeaseHolder
 from disfs.recovery.index_channel import IndexChannel
+from disfs.recovery.lease import Lease, Posted, place_of
 from disfs.recovery.shipper import Shipper
 from disfs.recovery.shipper_values import ShipperSettings, Surroundings
 from disfs.recovery.snapshot_shipments import Place, SnapshotShipments
+from disfs.values import MessageId
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.store import ChunkStore
     from disfs.chunkstore.transport.base import Transport
@@ -52,6 +59,7 @@ def make_shipper(
     chunks: ChunkStore,
     transport: Transport,
     directory: Path,
+    holder: LeaseHolder,
 ) -> Shipper:
     """What brings the metadata of a mounted volume to its index channel; `directory` takes what waits to be sent."""
     superblock = volume.superblock
@@ -67,6 +75,54 @@ def make_shipper(
             make_durable=chunks.make_ledger_durable,
             has_unsent=lambda: chunks.statistics().dirty_chunks > 0,
             attachment_bytes=lambda: chunks.statistics().writeback.attachment_limit_bytes,
+            hold_lease=holder.ensure,
+            notice=holder.notice,
         ),
         text=f"volume {superblock.name}",
     )
+
+
+def make_holder(
+    volume: VolumeConfig, *, key: VolumeKey, metadata: SqliteMetadataStore, transport: Transport, directory: Path
+) -> LeaseHolder:
+    """The claim of a mount to the lease; `directory` is where this machine keeps the volume's state."""
+    host = os.uname().nodename
+    lease = Lease(
+        volume=volume.superblock.volume_id,
+        device=metadata.shipping.position().device,
+        place=place_of(host, _machine(), str(directory.resolve())),
+        session=os.urandom(ID_BYTES),
+        host=host,
+    )
+
+    def remember(posted: Posted | None) -> None:
+        metadata.settings.set(LEASE, f"{posted.message} {posted.first} {posted.takeover}" if posted else "")
+
+    return LeaseHolder(
+        transport,
+        volume.index_channel,
+        key,
+        lease,
+        remember=remember,
+        remembered=_remembered(metadata.settings.get(LEASE), lease),
+        text=f"lease of volume {volume.superblock.name}: a machine has it mounted; ends by itself within minutes",
+        now=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+    )
+
+
+def _remembered(text: str | None, lease: Lease) -> Posted | None:
+    """The last lease of this state, from what was written down of it."""
+    try:
+        message, first, takeover = (MessageId(int(number)) for number in (text or "").split())
+    except ValueError:
+        return None
+    # Its own message stands for the one before it, so that it counts as a chain that is not interrupted.
+    return Posted(message, replace(lease, first=first, previous=message, takeover=takeover))
+
+
+def _machine() -> str:
+    """What tells this machine from others; not every system has it."""
+    try:
+        return Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""

@@ -85,7 +85,7 @@ class Shipper:
         self._builder = builder
         self._settings = settings
         self._ask = surroundings
-        self._arrivals = Arrivals(shipping, index)
+        self._arrivals = Arrivals(shipping, index, surroundings.notice)
         self._delivery = Delivery(
             transport,
             channel,
@@ -107,6 +107,9 @@ class Shipper:
         self._failures = 0
         self._failure: str | None = None
         self._conflict: str | None = None
+        self.stopped = trio.Event()
+        """Set once nothing will be shipped any more."""
+        self._running = trio.CancelScope()
         self._journal_count = 0
         self._copy_count = 0
 
@@ -116,6 +119,13 @@ class Shipper:
     def is_stopped(self) -> bool:
         """Whether nothing will be shipped any more."""
         return self._conflict is not None
+
+    def give_way(self, error: DisfsError) -> None:
+        """Ship nothing more, not even the rest of what is on its way."""
+        if not self.is_stopped:
+            self._stop(error)
+        self._running.cancel()
+        self._changed.unpark_all()
 
     @property
     def conflict(self) -> str | None:
@@ -172,7 +182,8 @@ class Shipper:
     async def run(self) -> None:
         """Ship until cancelled, or until there is a conflict. What is on its way then is begun anew by the next run."""
         try:
-            await self._run()
+            with self._running:
+                await self._run()
         finally:
             if self._turn is not None:
                 self._turn.close()
@@ -204,6 +215,7 @@ class Shipper:
     async def ship(self) -> Built | None:
         """Ship one state, or go on with one that failed. Returns the copy that is to be sent next, if one is due."""
         async with self._lock:
+            await self._ask.hold_lease()
             await self._arrivals.look({built.header.shipment: built for built in self._outgoing()})
             turn = self._turn = self._turn or await self._begin()
             try:
@@ -225,6 +237,7 @@ class Shipper:
     async def look(self) -> None:
         """See whether the volume has gone on elsewhere. Until that was done once, nothing is deleted in Discord."""
         async with self._lock:
+            await self._ask.hold_lease()
             await self._arrivals.look({built.header.shipment: built for built in self._outgoing()})
             self._shipping.allow_deletions(True)
 
@@ -326,6 +339,7 @@ class Shipper:
     def _stop(self, error: DisfsError) -> None:
         self._conflict = str(error)
         self._shipping.allow_deletions(False)
+        self.stopped.set()
         log.error("the metadata are not sent to Discord any more: %s", error)
 
     async def _failed(self, error: Exception) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import trio
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from disfs.recovery.arrivals import Notice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +58,7 @@ class Surroundings(NamedTuple):
     """Whether contents are still to be sent."""
     attachment_bytes: Callable[[], int]
     """How large an attachment may be, as far as is known now."""
+    hold_lease: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+    """Returns when this machine is the one that may send. ForkedError when another one is; errors as of `Transport`."""
+    notice: Notice | None = None
+    """See `Arrivals`."""

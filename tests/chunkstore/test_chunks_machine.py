@@ -106,6 +106,10 @@ class SlowTransport:
 class SlowWorld(ChunkWorld):
     """Every store of it has the slow transport."""
 
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.reclaims = True
+
     def new_store(self, transport: Any = None) -> Any:
         """A store on what there is."""
         return super().new_store(SlowTransport(self.transport))

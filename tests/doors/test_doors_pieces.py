@@ -63,10 +63,10 @@ def test_background_process_reports_when_it_is_ready() -> None:
 
     def serve(ready: object) -> int:
         assert callable(ready)
-        ready(Ready(("careful",)))
+        ready(Ready(("careful",), ("recovered",)))
         return 0
 
-    assert Ready(("careful",)) == background.start(serve, explain=as_user_error)
+    assert Ready(("careful",), ("recovered",)) == background.start(serve, explain=as_user_error)
 
 
 def test_background_process_goes_on_detached(tmp_path: Path) -> None:

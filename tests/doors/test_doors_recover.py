@@ -9,7 +9,7 @@ import pytest
 
 from disfs.chunkstore.transport.base import Upload
 from disfs.chunkstore.transport.memory import MemoryTransport
-from disfs.cli.recover import report_lines, warnings
+from disfs.cli.recover import refuse_existing, report_lines, warnings
 from disfs.errors import ExitCode, UserError
 from disfs.metadata.restoring import Incomplete, Rebuilt
 from disfs.recovery.rebuild import Report
@@ -18,6 +18,8 @@ from disfs.values import GuildId
 from disfs.volume import INDEX_NAME, NewVolume, find_volume, place_volume
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from disfs.superblock import Superblock
     from disfs.values import ChannelId
     from disfs.volume import PlacedVolume
@@ -127,3 +129,13 @@ def test_what_is_missing_is_named() -> None:
     assert gone.startswith("2000 files had contents that had not been sent")
     assert gone.endswith("/19 and 1980 more")
     assert older.endswith(r": /a\nb")
+
+
+@pytest.mark.parametrize("left", ["metadata.db", "metadata.db-wal", "metadata.db-journal"])
+def test_regression_log_of_a_database_that_is_gone_is_not_applied_to_the_rebuilt_one(tmp_path: Path, left: str) -> None:
+    """A damaged database was moved away and its log was not: SQLite would write the log over what is rebuilt."""
+    refuse_existing(tmp_path, "photos")
+    (tmp_path / left).write_bytes(b"x")
+    with pytest.raises(UserError, match="aside first") as caught:
+        refuse_existing(tmp_path, "photos")
+    assert ExitCode.VOLUME_EXISTS == caught.value.exit_code

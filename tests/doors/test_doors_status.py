@@ -59,12 +59,14 @@ async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores,
     async with real_stores(directory, 2) as (world, nursery):
         watch = DiscordWatch(world.memory, VOLUME, Look(), is_refused=lambda: False, on_attachment_bytes=print)
         connection = Connection(world.transport, world.memory, lambda up, down: limits.append((up, down)))
+        holder = world.make_holder()
         made = Controls(
             Served(),
             world.metadata,
             connection,
             world.chunks,
             world.shipper,
+            holder,
             world.filesystem,
             watch,
             world.make_trash_desk(),

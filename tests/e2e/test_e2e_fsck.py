@@ -60,7 +60,7 @@ def test_a_sound_volume_is_clean(disk: Product) -> None:
     contents = files_in_separate_messages(disk)
     for arguments in ((), ("--read-data",), ("--local",), ("--read-data-subset", "1/1"), ("--repair", "--yes")):
         done = fsck(disk, *arguments)
-        assert (CLEAN, "") == (done.returncode, done.stderr), done.stdout
+        assert CLEAN == done.returncode, done.stdout + done.stderr
         assert "clean" in done.stdout
     found = report(disk, "--read-data")
     assert [] == found["findings"]

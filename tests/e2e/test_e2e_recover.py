@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import stat
+import time
+import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -176,16 +178,17 @@ def test_old_machine_notices_that_the_volume_lives_elsewhere(disk: Product, seco
     (disk.mountpoint / "one").write_bytes(b"1")
     disk.run("sync", str(disk.mountpoint))
     second.run("recover", "emulator")
-    second.run("mount", str(second.mountpoint))
+    second.run("mount", "--takeover", str(second.mountpoint))
     second.run("sync", str(second.mountpoint))
     (disk.mountpoint / "two").write_bytes(b"2")
     assert 29 == disk.run("sync", str(disk.mountpoint), check=False).returncode
-    assert "another machine has gone on" in disk.status()["journal"]["conflict"]
-    assert "another machine has gone on" in disk.run("status", str(disk.mountpoint)).stdout
+    conflict = disk.status()["journal"]["conflict"]
+    assert "has had this volume mounted since" in conflict
+    assert conflict in disk.run("status", str(disk.mountpoint)).stdout
     assert ["one"] == [path.name for path in second.mountpoint.iterdir()]
     second.umount()
     done = disk.run("umount", str(disk.mountpoint), check=False)
-    assert (29, True) == (done.returncode, "another machine has gone on" in done.stderr)
+    assert (29, True) == (done.returncode, "has had this volume mounted since" in done.stderr)
 
 
 def refused(disk: Product, *arguments: str) -> tuple[int, str]:
@@ -232,12 +235,29 @@ def make_channel(disk: Product, guild: str, name: str, parent: int | None) -> in
         return int(json.loads(answer.read())["id"])
 
 
+def patiently(disk: Product, method: str, path: str) -> Any:
+    """A request as the bot itself would make it, again and again while the daemon has used up what is allowed."""
+    answers = []
+
+    def allowed() -> bool:
+        try:
+            answers.append(disk.api(method, path))
+        except urllib.error.HTTPError as error:
+            if error.code != 429:
+                raise
+        return bool(answers)
+
+    disk.wait_for(allowed)
+    return answers[0]
+
+
 def index_messages(disk: Product) -> list[dict[str, Any]]:
-    """Everything in the index channel but the superblock, newest first."""
+    """Everything in the index channel but superblock and leases, newest first."""
     guild = disk.emulator()["guild_id"]
-    (index,) = [c for c in disk.api("GET", f"/guilds/{guild}/channels") if c["name"] == "index"]
-    messages = disk.api("GET", f"/channels/{index['id']}/messages?limit=100")
-    return [each for each in messages if each["attachments"][0]["filename"] != "superblock.json"]
+    (index,) = [c for c in patiently(disk, "GET", f"/guilds/{guild}/channels") if c["name"] == "index"]
+    messages = patiently(disk, "GET", f"/channels/{index['id']}/messages?limit=100")
+    shipped = [each for each in messages if each["attachments"][0]["filename"] != "superblock.json"]
+    return [each for each in shipped if not each["content"].startswith("lease of")]
 
 
 def test_message_of_the_newest_journal_that_is_deleted_costs_that_state(disk: Product, second: Product) -> None:
@@ -246,9 +266,9 @@ def test_message_of_the_newest_journal_that_is_deleted_costs_that_state(disk: Pr
         (disk.mountpoint / name).write_bytes(b"x")
         disk.run("sync", str(disk.mountpoint))
     newest = index_messages(disk)[0]
-    disk.delete_message((int(newest["id"]), int(newest["channel_id"])))
+    patiently(disk, "DELETE", f"/channels/{newest['channel_id']}/messages/{newest['id']}")
     second.run("recover", "emulator")
-    second.run("mount", str(second.mountpoint))
+    second.run("mount", "--takeover", str(second.mountpoint))
     assert ["one"] == [path.name for path in second.mountpoint.iterdir()]
     second.umount()
 
@@ -265,7 +285,7 @@ def test_packs_alone_bring_contents_back(disk: Product, second: Product) -> None
     disk.run("sync", str(disk.mountpoint))
     disk.umount()
     for message in index_messages(disk):
-        disk.delete_message((int(message["id"]), int(message["channel_id"])))
+        patiently(disk, "DELETE", f"/channels/{message['channel_id']}/messages/{message['id']}")
     assert 32 == refused(second, "emulator")[0]
     told = second.run("recover", "emulator", "--from-packs")
     assert "all names and attributes" in told.stderr
@@ -276,13 +296,15 @@ def test_packs_alone_bring_contents_back(disk: Product, second: Product) -> None
 
 
 def test_ten_thousand_small_files_take_few_messages(disk: Product) -> None:
-    """Contents, journals and copies together: at most six messages."""
-    before = disk.control("GET", "/counters")
+    """Contents, journals and copies together: at most six messages, more only where writing takes long.
+
+    A journal is due some seconds after the oldest change, however long the writing goes on.
+    """
+    began = time.monotonic()
     for directory in range(10):
         (disk.mountpoint / f"{directory}").mkdir()
         for number in range(1000):
             (disk.mountpoint / f"{directory}" / f"{number}").write_bytes(b"%d" % number * 50)
     disk.run("sync", str(disk.mountpoint))
-    after = disk.control("GET", "/counters")
-    sent = len(disk.data_messages()) + len(index_messages(disk))
-    assert sent <= 6, (before, after)
+    seconds = time.monotonic() - began
+    assert len(disk.data_messages()) + len(index_messages(disk)) <= max(6, 4 + seconds / 5)

@@ -391,3 +391,50 @@ def test_too_much_that_is_noted_becomes_a_copy(tmp_path: Path, monkeypatch: pyte
         store.shipping.copied(9, (), 1, 0)
         assert not store.shipping.position().needs_copy
         told.check(store, path)
+
+
+def test_regression_forgetting_takes_as_long_however_much_is_noted(tmp_path: Path) -> None:
+    """Steps of SQLite's machine for one step of `forget`: the main thread stands still meanwhile."""
+
+    def steps(rows: int) -> int:
+        store = SqliteMetadataStore.open(tmp_path / f"{rows}.db", create=True, chunk_bytes=4096)
+        with contextlib.closing(store):
+            database, outbox = store._database, store.shipping._outbox
+            with database.changing:
+                database.write_all(
+                    "INSERT INTO outbox (number, noted_ns, keys) VALUES (?, ?, x'')",
+                    [(number, number) for number in range(1, rows + 1)],
+                )
+            taken = 0
+
+            def count() -> int:
+                nonlocal taken
+                taken += 1
+                return 0
+
+            database._connection.set_progress_handler(count, 1)
+            with database.changing:
+                outbox.forget(rows)
+            database._connection.set_progress_handler(None, 0)
+            return taken
+
+    assert steps(2_000) < 2 * steps(200)
+
+
+async def test_regression_copy_that_is_found_late_is_not_enough_when_rows_were_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first copy's answer is lost, too much changes, a restart finds the copy: another one goes all the same."""
+    monkeypatch.setattr(outbox, "MAX_ROWS", 20)
+    path = tmp_path / "volume.db"
+    with contextlib.closing(SqliteMetadataStore.open(path, create=True, chunk_bytes=4096)) as store:
+        await store.note_write(ROOT_INODE, 0, 1)
+        store.shipping.begin()
+        store.shipping.snapshot.end()
+        store.shipping.attempt(b"x" * 16)
+        for moment in range(200):
+            await store.note_write(ROOT_INODE, 0, moment)
+            await store.commit()
+    with contextlib.closing(SqliteMetadataStore.open(path)) as store:
+        store.shipping.adopt(b"x" * 16, [], as_copy=True)
+        assert store.shipping.position().needs_copy

@@ -664,3 +664,22 @@ async def test_paused_shipper_begins_nothing(tmp_path: Path, autojump_clock: tri
         world.shipper.resume()
         await world.shipper.drain()
         assert 1 == len(world.memory.messages(world.index))
+
+
+async def test_regression_journal_that_was_stored_twice_is_no_conflict(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """A slow request is given up and repeated, and both are stored: the second one is the same journal."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        await write(world, b"one", b"1")
+        await settle(world)
+        await write(world, b"two", b"2")
+        await settle(world)
+        newest = world.memory.messages(world.index)[-1].attachments[0]
+        raw = world.memory.stored_bytes(newest.attachment)
+        await world.memory.send(world.index, [Upload("again.bin", (raw,))], nonce="late")
+        await write(world, b"three", b"3")
+        await settle(world)
+        assert None is world.shipper.statistics().conflict
+        report = await recovered(world, tmp_path / "rebuilt.db")
+        assert (3, ()) == (report.sequence, report.missing)

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from disfs.chunkstore.keys import VolumeKey
+from disfs.chunkstore.reclaim import Reclaimed
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
 from disfs.chunkstore.transport.faults import FaultyTransport
@@ -61,6 +62,9 @@ class ChunkWorld:
         self.key = VolumeKey(bytes(range(32)))
         self.marks: CacheMarks | None = None
         self.nursery: trio.Nursery | None = None
+        self.reclaims = False
+        """Whether a start looks first for what had arrived in Discord before a crash."""
+        self.reclaimed = Reclaimed()
         self.store: ChunkStore = self.new_store()
 
     def new_store(self, transport: Transport | None = None) -> ChunkStore:
@@ -76,6 +80,8 @@ class ChunkWorld:
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Start the store, its background work in a nursery of its own beneath `nursery`."""
+        if self.reclaims:
+            self.reclaimed = await self.store.reclaim(10)
         self.marks = await self.store.start(self.ledger.size_of, self.marks)
         await nursery.start(self._run)
 

@@ -273,6 +273,10 @@ class FakeLedger:
         """See `ChunkLedger.has_sent`."""
         return pack in self.state.sent
 
+    def unrecorded_sends(self) -> frozenset[PackId]:
+        """See `ChunkLedger.unrecorded_sends`."""
+        return frozenset(self.state.sent - self.state.packs.keys())
+
     def examined(self, channel: ChannelId) -> MessageId:
         """See `ChunkLedger.examined`."""
         return self.state.examined.get(channel, MessageId(0))

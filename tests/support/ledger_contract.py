@@ -432,6 +432,13 @@ class LedgerContract:
         ledger.note_sending([])
         assert [False, True, True, True] == [ledger.has_sent(pack_id(number)) for number in range(4)]
 
+    async def test_unrecorded_sends(self, ledger: ChunkLedger) -> None:
+        """What was about to be sent and is not recorded is known until it is."""
+        assert frozenset() == ledger.unrecorded_sends()
+        ledger.note_sending([pack_id(1), pack_id(2)])
+        await ledger.record_packs([a_pack(1, [(key(0), mark(ledger, 0))])])
+        assert {pack_id(2)} == ledger.unrecorded_sends()
+
     async def test_unknown_messages(self, ledger: ChunkLedger) -> None:
         """A message is known as long as a pack in it is recorded, live or not."""
         await ledger.record_packs([a_pack(1, [(key(0), mark(ledger, 0))])])

@@ -19,7 +19,9 @@ from disfs.filesystem import Filesystem
 from disfs.local_volume import keep_marks, take_over_cache
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.recovery.building import Builder, CopyRule
+from disfs.recovery.holding import LeaseHolder
 from disfs.recovery.index_channel import IndexChannel
+from disfs.recovery.lease import Lease
 from disfs.recovery.shipper import Shipper
 from disfs.recovery.shipper_values import ShipperSettings, Surroundings
 from disfs.recovery.snapshot_shipments import Place, SnapshotShipments
@@ -136,8 +138,15 @@ class RealStores:
     async def _no_kernel(directory: InodeNumber, name: bytes) -> None:
         await trio.lowlevel.checkpoint()
 
+    def make_holder(self) -> LeaseHolder:
+        """The claim of this volume to its lease."""
+        device = self.metadata.shipping.position().device
+        lease = Lease(volume=VOLUME_ID, device=device, place=bytes(16), session=os.urandom(16), host="here")
+        return LeaseHolder(self.transport, self.index, self.key, lease, remember=lambda posted: None, text="a test")
+
     async def start(self, nursery: trio.Nursery) -> None:
         """Bring both stores together and run them in a nursery of their own."""
+        self.reclaimed = await self.chunks.reclaim(10)
         await take_over_cache(self.metadata, self.chunks)
         await nursery.start(self._run)
         await self.filesystem.remove_orphans()

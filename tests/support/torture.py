@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import urllib.request
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from disfs.control.client import ControlClient
+from disfs.volume_state import METADATA_NAME
+from support.metadata_invariants import faults_of
 from support.torture_model import History, exact_difference
 from support.torture_writer import Writer, scan
 
@@ -62,6 +66,8 @@ class Torture:
         self._faults = faults
         self._plan: list[str] = []
         self._writers = [Writer(disk.mountpoint / f"w{number}", f"{seed}.{number}", bulk) for number in range(writers)]
+        self.recoveries: list[dict[str, Any]] = []
+        """What each mount after a crash said of it."""
         self.headline = f"seed {seed}, options {mount_options}, faults {faults}, writers {writers}, bulk {bulk}"
 
     def begin(self) -> None:
@@ -178,6 +184,21 @@ class Torture:
             self._nap(0.1, 0.6)  # before anybody looks: what looks brings everything into the cache
         self._look_live()
 
+    def _burn(self) -> None:
+        """Everything is sent, the daemon is killed, and all that this machine knew of the volume is destroyed: what
+        `disfs recover` brings back is what was there, to the last byte."""
+        with self._working():
+            self._nap(0.2, 0.8)
+        self._disk.run("sync", str(self._disk.mountpoint))
+        self._kill_all_daemons()
+        self._disk.clear_mount()
+        self._expect_no_traceback()
+        shutil.rmtree(self._disk.home / "state" / "volumes")
+        shutil.rmtree(self._disk.home / "cache")
+        self._disk.run("recover", "emulator", "--emulator")
+        self._disk.mount(*self._options)
+        self._look_live()
+
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def _mount_and_compare(self) -> None:
@@ -187,6 +208,31 @@ class Torture:
             reason = writer.history.verdict(seen)
             assert reason is None, f"after a crash {writer.top.name} is in no legal state:\n{reason}"
             writer.history = History(seen)
+        with ControlClient.connect(self._disk.home / "state" / "volumes" / "emulator") as client:
+            self.recoveries.append(client.status()["recovery"])
+
+    @property
+    def operation_count(self) -> int:
+        """How much the writers have done."""
+        return sum(writer.count for writer in self._writers)
+
+    @property
+    def fsync_count(self) -> int:
+        """How often they were promised that something is safe."""
+        return sum(writer.fsync_count for writer in self._writers)
+
+    def look_closely(self) -> None:
+        """The metadata are whole, and no daemon has met anything that it did not expect. Nobody may be writing."""
+        self._expect_no_traceback()
+        self._fsync_root()
+        faults = faults_of(self._disk.home / "state" / "volumes" / "emulator" / METADATA_NAME)
+        assert not faults, self._report(f"the metadata do not agree: {faults}")
+
+    def _expect_no_traceback(self) -> None:
+        for path in self._disk.home.rglob("disfs.log*"):
+            text = path.read_text(errors="replace")
+            place = text.find("Traceback")
+            assert place < 0, self._report(f"{path.name}: {text[max(0, place - 500) : place + 3000]}")
 
     def _look_live(self) -> None:
         for writer in self._writers:

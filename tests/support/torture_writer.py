@@ -24,6 +24,7 @@ DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.ECONNRESET})
 LONGEST_WRITE_BYTES = 500_000
 LONGEST_FILE_BYTES = 700_000
 """Both times the writer's `bulk`."""
+LONGEST_READ_BYTES = 1 << 23
 MOST_FILES = 7
 MOST_DIRECTORIES = 3
 _MODES = (0o600, 0o640, 0o644, 0o755)
@@ -35,6 +36,14 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the daemon was kille
     """The daemon died under an operation."""
 
 
+def _read_all(descriptor: int) -> bytes:
+    """From the beginning to the end. A read in which the daemon dies is short; the next one says that it is dead."""
+    found = b""
+    while piece := os.pread(descriptor, LONGEST_READ_BYTES, len(found)):
+        found += piece
+    return found
+
+
 class Writer:
     """Works below `top`, which nobody else touches. `history` knows what may be there after a crash."""
 
@@ -44,6 +53,8 @@ class Writer:
         self.trace: deque[str] = deque(maxlen=_TRACE_COUNT)
         self.failure: str | None = None
         self.count = 0
+        self.fsync_count = 0
+        """Those that returned."""
         self.tripwire: Callable[[], None] | None = None
         """Called right after an operation that destroys something: the moment at which a crash shows most."""
         self._random = Random(seed)
@@ -148,6 +159,7 @@ class Writer:
         self.trace.append(f"fsync {name or '.'}")
         with _alive():
             (os.fsync if self._random.randrange(3) else os.fdatasync)(descriptor)
+        self.fsync_count += 1
         self.history.settled()
 
     def _do_overwrite(self) -> None:
@@ -206,7 +218,7 @@ class Writer:
         expected = self._now.node(name).content
         with self._opened(name, os.O_RDONLY) as descriptor, _alive():
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # ask the daemon, not the page cache
-            seen = os.pread(descriptor, self._longest_bytes + 1, 0)
+            seen = _read_all(descriptor)
         assert len(expected) == len(seen), f"{name} has {len(expected)} bytes, {len(seen)} were read"
         wrong = first_illegal(seen, [expected])
         assert wrong is None, f"{name} while mounted: {wrong}"
@@ -296,7 +308,7 @@ class Writer:
             written = self._now.with_node(number, replace(old, content=data + old.content[len(data) :]))
             self._make(written, f"write {name}, unlinked", lambda: os.pwrite(descriptor, data, 0))
             with _alive():
-                seen = os.pread(descriptor, len(data), 0)
+                seen = _read_all(descriptor)[: len(data)]
             assert data == seen, f"{name}, unlinked and open, does not hold what was written"
 
     def _do_directory(self) -> None:
