@@ -211,6 +211,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             chunks.make_ledger_durable,
             forget_name,
             read_only=plan.behaviour.read_only,
+            is_stopped=lambda: shipper.is_stopped,
         )
         daemon = Daemon(plan, metadata, connection, chunks, shipper, holder, snapshots, look, recovery, warnings)
         code = await daemon.serve(ready)

@@ -57,7 +57,10 @@ class SnapshotDesk:
         tell_kernel: Callable[[InodeNumber, bytes], Awaitable[None]],
         *,
         read_only: bool,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`is_stopped`: whether another machine has the volume now, so that nothing is to be sent or deleted."""
+        self._is_stopped = is_stopped
         self._metadata = metadata
         self._snapshots = metadata.snapshots
         self._chunks = chunks
@@ -79,7 +82,7 @@ class SnapshotDesk:
     async def finish(self) -> None:
         """Ship what is here only, remove what is not whole or was to be deleted. Errors as of `Transport`."""
         async with self._lock:
-            for record in self._snapshots.all():
+            for record in () if self._is_stopped() else self._snapshots.all():
                 if record.state in (SnapshotState.MAKING, SnapshotState.DELETING):
                     await self._remove(record, looks_for_remains=record.state is SnapshotState.DELETING)
                 elif record.state is SnapshotState.WHOLE:
@@ -174,6 +177,8 @@ class SnapshotDesk:
     def _check_writable(self) -> None:
         if self._read_only:
             raise UserError("the volume is mounted read-only; mount it without 'ro' for that", ExitCode.USAGE)
+        if self._is_stopped():
+            raise UserError("nothing of this mount is sent any more; 'disfs status' says why", ExitCode.USAGE)
 
 
 def _checked(name: str) -> bytes:

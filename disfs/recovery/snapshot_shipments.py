@@ -7,7 +7,6 @@ channel since the snapshot was begun.
 from __future__ import annotations
 
 import os
-import sqlite3
 import tempfile
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -18,8 +17,7 @@ from disfs.chunkstore.transport.base import DELETE_LIMIT, Urgency
 from disfs.errors import TooLargeError
 from disfs.metadata.replicated import Block, Table
 from disfs.metadata.shipping import ID_BYTES, NO_STATE, ShippedMessage
-from disfs.metadata.snapshot import Snapshot
-from disfs.metadata.sqlite_errors import translated
+from disfs.metadata.snapshot_files import snapshot_read
 from disfs.recovery.building import Built
 from disfs.recovery.delivery import Delivery
 from disfs.recovery.frames import COUNTERS, Header, write_parts
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.transport.base import Transport
     from disfs.metadata.shipping import Shipping
+    from disfs.metadata.snapshot import Snapshot
     from disfs.metadata.snapshots import SnapshotRecord
     from disfs.values import ChannelId, MessageId
 
@@ -118,14 +117,7 @@ class SnapshotShipments:
 
     def _build(self, record: SnapshotRecord, path: Path, device: bytes, limit_bytes: int) -> Built:
         shipment = os.urandom(ID_BYTES)
-        try:
-            connection = sqlite3.connect(
-                path.absolute().as_uri() + "?mode=ro&immutable=1", uri=True, isolation_level=None
-            )
-        except sqlite3.Error as error:
-            raise translated(error) from error
-        try:
-            counters = dict(connection.execute("SELECT name, value FROM counters"))
+        with snapshot_read(path) as (snapshot, counters):
             header = Header(
                 volume=self._place.volume,
                 device=device,
@@ -139,15 +131,11 @@ class SnapshotShipments:
             )
             spool = self._spool()
             parts = write_parts(
-                spool, self._place.key, PackKind.SNAPSHOT, header, _blocks(connection, record), limit_bytes=limit_bytes
+                spool, self._place.key, PackKind.SNAPSHOT, header, _blocks(snapshot, record), limit_bytes=limit_bytes
             )
-        except sqlite3.Error as error:
-            raise translated(error) from error
-        finally:
-            connection.close()
         return Built(PackKind.SNAPSHOT, header, parts, spool, size_bytes=sum(part.size_bytes for part in parts))
 
 
-def _blocks(connection: sqlite3.Connection, record: SnapshotRecord) -> Iterator[Block]:
+def _blocks(snapshot: Snapshot, record: SnapshotRecord) -> Iterator[Block]:
     yield Block.of_rows(Table.SNAPSHOT, [(record.snapshot, record.created_ns, record.name)])
-    yield from Snapshot(connection).everything()
+    yield from snapshot.everything()
