@@ -96,16 +96,14 @@ def mount(
         disfs mount ~/discord --volume photos -o cache_size=20G
     """
     paths = Paths.from_environment(os.environ)
-    parsed = _options(
-        options, {"--size": size, "--trash-days": trash_days, "--cache-size": cache_size, "--bwlimit": bwlimit}
-    )
+    named = {"--size": size, "--trash-days": trash_days, "--cache-size": cache_size, "--bwlimit": bwlimit}
+    parsed = _options(options, named)
     path = _checked_mountpoint(mountpoint, parsed)
     config = load_global(paths)
     volume = _choose(paths, config, name, emulator=emulator)
     settings, lock = _settings_and_lock(paths, volume, parsed)
     access = _access(paths, config, volume, token_file)
     key = volume_key(volume, passphrase_file)
-
     from disfs.daemon import MountPlan
 
     plan = MountPlan(
