@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from support.torture_model import PAGE_BYTES, History, Node, State
+from support.torture_writer import read_all
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OLD, NEW = b"a" * 3 * PAGE_BYTES, b"b" * 3 * PAGE_BYTES
 
@@ -66,3 +73,24 @@ def test_a_lost_link_is_found() -> None:
     copied = State({"f": 1, "g": 2}, {1: Node(OLD, 0o600), 2: Node(OLD, 0o600)}, {})
     assert History(linked).verdict(copied) is not None
     assert History(one_file(OLD)).verdict(one_file(OLD, mode=0o644)) is not None
+
+
+def test_regression_read_that_a_kill_cuts_short_is_not_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that dies in the middle of a read makes it short; only the next one says that it is dead."""
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 3000)
+    pread = os.pread
+
+    def dying(descriptor: int, length: int, offset: int) -> bytes:
+        if offset:
+            raise OSError(errno.ENOTCONN, "dead")
+        return pread(descriptor, min(length, 1000), offset)
+
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        assert b"x" * 3000 == read_all(descriptor)
+        monkeypatch.setattr(os, "pread", dying)
+        with pytest.raises(OSError, match="dead"):
+            read_all(descriptor)
+    finally:
+        os.close(descriptor)

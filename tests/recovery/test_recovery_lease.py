@@ -13,6 +13,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.leases import KEY, VOLUME, Discord
+from support.real_stores import real_stores
 from support.shipments import header, names, sealed
 
 from disfs.chunkstore.codec import PackKind
@@ -201,6 +202,37 @@ async def test_message_that_shows_late_makes_the_younger_one_give_way(autojump_c
         assert 1 == sum(machine.has_it for machine in machines)
         assert 1 == discord.leases
         nursery.cancel_scope.cancel()
+
+
+async def test_listing_without_the_own_lease_decides_nothing(autojump_clock: MockClock) -> None:
+    """It is from before: what else it does not show may well be there. It is asked for again, and then given up."""
+    discord = Discord()
+    one, two = discord.machine("one"), discord.machine("two")
+    await one.holder.claim()
+    two.transport.stale_until = trio.current_time() + 2.5
+    with pytest.raises(HeldElsewhereError):
+        await two.holder.claim()
+    two.mount()
+    two.transport.stale_until = float("inf")
+    with pytest.raises(TransientStorageError):
+        await two.holder.claim()
+    assert not two.has_it
+
+
+async def test_who_lost_the_lease_ships_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The shipper asks for the lease before each state, and stops for good when another machine has it."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+
+        async def lost() -> None:
+            raise HeldElsewhereError("two has it", posted(1000, "two"))
+
+        world.shipper._ask = world.shipper._ask._replace(hold_lease=lost)
+        await world.create(b"file")
+        await trio.sleep(60)
+        assert "two has it" == world.shipper.statistics().conflict
+        assert [] == world.memory.messages(world.index)
+        assert world.shipper.stopped.is_set()
+        await world.shipper.drain()
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -36,6 +36,8 @@ class LateTransport:
         self.visible_at: dict[MessageId, float] = {}
         """Shared by all who are to see the same: give each the same dict."""
         self.is_up = True
+        self.stale_until = float("-inf")
+        """Until then listings show nothing that is new."""
 
     async def send(
         self,
@@ -71,7 +73,7 @@ class LateTransport:
         await self._travel()
         listed = await self._memory.list_messages(channel, before=before, after=after, around=around, urgency=urgency)
         now = trio.current_time()
-        seen = [each for each in listed if self.visible_at.get(each.message, 0.0) <= now]
+        seen = [each for each in listed if self.visible_at.get(each.message, 0.0) <= now and self.stale_until <= now]
         await self._travel()
         return seen
 

@@ -36,7 +36,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the daemon was kille
     """The daemon died under an operation."""
 
 
-def _read_all(descriptor: int) -> bytes:
+def read_all(descriptor: int) -> bytes:
     """From the beginning to the end. A read in which the daemon dies is short; the next one says that it is dead."""
     found = b""
     while piece := os.pread(descriptor, LONGEST_READ_BYTES, len(found)):
@@ -218,7 +218,7 @@ class Writer:
         expected = self._now.node(name).content
         with self._opened(name, os.O_RDONLY) as descriptor, _alive():
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # ask the daemon, not the page cache
-            seen = _read_all(descriptor)
+            seen = read_all(descriptor)
         assert len(expected) == len(seen), f"{name} has {len(expected)} bytes, {len(seen)} were read"
         wrong = first_illegal(seen, [expected])
         assert wrong is None, f"{name} while mounted: {wrong}"
@@ -308,7 +308,7 @@ class Writer:
             written = self._now.with_node(number, replace(old, content=data + old.content[len(data) :]))
             self._make(written, f"write {name}, unlinked", lambda: os.pwrite(descriptor, data, 0))
             with _alive():
-                seen = _read_all(descriptor)[: len(data)]
+                seen = read_all(descriptor)[: len(data)]
             assert data == seen, f"{name}, unlinked and open, does not hold what was written"
 
     def _do_directory(self) -> None:
