@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from disfs.background import Ready
     from disfs.cli.connect import Access
     from disfs.config import GlobalConfig, VolumeConfig, VolumeSettings
-    from disfs.daemon import MountPlan
     from disfs.mount_options import MountOptions
+    from disfs.mount_plan import MountPlan
 
 
 _TAKEOVER_HELP = (
@@ -104,7 +104,7 @@ def mount(
     settings, lock = _settings_and_lock(paths, volume, parsed)
     access = _access(paths, config, volume, token_file)
     key = volume_key(volume, passphrase_file)
-    from disfs.daemon import MountPlan
+    from disfs.mount_plan import MountPlan
 
     plan = MountPlan(
         volume=volume,
