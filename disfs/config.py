@@ -55,6 +55,7 @@ _SETTING_TYPES = {
     "kernel_listings": bool,
     "kernel_cache_seconds": float,
     "has_acls": bool,
+    "trash_days": float,
 }
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -147,7 +148,12 @@ class VolumeSettings:
     has_acls: bool = True
     """Whether the mount has POSIX ACLs. Without, `ls -l` has nothing to ask each file for."""
 
+    trash_days: float = 1.0
+    """How long what is deleted or replaced can be restored; 0: not at all."""
+
     def __post_init__(self) -> None:
+        if not 0 <= self.trash_days <= 3650:
+            raise ValueError("trash_days must lie between 0 and 3650")
         if self.size_bytes is not None and not MIB <= self.size_bytes <= 1 << 60:
             raise ValueError("size_bytes must lie between 1 MiB and 1024 PiB")
         if self.cache_bytes < 16 * MIB:

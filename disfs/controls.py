@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.store import ChunkStore, ChunkStoreStatistics
     from disfs.chunkstore.transport.stack import Connection
-    from disfs.control.protocol import Warmup
+    from disfs.control.protocol import Undeletion, Warmup
     from disfs.discord_watch import DiscordWatch
     from disfs.filesystem import Filesystem
     from disfs.metadata.store import SqliteMetadataStore
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from disfs.quantities import Bandwidth
     from disfs.recovery.holding import LeaseHolder
     from disfs.recovery.shipper import Shipper
-    from disfs.values import InodeNumber
+    from disfs.snapshot_desk import SnapshotDesk
+    from disfs.trash_desk import TrashDesk
+    from disfs.values import InodeNumber, Trashed
 
 
 class UploadState(enum.StrEnum):
@@ -95,7 +97,11 @@ class Controls:
         holder: LeaseHolder,
         filesystem: Filesystem,
         watch: DiscordWatch,
+        trash: TrashDesk,
+        snapshots: SnapshotDesk,
     ) -> None:
+        self._trash = trash
+        self._snapshots = snapshots
         self._served = served
         self._metadata = metadata
         self._connection = connection
@@ -192,3 +198,46 @@ class Controls:
     async def unpin(self, inodes: Sequence[InodeNumber]) -> None:
         """See Controlled."""
         await self._warmups.unpin(inodes)
+
+    async def trash(
+        self, directory: InodeNumber, rest: str, after: tuple[str, InodeNumber] | None
+    ) -> Mapping[str, object]:
+        """See Controlled."""
+        path = await self._trash.path(directory, rest)
+        place = None if after is None else (after[0].encode(errors="surrogateescape"), after[1])
+        entries, has_more = self._trash.listed(path, place)
+        last = [_text(entries[-1].path), entries[-1].inode] if has_more else None
+        return {"entries": [_shown(entry) for entry in entries], "after": last}
+
+    def undeletion(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> Undeletion:
+        """See Controlled."""
+        return self._trash.order(directory, rest, version)
+
+    def snapshots(self) -> Mapping[str, object]:
+        """See Controlled."""
+        return {"snapshots": self._snapshots.listed()}
+
+    async def create_snapshot(self, name: str) -> Mapping[str, object]:
+        """See Controlled."""
+        return await self._snapshots.create(name)
+
+    async def delete_snapshot(self, name: str) -> None:
+        """See Controlled."""
+        await self._snapshots.delete(name)
+
+
+def _text(path: bytes) -> str:
+    return path.decode(errors="surrogateescape")
+
+
+def _shown(entry: Trashed) -> Mapping[str, object]:
+    """What is in the trash, for `disfs undelete --list`."""
+    return {
+        "version": entry.inode,
+        "path": _text(entry.path),
+        "trashed_ns": entry.trashed_ns,
+        "reason": entry.reason.name.lower(),
+        "mode": entry.mode,
+        "size_bytes": entry.size_bytes,
+        "mtime_ns": entry.mtime_ns,
+    }

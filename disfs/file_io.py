@@ -38,7 +38,7 @@ import trio
 from disfs.callers import mode_after_change
 from disfs.errors import FilesystemError
 from disfs.metadata.base import Atime, read_moves_atime
-from disfs.values import AttributeChanges
+from disfs.values import FIRST_VIEW_INODE, AttributeChanges
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -86,6 +86,10 @@ class FileChunks(Protocol):
 
     def discard(self, inode: InodeNumber) -> None:
         """Forget everything of an inode that is gone for good."""
+        ...
+
+    def went_to_trash(self, inode: InodeNumber) -> None:
+        """The inode is in the trash: its contents stay, but nobody needs them here."""
         ...
 
     def inherit_pin(self, parent: InodeNumber, inode: InodeNumber) -> None:
@@ -147,6 +151,8 @@ class FileIo:
 
         Without a caller it is the daemon itself that opens.
         """
+        if inode >= FIRST_VIEW_INODE and (flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC):
+            raise FilesystemError(errno.EROFS)
         empties = bool(flags & os.O_TRUNC)
         if empties:
             emptied = await self.truncate(inode, AttributeChanges(size_bytes=0))
@@ -259,6 +265,8 @@ class FileIo:
         if size_bytes > MAX_FILE_BYTES:
             raise FilesystemError(errno.EFBIG)
         before = await self._metadata.attributes(inode)
+        if inode >= FIRST_VIEW_INODE:
+            raise FilesystemError(errno.EROFS)
         if stat.S_ISREG(before.mode) and size_bytes != before.size_bytes:
             await self._chunks.cut(inode, size_bytes)
         # The same step as the end of chunks.cut: see the module's docstring.

@@ -343,6 +343,11 @@ class Filesystem:
 
     async def _remove(self, inode: InodeNumber) -> None:
         self.files.forget(inode)
+        # One step: nothing of what can be restored is cut.
+        if await self._metadata.trash_orphan(inode, self._clock.now_ns()):
+            self._chunks.went_to_trash(inode)
+            self.files.room_returned()
+            return
         self._leaving += 1
         try:
             # It may take a while; until it is done, and after a crash, the orphan is there to be removed.

@@ -8,6 +8,7 @@ become `FUSEError`, and none may pass it: any other exception that reaches pyfus
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
@@ -16,6 +17,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
+import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
 from disfs.errors import FilesystemError, StorageError
@@ -352,3 +354,19 @@ class FuseOperations(pyfuse3.Operations):
     @_answered
     async def releasedir(self, fh: int) -> None:
         """Nothing to do: the kernel holds a lookup count of what it has open."""
+
+
+async def forget_name(directory: int, name: bytes) -> None:
+    """Let the kernel ask again: for a directory's attributes and listing, and for a name in it, unless it is empty.
+
+    In a worker thread: the kernel may hold the directory until a request is answered. What it does not know is fine.
+    """
+    await trio.to_thread.run_sync(_invalidate, directory, name)
+
+
+def _invalidate(directory: int, name: bytes) -> None:
+    with contextlib.suppress(OSError):
+        pyfuse3.invalidate_inode(directory)
+    if name:
+        with contextlib.suppress(OSError):
+            pyfuse3.invalidate_entry(directory, name)

@@ -6,6 +6,7 @@ The metadata is made when the other half of the volume is in Discord already.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from disfs.metadata.opening import VolumeFacts
     from disfs.superblock import Superblock
     from disfs.values import InodeNumber
+
+log = logging.getLogger(__name__)
 
 RECLAIM_SECONDS = 10.0
 """How long a mount looks for what had arrived in Discord before a crash; what is not found is sent again."""
@@ -99,21 +102,52 @@ def _is_empty(facts: VolumeFacts, superblock: Superblock) -> bool:
 
 
 def open_metadata(
-    directory: Path, superblock: Superblock, capacity_bytes: int = DEFAULT_CAPACITY_BYTES
+    directory: Path,
+    superblock: Superblock,
+    capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
+    trash_seconds: float = 0,
 ) -> SqliteMetadataStore:
     """Open the metadata of a volume that is about to be mounted. VOLUME_DAMAGED when it is missing or another's.
 
-    `capacity_bytes` is how much all files together may take.
+    `capacity_bytes` is how much all files together may take, `trash_seconds` how long deleted ones can be restored.
     """
     path = directory / METADATA_NAME
     if not path.exists():
         raise damaged(path, "it is missing")
-    return SqliteMetadataStore.open(
+    store = SqliteMetadataStore.open(
         path,
         reserve_bytes=reserve_bytes(directory, DEFAULT_RESERVE_BYTES),
         capacity_bytes=capacity_bytes,
+        trash_seconds=trash_seconds,
         is_ours=functools.partial(_is_of, superblock),
     )
+    try:
+        store.snapshots.show()
+    except FilesystemError as error:
+        log.error("a snapshot is not shown, all else is: %s", error)  # noqa: TRY400 - known, no bug
+    return store
+
+
+class RecordedCopies:
+    """What is kept of the metadata besides the current ones: what Discord has, and the snapshots. See `Sweeper`."""
+
+    def __init__(self, metadata: SqliteMetadataStore) -> None:
+        self._shipping = metadata.shipping
+        self._snapshots = metadata.snapshots
+
+    @property
+    def shipped_revision(self) -> int:
+        """What became garbage at a lower revision is garbage in all of them."""
+        return min(self._shipping.shipped_revision, self._snapshots.protected_revision)
+
+    @property
+    def may_delete(self) -> bool:
+        """See `Shipping`."""
+        return self._shipping.may_delete
+
+    async def confirm_deletions(self) -> bool:
+        """See `Shipping`."""
+        return await self._shipping.confirm_deletions()
 
 
 def make_chunk_store(
@@ -147,7 +181,7 @@ def make_chunk_store(
         volume_key=key,
         cache_directory=cache_directory,
         settings=chosen,
-        copies=metadata.shipping,
+        copies=RecordedCopies(metadata),
         message_text=f"disfs: data of volume {superblock.name}; deleting this message destroys files",
     )
 
@@ -162,7 +196,8 @@ async def take_over_cache(metadata: SqliteMetadataStore, chunks: ChunkStore) -> 
         try:
             return (await metadata.attributes(inode)).size_bytes
         except FilesystemError:
-            return None
+            kept = metadata.trash.entry(inode)
+            return None if kept is None else kept.size_bytes
 
     identity = metadata.settings.get(CACHE_IDENTITY)
     marks = CacheMarks(identity, metadata.settings.get(CACHE_CLEAN_STOP) or None) if identity else None

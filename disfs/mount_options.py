@@ -182,4 +182,5 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "stray_grace": ("stray_grace_seconds", float),
     "kernel_listings": ("kernel_listings", _read_switch),
     "kernel_cache": ("kernel_cache_seconds", float),
+    "trash_days": ("trash_days", float),
 }

@@ -8,6 +8,7 @@ request and a tuple is built several times faster.
 from __future__ import annotations
 
 import array
+import enum
 import itertools
 import sys
 from dataclasses import dataclass
@@ -42,6 +43,14 @@ class ChunkKey(NamedTuple):
 
     inode: InodeNumber
     chunk: ChunkIndex
+
+
+def may_be_of(written: ChunkKey, key: ChunkKey) -> bool:
+    """Whether a slot that was written for one chunk may hold another one now, if its inode is renumbered.
+
+    A file that is emptied lives on, and what was in it gets a number of its own, a later one: see metadata/trash.py.
+    """
+    return written.chunk == key.chunk and written.inode <= key.inode
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,3 +263,50 @@ class DirectoryEntry(NamedTuple):
     name: bytes
     cookie: int
     attributes: Attributes
+
+
+class TrashReason(enum.IntEnum):
+    """How something came into the trash. Numbers of a stored format: never renumbered."""
+
+    DELETED = 1
+    REPLACED = 2
+    """Another file was renamed over it."""
+    EMPTIED = 3
+    """It was cut to nothing, as programs do that write a file anew; the file itself lives on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trashed:
+    """Something in the trash."""
+
+    inode: InodeNumber
+    path: bytes
+    """The last one that led to it."""
+    trashed_ns: int
+    reason: TrashReason
+    mode: int
+    uid: int
+    gid: int
+    rdev: int
+    size_bytes: int
+    atime_ns: int
+    mtime_ns: int
+    target: bytes | None
+
+
+FIRST_VIEW_INODE = InodeNumber(1 << 62)
+"""Inodes from here on are those of snapshots, and never change. This one is the directory of all snapshots."""
+_VIEW_BITS = 40
+
+
+def view_inode(snapshot: int, inode: int) -> InodeNumber:
+    """The number under which a mount shows an inode of a snapshot."""
+    assert 0 < snapshot < 1 << (62 - _VIEW_BITS)
+    assert 0 < inode < 1 << _VIEW_BITS
+    return InodeNumber(FIRST_VIEW_INODE | snapshot << _VIEW_BITS | inode)
+
+
+def snapshot_of(inode: InodeNumber) -> tuple[int, InodeNumber]:
+    """The snapshot that an inode from FIRST_VIEW_INODE on belongs to, 0 for none, and its number there."""
+    number = inode - FIRST_VIEW_INODE
+    return number >> _VIEW_BITS, InodeNumber(number & (1 << _VIEW_BITS) - 1)

@@ -16,8 +16,8 @@ import trio
 from bench.reference.contents import ContentsReference
 from bench.reference.names import NamesReference
 from bench.reference.stores import handlers
-from disfs.daemon import KERNEL_TASKS
 from disfs.polled_loop import polled_loop
+from disfs.serving import KERNEL_TASKS
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

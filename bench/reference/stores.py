@@ -117,6 +117,9 @@ class DictMetadata:
     async def remove_orphan(self, inode: InodeNumber) -> None:
         del self._inodes[inode]
 
+    async def trash_orphan(self, inode: InodeNumber, now_ns: int) -> bool:
+        return False
+
     def _touch(self, directory: InodeNumber, now_ns: int) -> None:
         self._inodes[directory] = self._inodes[directory]._replace(mtime_ns=now_ns, ctime_ns=now_ns)
 
@@ -156,6 +159,9 @@ class DictChunks:
 
     def discard(self, inode: InodeNumber) -> None:
         self._contents.pop(inode, None)
+
+    def went_to_trash(self, inode: InodeNumber) -> None:
+        """There is no trash."""
 
     def inherit_pin(self, parent: InodeNumber, inode: InodeNumber) -> None:
         """Nothing is ever evicted."""

@@ -52,7 +52,7 @@ class Plan:
     probability: float = 0.01
     trial_seconds: float = 0.0
     """0: so that every trial has its turn."""
-    options: str = "cache_size=64M,writeback_delay=2,sweep_grace=3"
+    options: str = "cache_size=64M,writeback_delay=2,sweep_grace=3,trash_days=0"
     shape: dict[str, Any] = field(default_factory=lambda: dict(SHAPE))
     scale: Scale = field(default_factory=Scale)
     quiet_seconds: float = 40.0

@@ -43,6 +43,7 @@ class PackKind(enum.IntEnum):
     CHECKPOINT = 3
     SUPERBLOCK = 4
     LEASE = 5
+    SNAPSHOT = 6
 
 
 class SealedChunk(NamedTuple):

@@ -157,6 +157,10 @@ class ChunkLedger(Protocol):
         """
         ...
 
+    def is_renumbered(self, inode: InodeNumber) -> bool:
+        """Whether contents of the inode may have been written under another, lower number."""
+        ...
+
     async def unknown_messages(self, messages: Sequence[MessageId]) -> frozenset[MessageId]:
         """Those of `messages` that hold no recorded pack."""
         ...

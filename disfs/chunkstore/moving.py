@@ -13,7 +13,7 @@ from disfs.chunkstore.packer import SLOT_OVERHEAD_BYTES, PackBuilder, max_pack_b
 from disfs.chunkstore.states import ChunkState
 from disfs.chunkstore.transport.base import Urgency
 from disfs.errors import CorruptDataError, FilesystemError
-from disfs.values import Revision
+from disfs.values import Revision, may_be_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -91,7 +91,9 @@ class Rewriter:
             raise CorruptDataError(f"pack {record.pack.hex()} holds another pack's directory")
         for chunk in chunks:
             entry = directory.entries[chunk.slot]
-            if entry.key != chunk.key:
+            if entry.key != chunk.key and not (
+                may_be_of(entry.key, chunk.key) and self._ledger.is_renumbered(chunk.key.inode)
+            ):
                 raise CorruptDataError(f"slot {chunk.slot} of pack {record.pack.hex()} holds another chunk")
             chunk.revision, chunk.plain_bytes, chunk.compressed = entry.revision, entry.plain_bytes, entry.compressed
         for chunk in absent:

@@ -311,6 +311,21 @@ class ChunkStore:
         self._writes.discard(inode)
         self._map.set_pinned(inode, False)
 
+    def went_to_trash(self, inode: InodeNumber) -> None:
+        """The inode can be reached no more, but may be one day: what is unsent is sent, what is cached may go."""
+        self._map.set_pinned(inode, False)
+
+    async def forget_between(self, first: InodeNumber, end: InodeNumber) -> None:
+        """`discard` whatever is cached of inodes from `first` to `end`, end excluded, which are gone for good."""
+        for inode in [inode for inode in self._map.inodes if first <= inode < end]:
+            self._cache.discard(inode)
+            await trio.lowlevel.checkpoint()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether any chunk is dirty."""
+        return self._map.dirty_count > 0
+
     # -- making safe --------------------------------------------------------------------------------------------
 
     async def sync(self, inode: InodeNumber) -> None:

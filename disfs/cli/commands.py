@@ -11,8 +11,10 @@ from disfs.cli.init import init
 from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
 from disfs.cli.recover import recover
+from disfs.cli.snapshot import snapshot
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount
+from disfs.cli.undelete import undelete
 from disfs.cli.warm import pin, unpin, warmup
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -55,6 +57,8 @@ for command in (
     pin,
     unpin,
     warmup,
+    undelete,
+    snapshot,
     fsck,
     emulator,
 ):

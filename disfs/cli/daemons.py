@@ -95,6 +95,21 @@ def daemons_of_files(paths: Paths, files: Sequence[str]) -> list[tuple[RunningDa
     return [(daemons[device], numbers) for device, numbers in inodes.items()]
 
 
+def daemon_of_path(paths: Paths, file: str) -> tuple[RunningDaemon, InodeNumber, str]:
+    """The daemon on whose mount a path is that need not exist: a directory that does, and the rest of the path.
+
+    A path that exists and is no directory is its directory and its name. NOT_MOUNTED.
+    """
+    path = Path(os.path.abspath(file))  # noqa: PTH100 - links on the way to what does not exist are of no concern
+    rest: list[str] = []
+    while not path.is_dir() or (path.is_symlink() and not rest and not file.endswith("/")):
+        rest.append(path.name)
+        path = path.parent
+    found = _stat(str(path))
+    daemon = _daemon_on(paths, found.st_dev, file)
+    return daemon, InodeNumber(found.st_ino), "/".join(reversed(rest))
+
+
 def _stat(file: str) -> os.stat_result:
     try:
         return os.stat(file)  # noqa: PTH116 - a Path would turn the argument into another spelling for the message

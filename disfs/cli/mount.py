@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from disfs.background import Ready
     from disfs.cli.connect import Access
     from disfs.config import GlobalConfig, VolumeConfig, VolumeSettings
-    from disfs.daemon import MountPlan
     from disfs.mount_options import MountOptions
+    from disfs.mount_plan import MountPlan
 
 
 _TAKEOVER_HELP = (
@@ -46,6 +46,7 @@ _TAKEOVER_HELP = (
 @click.option("--debug", is_flag=True, help="Log every operation; slow, for finding faults.")
 @click.option("-o", "options", multiple=True, metavar="OPTION[,OPTION...]", help="Mount options, see above.")
 @click.option("--size", metavar="SIZE", help="How large the volume is, such as 100G. [default: 1P]")
+@click.option("--trash-days", metavar="DAYS", help="How long deleted files can be restored; 0: not. [default: 1]")
 @click.option("--cache-size", metavar="SIZE", help="How much disk the cache may take, such as 2G.")
 @click.option("--bwlimit", metavar="UP:DOWN", help="Bytes a second, such as 512K:4M, 2M:off, or 10M each way.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
@@ -59,6 +60,7 @@ def mount(
     debug: bool,
     options: tuple[str, ...],
     size: str | None,
+    trash_days: str | None,
     cache_size: str | None,
     bwlimit: str | None,
     token_file: Path | None,
@@ -71,14 +73,13 @@ def mount(
 
     \b
     Mount options:
-        size, cache_size=SIZE   as --size and --cache-size
+        size=, cache_size=, trash_days=, bwlimit=   as --size and so on
         dirty_limit=SIZE        how much may be unsent before writers wait
         writeback_delay=SECONDS how long a chunk is quiet before it is sent
         message_size=SIZE       how much one Discord message carries
         sweep_grace=SECONDS     how long a message is kept after all in it was deleted
         stray_grace=SECONDS     how long a message is kept that a failed send left behind
         readahead=SIZE          how far a sequential reader is fetched ahead at most; 0: not at all
-        bwlimit=UP:DOWN         as --bwlimit
         kernel_listings=off     ask the daemon for every listing of a directory, slower
         kernel_cache=SECONDS    how long the kernel remembers names; 0: not at all, for measuring
         noacl                   no POSIX ACLs; `ls -l` is faster, as it has nothing to ask each file for
@@ -95,15 +96,15 @@ def mount(
         disfs mount ~/discord --volume photos -o cache_size=20G
     """
     paths = Paths.from_environment(os.environ)
-    parsed = _options(options, {"--size": size, "--cache-size": cache_size, "--bwlimit": bwlimit})
+    named = {"--size": size, "--trash-days": trash_days, "--cache-size": cache_size, "--bwlimit": bwlimit}
+    parsed = _options(options, named)
     path = _checked_mountpoint(mountpoint, parsed)
     config = load_global(paths)
     volume = _choose(paths, config, name, emulator=emulator)
     settings, lock = _settings_and_lock(paths, volume, parsed)
     access = _access(paths, config, volume, token_file)
     key = volume_key(volume, passphrase_file)
-
-    from disfs.daemon import MountPlan
+    from disfs.mount_plan import MountPlan
 
     plan = MountPlan(
         volume=volume,

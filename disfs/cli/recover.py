@@ -192,6 +192,7 @@ def _rebuild(
 
     from disfs.chunkstore.transport.stack import open_connection
     from disfs.local_volume import CACHE_IDENTITY, check_room
+    from disfs.recovery.frames import SHIPMENT_KINDS
     from disfs.recovery.index_channel import IndexChannel
     from disfs.recovery.rebuild import rebuild
     from disfs.recovery.salvage import PackSearch, salvage
@@ -206,7 +207,12 @@ def _rebuild(
     async def run(show: Callable[[Progress], None]) -> Report:
         async with open_connection(access.token, api_url=access.api_url) as connection:
             index = IndexChannel(
-                connection.transport, placed.index_channel, key, superblock.volume_id, keep_bytes=_KEEP_BYTES
+                connection.transport,
+                placed.index_channel,
+                key,
+                superblock.volume_id,
+                SHIPMENT_KINDS,
+                keep_bytes=_KEEP_BYTES,
             )
             if from_packs:
                 return await salvage(
@@ -246,6 +252,8 @@ def report_lines(name: str, report: Report) -> Iterator[str]:
         f"volume {name!r} is recovered as it was at {when:%Y-%m-%d %H:%M:%S}: {human_count(rebuilt.file_count, 'file')}"
         f" among {human_count(rebuilt.inode_count, 'inode')}, {human_size(rebuilt.logical_bytes)}"
     )
+    if report.snapshots:
+        yield f"{human_count(len(report.snapshots), 'snapshot')} came back too: {', '.join(report.snapshots)}"
     if not (rebuilt.lost.count or rebuilt.older.count or report.missing or rebuilt.problems):
         yield "nothing is missing; 'disfs mount MOUNTPOINT' mounts it"
 

@@ -23,6 +23,7 @@ def status_lines(report: Mapping[str, Any]) -> list[str]:
         ("reads", _reads(report)),
         ("requests", _requests(report)),
         ("names", _names(report["journal"])),
+        ("trash", _trash(report["metadata"])),
         ("garbage", _garbage(report)),
         *(("warming", _warmup(warmup)) for warmup in report["warmups"]),
         *(("problem", text) for text in _problems(report)),
@@ -35,6 +36,14 @@ def _holds(metadata: Mapping[str, Any]) -> str:
     taken = f"{human_size(metadata['allocated_bytes'])} of at most {human_size(metadata['capacity_bytes'])}"
     inodes = human_count(metadata["inode_count"], "inode")
     return f"{human_size(metadata['logical_bytes'])} in {inodes}, taking {taken}"
+
+
+def _trash(metadata: Mapping[str, Any]) -> str:
+    """What can be restored."""
+    if not metadata["trash_count"]:
+        return ""
+    things = human_count(metadata["trash_count"], "file or directory", "files and directories")
+    return f"{things}, {human_size(metadata['trash_bytes'])}; 'disfs undelete --list' shows them"
 
 
 def uploads(report: Mapping[str, Any]) -> str:

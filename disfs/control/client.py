@@ -18,6 +18,7 @@ from disfs.control.protocol import (
     encode,
     error_of,
     progress_of,
+    undeleted_of,
     warm_progress_of,
 )
 from disfs.errors import ExitCode, UserError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from disfs.control.protocol import Progress, WarmProgress
+    from disfs.control.protocol import Progress, Undeleted, WarmProgress
     from disfs.quantities import Bandwidth
     from disfs.values import InodeNumber
 
@@ -115,6 +116,31 @@ class ControlClient:
     def unpin(self, inodes: Sequence[InodeNumber]) -> None:
         """Let the files, and everything below the directories, be evicted again. At most MAX_INODES at once."""
         self._request({"request": "unpin", "inodes": list(inodes)})
+
+    def trash(self, directory: InodeNumber, rest: str, after: Sequence[object] | None) -> dict[str, Any]:
+        """Some of what is in the trash at a path and below it: `entries`, and `after`, where the next ones begin."""
+        return self._request({"request": "trash", "directory": directory, "rest": rest, "after": after})
+
+    def undelete(
+        self, directory: InodeNumber, rest: str, version: InodeNumber | None, on_progress: Callable[[Undeleted], None]
+    ) -> Undeleted:
+        """Restore what was at a path, and is missing below it; or one version of it."""
+        request = {"request": "undelete", "directory": directory, "rest": rest, "version": version}
+        return undeleted_of(self._request(request, lambda message: on_progress(undeleted_of(message))))
+
+    def snapshots(self) -> Sequence[Mapping[str, Any]]:
+        """All snapshots, oldest first."""
+        found: Sequence[Mapping[str, Any]] = self._request({"request": "snapshots"})["snapshots"]
+        return found
+
+    def create_snapshot(self, name: str, on_progress: Callable[[Progress], None]) -> dict[str, Any]:
+        """Return when a snapshot is made and in Discord."""
+        request = {"request": "snapshot", "action": "create", "name": name}
+        return self._request(request, lambda message: on_progress(progress_of(message)))
+
+    def delete_snapshot(self, name: str) -> None:
+        """Return when a snapshot is deleted."""
+        self._request({"request": "snapshot", "action": "delete", "name": name})
 
     @contextlib.contextmanager
     def daemon_ends(self) -> Any:

@@ -12,6 +12,13 @@ One JSON object a line. A client sends one request and reads until an answer tha
     {"request": "warm", "inodes": [2], "pin": true, "wait": true}
                                            {"event": "progress", ...}*, then done with what was brought
     {"request": "unpin", "inodes": [2]}    {"event": "progress", ...}*, then done
+    {"request": "trash", "directory": 1, "rest": "a/b", "after": null}
+                                           {"event": "done", "result": {"entries": [...], "after": ["/a/b", 7]}}
+    {"request": "undelete", "directory": 1, "rest": "a/b", "version": null}
+                                           {"event": "progress", ...}*, then done with what was restored
+    {"request": "snapshots"}               {"event": "done", "result": {"snapshots": [...]}}
+    {"request": "snapshot", "action": "create", "name": "monday"}, "delete"
+                                           {"event": "progress", ...}*, then done
     anything that fails                    {"event": "error", "message": "...", "exit_code": 28}
 
 Files and directories are named by their inode numbers: short, and nothing outside the volume has one. Closing the
@@ -69,6 +76,41 @@ class WarmProgress:
     """What is being brought just now, from the root of the volume; for people."""
     unreadable_files: int = 0
     """Files of which something could not be had; the log names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undeleted:
+    """How much was restored from the trash."""
+
+    restored: int = 0
+    taken: int = 0
+    """What was left alone, as something is in its place."""
+    path: str = ""
+    """What was restored last, from the root of the volume; for people."""
+
+    def with_restored(self, path: bytes) -> Undeleted:
+        """One more."""
+        return Undeleted(self.restored + 1, self.taken, path.decode(errors="surrogateescape"))
+
+    def with_taken(self) -> Undeleted:
+        """One that was left alone."""
+        return Undeleted(self.restored, self.taken + 1, self.path)
+
+    def to_json(self) -> Mapping[str, object]:
+        """As it is sent."""
+        return asdict(self)
+
+
+class Undeletion(Protocol):
+    """Something that is being restored on somebody's behalf."""
+
+    def progress(self) -> Undeleted:
+        """How far it is. Answers at once."""
+        ...
+
+    async def run(self) -> Mapping[str, object]:
+        """Restore it; says what was restored. USAGE when there is nothing. Cancel: what is restored stays so."""
+        ...
 
 
 class Warmup(Protocol):
@@ -137,6 +179,28 @@ class Controlled(Protocol):
         """Take the mark from `inodes` and everything below them; what has none is passed over."""
         ...
 
+    async def trash(
+        self, directory: InodeNumber, rest: str, after: tuple[str, InodeNumber] | None
+    ) -> Mapping[str, object]:
+        """Some of what is in the trash at a path, and below it; where to go on after, or null. USAGE."""
+        ...
+
+    def undeletion(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> Undeletion:
+        """What restores what was at a path, and is missing below it; or one version. Not begun yet. USAGE."""
+        ...
+
+    def snapshots(self) -> Mapping[str, object]:
+        """All snapshots. Answers at once."""
+        ...
+
+    async def create_snapshot(self, name: str) -> Mapping[str, object]:
+        """Make one, and ship it; says of how many files newer contents were not sent. USAGE. Cancel: there is none."""
+        ...
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Delete one. USAGE. Cancel: the next mount finishes it."""
+        ...
+
 
 def encode(message: Mapping[str, object]) -> bytes:
     """One message as its line."""
@@ -164,7 +228,7 @@ def failed(error: UserError) -> dict[str, object]:
     return {"event": "error", "message": str(error), "exit_code": int(error.exit_code)}
 
 
-def progressed(progress: Progress | WarmProgress) -> dict[str, object]:
+def progressed(progress: Progress | WarmProgress | Undeleted) -> dict[str, object]:
     """An answer in between."""
     return {"event": "progress", **asdict(progress)}
 
@@ -189,6 +253,19 @@ def warm_progress_of(message: Mapping[str, Any]) -> WarmProgress:
         path=str(message["path"]),
         unreadable_files=int(message["unreadable_files"]),
     )
+
+
+def undeleted_of(message: Mapping[str, Any]) -> Undeleted:
+    """Read what `progressed` made of an `Undeleted`."""
+    return Undeleted(int(message["restored"]), int(message["taken"]), str(message["path"]))
+
+
+def position_of(after: Sequence[object]) -> tuple[str, InodeNumber]:
+    """Where a listing of the trash goes on. `ProtocolError`."""
+    match after:
+        case [str(path), int(inode)] if 0 <= inode < _INODE_LIMIT:
+            return path, InodeNumber(inode)
+    raise ProtocolError("not a place in a listing")
 
 
 def bandwidth_of(message: Mapping[str, Any]) -> Bandwidth:

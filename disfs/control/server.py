@@ -16,6 +16,7 @@ from disfs.control.protocol import (
     PROGRESS_SECONDS,
     SOCKET_NAME,
     ProtocolError,
+    Undeleted,
     WarmProgress,
     bandwidth_of,
     decode,
@@ -23,6 +24,7 @@ from disfs.control.protocol import (
     encode,
     failed,
     inodes_of,
+    position_of,
     progressed,
 )
 from disfs.errors import DisfsError, ExitCode, FilesystemError, UserError
@@ -115,6 +117,17 @@ async def _perform(daemon: Controlled, request: dict[str, Any], stream: trio.Soc
         case {"request": "unpin", "inodes": list(numbers)}:
             inodes = inodes_of(numbers)
             await _with_progress(stream, lambda: daemon.unpin(inodes), WarmProgress)
+        case {"request": "trash", "directory": number, "rest": str(rest), "after": after}:
+            directory, place = inodes_of([number])[0], position_of(after) if isinstance(after, list) else None
+            await _with_progress(stream, lambda: daemon.trash(directory, rest, place), Undeleted)
+        case {"request": "undelete", "directory": number, "rest": str(rest), "version": version}:
+            chosen = None if version is None else inodes_of([version])[0]
+            undeletion = daemon.undeletion(inodes_of([number])[0], rest, chosen)
+            await _with_progress(stream, undeletion.run, undeletion.progress)
+        case {"request": "snapshot", "action": "create", "name": str(name)}:
+            await _with_progress(stream, lambda: daemon.create_snapshot(name), daemon.progress)
+        case {"request": "snapshot", "action": "delete", "name": str(name)}:
+            await _with_progress(stream, lambda: daemon.delete_snapshot(name), daemon.progress)
         case _:
             await stream.send_all(encode(done(_answer_at_once(daemon, request))))
 
@@ -125,6 +138,8 @@ def _answer_at_once(daemon: Controlled, request: dict[str, Any]) -> Mapping[str,
             return None
         case {"request": "status"}:
             return daemon.status()
+        case {"request": "snapshots"}:
+            return daemon.snapshots()
         case {"request": "pause"}:
             daemon.pause()
         case {"request": "resume"}:
@@ -141,7 +156,7 @@ def _answer_at_once(daemon: Controlled, request: dict[str, Any]) -> Mapping[str,
 async def _with_progress(
     stream: trio.SocketStream,
     work: Callable[[], Awaitable[Mapping[str, object] | None]],
-    progress: Callable[[], Progress | WarmProgress],
+    progress: Callable[[], Progress | WarmProgress | Undeleted],
 ) -> None:
     """Run `work` while the client is told how far it is, then tell it the end; its going away cancels the work."""
     sending = trio.Lock()
@@ -173,7 +188,7 @@ def _explained(error: DisfsError) -> UserError:
 
 async def _report(
     stream: trio.SocketStream,
-    progress: Callable[[], Progress | WarmProgress],
+    progress: Callable[[], Progress | WarmProgress | Undeleted],
     sending: trio.Lock,
     conversation: trio.CancelScope,
 ) -> None:

@@ -207,6 +207,13 @@ class MetadataStore(Protocol):
         """Forget an orphan and its extended attributes. Its chunks must have been cut before. Gone already: no-op."""
         ...
 
+    async def trash_orphan(self, inode: InodeNumber, now_ns: int) -> bool:
+        """Put an orphan that can be restored later into the trash: it is no inode any more, but its chunks stay.
+
+        False, and nothing changed, for one that is not to be kept: `remove_orphan` is what it needs.
+        """
+        ...
+
     async def commit(self) -> None:
         """Make everything so far crash-safe (kill -9): end the open transaction."""
         ...

@@ -30,7 +30,8 @@ INODES = CounterKind("inode", first=2, block=1024, gap=1 << 16)
 COOKIES = CounterKind("cookie", first=3, block=4096, gap=1 << 16)
 REVISIONS = CounterKind("revision", first=1, block=65536, gap=1 << 32)
 PACKS = CounterKind("pack", first=1, block=256, gap=256)
-KINDS = (INODES, COOKIES, REVISIONS, PACKS)
+SNAPSHOTS = CounterKind("snapshot", first=1, block=1, gap=0)
+KINDS = (INODES, COOKIES, REVISIONS, PACKS, SNAPSHOTS)
 
 
 class Counter:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from disfs.errors import FilesystemError
 from disfs.metadata.base import NAME_MAX
-from disfs.metadata.inodes import COLUMNS, stale
-from disfs.values import ROOT_INODE, Attributes, DirectoryEntry, InodeNumber
+from disfs.metadata.inodes import COLUMNS, LastName, stale
+from disfs.metadata.views import SNAPSHOTS_NAME, refuse_view
+from disfs.values import FIRST_VIEW_INODE, ROOT_INODE, Attributes, DirectoryEntry, InodeNumber
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from disfs.metadata.database import Database
     from disfs.metadata.inodes import Inodes
     from disfs.metadata.outbox import Outbox
+    from disfs.values import TrashReason
 
 _Key: TypeAlias = tuple[InodeNumber, bytes]
 _Entry: TypeAlias = tuple[InodeNumber, int]
@@ -38,6 +40,8 @@ _KNOWN = 32_768
 """Names that are kept in memory, about 250 bytes each."""
 _COMPLETE = 4096
 """Directories of which all names are known at most."""
+_PATHS = 4096
+"""Paths of directories that are kept in memory at most."""
 _UNKNOWN: Any = object()
 _LOOKUP = (
     f"SELECT {_INODE_COLUMNS}, dentries.cookie FROM dentries JOIN inodes ON inodes.inode = dentries.inode"  # noqa: S608 - constants of this module
@@ -72,8 +76,13 @@ class Dentries:
         """Names whose row is not as known, and whether there may be a row at all."""
         self._complete: dict[InodeNumber, int] = {}
         """Directories whose names are all known, and how many they are."""
+        self._paths: dict[InodeNumber, bytes] = {}
+        """Where directories are, with a slash at the end; forgotten when any of them moves."""
+        self.notes_paths = False
+        """Whether an inode that loses its last name is told what it was."""
         database.held_back.append(self._write_rows)
-        database.after_failure += (self._known.clear, self._complete.clear)
+        database.after_failure += (self._known.clear, self._complete.clear, self._paths.clear)
+        database.after_rollback.append(self._paths.clear)
 
     def lookup(self, parent: InodeNumber, name: bytes) -> Attributes:
         """See MetadataStore. The common case, a name that is there, takes one statement, or none."""
@@ -97,7 +106,11 @@ class Dentries:
         return None if entry is None else self._inodes.attributes(entry[0])
 
     def _query(self, parent: InodeNumber, name: bytes) -> Attributes | None:
+        if parent >= FIRST_VIEW_INODE:
+            return self._inodes.views.lookup(parent, name)
         row = self._database.row(_LOOKUP, (parent, name))
+        if row is None and name == SNAPSHOTS_NAME and parent == ROOT_INODE:
+            return self._inodes.attributes(FIRST_VIEW_INODE)
         if row is None:
             self._known[parent, name] = None
             return None
@@ -116,6 +129,7 @@ class Dentries:
     def living_directory(self, inode: InodeNumber) -> Attributes:
         """`directory` for a new name: a removed one takes none, although it is open somewhere (ENOENT)."""
         attributes = self.directory(inode)
+        refuse_view(inode)
         if attributes.nlink == 0:
             raise FilesystemError(errno.ENOENT, f"directory {inode} was removed")
         return attributes
@@ -130,8 +144,14 @@ class Dentries:
 
     def list_directory(self, inode: InodeNumber, after_cookie: int, limit: int) -> Sequence[DirectoryEntry]:
         """See MetadataStore."""
-        self._database.flush()
-        rows = self._database.rows(_LIST, (inode, after_cookie, limit))
+        if inode >= FIRST_VIEW_INODE:
+            rows = []
+            entries = self._inodes.views.entries(inode, after_cookie, limit)
+            if entries:
+                return entries
+        else:
+            self._database.flush()
+            rows = self._database.rows(_LIST, (inode, after_cookie, limit))
         if not rows:
             attributes = self._inodes.attributes(inode)
             if not stat.S_ISDIR(attributes.mode):
@@ -140,6 +160,8 @@ class Dentries:
 
     def parent_of(self, directory: InodeNumber) -> InodeNumber:
         """See MetadataStore."""
+        if directory >= FIRST_VIEW_INODE:
+            return self._inodes.views.parent_of(directory)
         self._database.flush()
         row = self._database.row("SELECT parent FROM dentries WHERE inode = ?", (directory,))
         if row is not None:
@@ -163,9 +185,29 @@ class Dentries:
         """Every path from the root that leads to the inode, in order; empty for an orphan or an unknown one."""
         if inode == ROOT_INODE:
             return [b"/"]
+        if inode >= FIRST_VIEW_INODE:
+            return self._inodes.views.paths(inode)
         self._database.flush()
         rows = self._database.rows("SELECT parent, name FROM dentries WHERE inode = ?", (inode,))
         return sorted(self._path_of_directory(parent) + name for parent, name in rows)
+
+    def last_name(self, parent: InodeNumber, name: bytes, reason: TrashReason) -> LastName | None:
+        """What an inode is about to lose, if that is to be noted. Before the first alteration of a change."""
+        return LastName(self.path_of_directory(parent) + name, reason) if self.notes_paths else None
+
+    def path_of_directory(self, directory: InodeNumber) -> bytes:
+        """Its path with a slash at the end. Not between the alterations of a change."""
+        path = self._paths.get(directory)
+        if path is None:
+            self._database.flush()
+            if len(self._paths) >= _PATHS:
+                self._paths.clear()
+            path = self._paths[directory] = self._path_of_directory(directory)
+        return path
+
+    def moved_directory(self) -> None:
+        """Some directory has another place than before. Inside a change."""
+        self._paths.clear()
 
     def made_directory(self, inode: InodeNumber) -> None:
         """There is a new directory, with no name in it. Inside a change."""
@@ -174,6 +216,7 @@ class Dentries:
     def removed_directory(self, inode: InodeNumber) -> None:
         """An empty directory has lost its name. Inside a change."""
         self._database.erase(self._complete, inode)
+        self._paths.pop(inode, None)
 
     def insert(self, parent: InodeNumber, name: bytes, inode: InodeNumber) -> None:
         """A new name."""

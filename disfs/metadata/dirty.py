@@ -125,6 +125,18 @@ class Dirty:
         """For each (born, inode, chunk): packs sealed from a lower revision come too late from now on. In a change."""
         self._database.write_all("UPDATE dirty SET born = ? WHERE inode = ? AND chunk = ?", births)
 
+    def first(self, inode: InodeNumber) -> int | None:
+        """The first chunk of an inode that is dirty; None when none is."""
+        self._database.flush()
+        row = self._database.row("SELECT min(chunk) FROM dirty WHERE inode = ?", (inode,))
+        return None if row is None else row[0]
+
+    def has_more(self, inode: InodeNumber, count: int) -> bool:
+        """Whether more than `count` chunks of an inode are dirty, that has a recorded one too."""
+        # Only of a file without a recorded chunk may a row be held back: see `mark_first`.
+        row = self._database.row("SELECT 1 FROM dirty WHERE inode = ? LIMIT 1 OFFSET ?", (inode, count))
+        return row is not None
+
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """Past the dirty chunk below which others lie, with `count` dirty ones from there on; 0 for fewer of them."""
         self._database.flush()

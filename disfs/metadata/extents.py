@@ -52,6 +52,11 @@ _OF_SLOTS = (
     " ORDER BY extents.first_slot"
 )
 
+_COUNT_ALL = (
+    "SELECT (SELECT coalesce(sum(count), 0) FROM extents WHERE inode = ?1) + (SELECT count(*) FROM dirty WHERE"
+    " dirty.inode = ?1 AND NOT EXISTS (SELECT 1 FROM extents WHERE inode = ?1 AND first_chunk + count > chunk AND"
+    " first_chunk = (SELECT max(first_chunk) FROM extents WHERE inode = ?1 AND first_chunk <= chunk)))"
+)
 _BARE = 65_536
 """Inodes that are known to have no extent, at most."""
 
@@ -80,7 +85,8 @@ class _Old(NamedTuple):
 class Extents:
     """The extents of all inodes. Every change of them moves the live bytes of the packs they name."""
 
-    def __init__(self, database: Database, outbox: Outbox, packs: Packs) -> None:
+    def __init__(self, database: Database, outbox: Outbox, packs: Packs, chunk_bytes: int) -> None:
+        self.chunk_bytes = chunk_bytes
         self._database = database
         self._outbox = outbox
         self._packs = packs
@@ -99,6 +105,27 @@ class Extents:
             self._bare.remove(inode)
         else:
             self.cut(inode, ChunkIndex(0))
+
+    def has_any(self, inode: InodeNumber) -> bool:
+        """Whether any chunk of the inode lies in a pack."""
+        if inode in self._bare:
+            return False
+        return self._database.row("SELECT 1 FROM extents WHERE inode = ? LIMIT 1", (inode,)) is not None
+
+    def move(self, inode: InodeNumber, other: InodeNumber) -> bool:
+        """What lies in packs of an inode is another one's; False when there was nothing. In a change."""
+        moved = self._database.write("UPDATE extents SET inode = ? WHERE inode = ?", (other, inode))
+        if moved:
+            for each in (inode, other):
+                self._outbox.note_extents_from(each, 0, END_OF_CHUNKS)
+        return moved > 0
+
+    def chunk_total(self, inode: InodeNumber) -> int:
+        """How many chunks of an inode are dirty, or lie in a pack, or both."""
+        row = self._database.row(_COUNT_ALL, (inode,))
+        assert row is not None
+        total: int = row[0]
+        return total
 
     def find(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
         """See ChunkLedger.extents."""

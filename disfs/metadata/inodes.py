@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import itertools
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from disfs.errors import FilesystemError
 from disfs.metadata.base import SYMLINK_MAX, Unlinked, read_moves_atime
-from disfs.values import Attributes, InodeNumber
+from disfs.metadata.views import Views, refuse_view
+from disfs.values import FIRST_VIEW_INODE, ROOT_INODE, Attributes, InodeNumber, TrashReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,13 @@ _UPDATE = f"UPDATE inodes SET {' = ?, '.join(COLUMNS.split(', ')[1:])} = ? WHERE
 _INSERT = f"INSERT INTO inodes ({COLUMNS}, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants of this module
 
 
+class LastName(NamedTuple):
+    """Which path an inode lost last, and by what."""
+
+    path: bytes
+    reason: TrashReason
+
+
 def stale(inode: InodeNumber) -> FilesystemError:
     """What an operation on an inode that is gone raises."""
     return FilesystemError(errno.ESTALE, f"inode {inode} is gone")
@@ -65,8 +73,12 @@ class Inodes:
         """Known inodes whose row is older than what is known."""
         self._gone: dict[InodeNumber, bool] = {}
         """Inodes that were removed and may still have rows, and whether one of them says that they are orphans."""
-        self._orphaned: dict[InodeNumber, None] = {}
+        self._orphaned: dict[InodeNumber, LastName | None] = {}
         """Orphans without a row yet that says so."""
+        self._trashed: dict[InodeNumber, None] = {}
+        """Those of the removed inodes that went to the trash, with their extended attributes."""
+        self.views = Views()
+        """What is known of the inodes of snapshots."""
         database.held_back.append(self._write_rows)
         database.after_failure.append(self._known.clear)
 
@@ -77,6 +89,8 @@ class Inodes:
             return known
         if inode in self._gone:
             return None
+        if inode >= FIRST_VIEW_INODE:
+            return self.views.top(self.attributes(ROOT_INODE)) if inode == FIRST_VIEW_INODE else self.views.find(inode)
         row = self._database.row(_SELECT, (inode,))
         return None if row is None else self.learn(row)
 
@@ -132,6 +146,8 @@ class Inodes:
     def note_read(self, inode: InodeNumber, now_ns: int, rule: Atime) -> None:
         """See MetadataStore. Asks first: most reads move nothing and should open no transaction."""
         old = self.attributes(inode)
+        if inode >= FIRST_VIEW_INODE:
+            return
         if read_moves_atime(rule, old, now_ns):
             with self._database.changing:
                 self._put(old._replace(atime_ns=now_ns))
@@ -140,6 +156,8 @@ class Inodes:
         """See MetadataStore."""
         if not stat.S_ISLNK(self.attributes(inode).mode):
             raise FilesystemError(errno.EINVAL, "not a symbolic link")
+        if inode >= FIRST_VIEW_INODE:
+            return self.views.symlink_target(inode)
         target = self._new.get(inode)
         if target is None:
             row = self._database.row("SELECT target FROM inodes WHERE inode = ?", (inode,))
@@ -181,12 +199,12 @@ class Inodes:
         nlink += nlink_delta
         self._put(Attributes(number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, now_ns, now_ns, chunks))
 
-    def set_nlink(self, inode: InodeNumber, nlink: int, now_ns: int) -> Unlinked:
-        """Its link count is `nlink` from now on; at 0 it is an orphan. Inside a change."""
+    def set_nlink(self, inode: InodeNumber, nlink: int, now_ns: int, last: LastName | None = None) -> Unlinked:
+        """Its link count is `nlink` from now on; at 0 it is an orphan, `last` what it was called. Inside a change."""
         number, mode, _, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, _, chunks = self.attributes(inode)
         self._put(Attributes(number, mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, now_ns, chunks))
         if nlink == 0:
-            self._database.alter(self._orphaned, inode, None)
+            self._database.alter(self._orphaned, inode, last)
         return Unlinked(inode, nlink)
 
     def chunk_count(self, inode: InodeNumber) -> int:
@@ -222,26 +240,59 @@ class Inodes:
         self._database.flush()
         return [InodeNumber(row[0]) for row in self._database.rows("SELECT inode FROM orphans ORDER BY inode")]
 
+    def last_name(self, inode: InodeNumber) -> LastName | None:
+        """What an orphan was called; None when that was not noted."""
+        if inode in self._orphaned:
+            return self._orphaned[inode]
+        row = self._database.row("SELECT path, reason FROM orphans WHERE inode = ?", (inode,))
+        return None if row is None or row[0] is None else LastName(row[0], TrashReason(row[1]))
+
+    def is_new(self, inode: InodeNumber) -> bool:
+        """Whether it was made so short a while ago that it has no row yet."""
+        return inode in self._new
+
+    def take_number(self) -> InodeNumber:
+        """A number that no inode ever had. Inside a change."""
+        return InodeNumber(self._numbers.take())
+
     def remove_orphan(self, inode: InodeNumber) -> None:
         """See MetadataStore."""
         with self._database.changing:
             old = self.find(inode)
-            if old is None or old.nlink:
-                return
-            self._database.alter(self._gone, inode, inode not in self._orphaned)
-            self._database.erase(self._known, inode)
-            notes: tuple[dict[InodeNumber, Any], ...] = (self._new, self._changed, self._orphaned)
-            for note in notes:
-                if inode in note:
-                    self._database.erase(note, inode)
-            if stat.S_ISREG(old.mode):
-                self._totals.removed(old.size_bytes, old.chunk_count)
-            else:
-                self._totals.removed(0, 0)
+            if old is not None and not old.nlink:
+                self.forget(old)
+
+    def forget(self, old: Attributes, *, to_trash: bool = False) -> None:
+        """An orphan is no inode any more; its extended attributes stay if it goes `to_trash`. Inside a change."""
+        inode = old.inode
+        self._database.alter(self._gone, inode, inode not in self._orphaned)
+        if to_trash:
+            self._database.alter(self._trashed, inode, None)
+        self._database.erase(self._known, inode)
+        notes: tuple[dict[InodeNumber, Any], ...] = (self._new, self._changed, self._orphaned)
+        for note in notes:
+            if inode in note:
+                self._database.erase(note, inode)
+        if stat.S_ISREG(old.mode):
+            self._totals.removed(old.size_bytes, old.chunk_count)
+        else:
+            self._totals.removed(0, 0)
+
+    def revive(self, attributes: Attributes, target: bytes | None) -> None:
+        """What was in the trash is an inode again. Inside a change that began with a flush."""
+        inode = attributes.inode
+        assert inode not in self._gone, "its rows are written"
+        if stat.S_ISREG(attributes.mode):
+            self._totals.check_growth(0, 0, attributes.size_bytes, attributes.chunk_count)
+            self._totals.resized(0, 0, attributes.size_bytes, attributes.chunk_count)
+        self._totals.add_inodes(1)
+        self._database.alter(self._known, inode, attributes)
+        self._database.alter(self._new, inode, target)
 
     def _put(self, new: Attributes) -> None:
         """From now on an inode is like this. Inside a change."""
         inode = new.inode
+        refuse_view(inode)
         self._database.alter(self._known, inode, new)
         if inode not in self._changed and inode not in self._new:
             self._database.alter(self._changed, inode, None)
@@ -258,17 +309,22 @@ class Inodes:
             write_all(_UPDATE, [(*self._known[inode][1:], inode) for inode in self._changed])
             self._changed.clear()
         if self._orphaned:
-            write_all("INSERT INTO orphans (inode) VALUES (?)", [(inode,) for inode in self._orphaned])
+            write_all(
+                "INSERT INTO orphans (inode, path, reason) VALUES (?, ?, ?)",
+                [(inode, *(last or (None, None))) for inode, last in self._orphaned.items()],
+            )
             self._orphaned.clear()
         if self._gone:
             self._outbox.note_inodes(self._gone)
             gone = [(inode,) for inode in self._gone]
-            for table in ("inodes", "xattrs", "pins"):
+            for_good = [(inode,) for inode in self._gone if inode not in self._trashed] if self._trashed else gone
+            for table, inodes in (("inodes", gone), ("xattrs", for_good), ("pins", gone)):
                 # The last two are empty in most volumes, and one look costs less than as many deletes.
                 if self._database.row(f"SELECT 1 FROM {table} LIMIT 1"):  # noqa: S608 - constants of this function
-                    write_all(f"DELETE FROM {table} WHERE inode = ?", gone)  # noqa: S608 - constants of this function
+                    write_all(f"DELETE FROM {table} WHERE inode = ?", inodes)  # noqa: S608 - constants of this function
             write_all("DELETE FROM orphans WHERE inode = ?", [(inode,) for inode, noted in self._gone.items() if noted])
             self._gone.clear()
+            self._trashed.clear()
 
     def _forget_some(self) -> None:
         """Make room: a quarter of the known inodes goes, those that were learnt first."""

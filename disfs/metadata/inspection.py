@@ -183,6 +183,12 @@ class Inspection:
         row = self._row("SELECT count(*) FROM inodes")
         return int(row[0]) if row else 0
 
+    def is_renumbered(self, inode: InodeNumber) -> bool:
+        """See ChunkLedger."""
+        found = "SELECT rdev FROM {table} WHERE inode = ?1 AND mode & 0xF000 = 0x8000 AND rdev <> 0"
+        both = " UNION ALL ".join(found.format(table=table) for table in ("inodes", "trash"))
+        return self._row(both, (inode,)) is not None
+
     def file(self, inode: InodeNumber) -> FileView:
         """What to say of a file; an inode that does not exist has no path."""
         row = self._row("SELECT size_bytes FROM inodes WHERE inode = ?", (inode,))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from disfs.errors import MetadataDamagedError
 from disfs.metadata.settings import ALLOCATED_BYTES, CHUNK_BYTES, INODE_COUNT, LOGICAL_BYTES
 from disfs.spans import allocated_bytes
-from disfs.values import ROOT_INODE
+from disfs.values import FIRST_VIEW_INODE, ROOT_INODE
 
 if TYPE_CHECKING:
     import sqlite3
@@ -54,18 +54,22 @@ IN_NO_SLOT = (
     " OR extents.first_slot < 0 OR extents.first_slot + extents.count > length(packs.slots) / 4"
 )
 """Runs that lie in no slots: nobody can read them."""
+NOT_KEPT = "inode NOT IN (SELECT inode FROM inodes) AND inode NOT IN (SELECT inode FROM trash)"
+"""What is in the trash has chunks and attributes, and is no inode."""
 OWNERLESS = (
-    "SELECT inode FROM dirty WHERE inode NOT IN (SELECT inode FROM inodes)"
-    " UNION SELECT inode FROM extents WHERE inode NOT IN (SELECT inode FROM inodes)"
-    " UNION SELECT inode FROM small_contents WHERE inode NOT IN (SELECT inode FROM inodes)"
+    f"SELECT inode FROM dirty WHERE {NOT_KEPT}"
+    f" UNION SELECT inode FROM extents WHERE {NOT_KEPT}"
+    f" UNION SELECT inode FROM small_contents WHERE inode < {FIRST_VIEW_INODE} AND {NOT_KEPT}"
 )
+HOLDS_OF_MESSAGE = "(SELECT count(*) FROM holds WHERE holds.message = messages.message)"
 BAD_NAME = "length(name) NOT BETWEEN 1 AND 255 OR instr(name, x'2F') OR instr(name, x'00') OR name IN (x'2E', x'2E2E')"
 LAST_CHUNK = (
     "max(coalesce((SELECT max(chunk) FROM dirty WHERE dirty.inode = inodes.inode), -1),"
     " coalesce((SELECT max(first_chunk + count - 1) FROM extents WHERE extents.inode = inodes.inode), -1))"
 )
 COUNTERS_IN_USE = {
-    "inode": "SELECT max(inode) FROM inodes",
+    "inode": "SELECT max(coalesce((SELECT max(inode) FROM inodes), 0), coalesce((SELECT max(inode) FROM trash), 0))",
+    "snapshot": "SELECT max(snapshot) FROM snapshots",
     "cookie": "SELECT max(cookie) FROM dentries",
     "pack": "SELECT max(pack) FROM packs",
     "revision": (
@@ -129,7 +133,10 @@ INVARIANTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         "an attribute belongs to no inode",
-        "SELECT inode, name FROM xattrs WHERE inode NOT IN (SELECT inode FROM inodes)",
+        f"SELECT inode, name FROM xattrs WHERE {NOT_KEPT}",
+    ),
+    Invariant(
+        "something in the trash is an inode too", "SELECT inode FROM trash WHERE inode IN (SELECT inode FROM inodes)"
     ),
     Invariant(
         "an ACL is there, and the volume says that it has none",
@@ -189,6 +196,11 @@ INVARIANTS: tuple[Invariant, ...] = (
         of_inode=False,
     ),
     Invariant(
+        "a message is not held by as many snapshots as it says",
+        f"SELECT message, held FROM messages WHERE held <> {HOLDS_OF_MESSAGE}",
+        of_inode=False,
+    ),
+    Invariant(
         "a message is dead and has live bytes, or neither",
         "SELECT message FROM messages WHERE (dead_since IS NULL) <> (live_bytes <> 0)",
         of_inode=False,
@@ -196,8 +208,10 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant(
         "a small content belongs to no file, or is longer than it",
         "SELECT small_contents.inode"
-        " FROM small_contents LEFT JOIN inodes USING (inode)"
-        " WHERE inodes.inode IS NULL OR length(content) > size_bytes",
+        " FROM small_contents LEFT JOIN (SELECT inode, size_bytes FROM inodes"
+        " UNION ALL SELECT inode, size_bytes FROM trash)"
+        f" AS kept USING (inode) WHERE small_contents.inode < {FIRST_VIEW_INODE}"
+        " AND (kept.inode IS NULL OR length(content) > size_bytes)",
     ),
 )
 LEFT_BY_A_CRASH = Invariant("an orphan is left", "SELECT inode FROM orphans")

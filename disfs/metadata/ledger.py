@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from disfs.metadata.components import Components
+from disfs.values import FIRST_VIEW_INODE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -89,6 +90,8 @@ class Ledger(Components):
 
     async def extents(self, inode: InodeNumber, first: ChunkIndex, last: ChunkIndex) -> Sequence[Extent]:
         """See ChunkLedger."""
+        if inode >= FIRST_VIEW_INODE:
+            return self._inodes.views.extents(inode, first, last)
         return self._extents.find(inode, first, last)
 
     async def pack(self, pack: PackId) -> PackRecord:
@@ -119,6 +122,10 @@ class Ledger(Components):
     async def chunks_of_pack(self, pack: PackId, first_slot: int, count: int) -> Sequence[LiveChunk]:
         """See ChunkLedger."""
         return self._extents.of_slots(pack, first_slot, count)
+
+    def is_renumbered(self, inode: InodeNumber) -> bool:
+        """See ChunkLedger."""
+        return self.trash.is_renumbered(inode)
 
     async def unknown_messages(self, messages: Sequence[MessageId]) -> frozenset[MessageId]:
         """See ChunkLedger."""

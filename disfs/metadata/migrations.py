@@ -16,6 +16,8 @@ from disfs.metadata.schema import (
     DENTRIES_BY_COOKIE,
     EXAMINED,
     EXTENTS_BY_PACK,
+    HOLDS,
+    MESSAGES_DEAD,
     MESSAGES_SPARSE,
     OUTBOX,
     PINS,
@@ -23,7 +25,11 @@ from disfs.metadata.schema import (
     SENT_PACKS,
     SHIPPED,
     SMALL_CONTENTS,
+    SNAPSHOTS,
     TABLES,
+    TRASH,
+    TRASH_BY_PATH,
+    TRASH_BY_TIME,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +62,11 @@ SUM_ALLOCATED_BYTES = (
 # Nothing of it is in Discord: a checkpoint copy goes first, see settings.UNSHIPPED.
 _ALL_IS_UNSHIPPED = "INSERT INTO settings (name, value) VALUES ('unshipped', '1')"
 
+_MESSAGES_SPARSE_3 = (
+    "CREATE INDEX messages_sparse ON messages (stored_bytes - live_bytes)"
+    " WHERE live_bytes > 0 AND live_bytes * 2 < stored_bytes"
+)
+
 STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
     {
         1: (
@@ -65,7 +76,7 @@ STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
         2: (
             "ALTER TABLE messages ADD COLUMN stored_bytes INTEGER NOT NULL DEFAULT 0",
             SUM_STORED_BYTES,
-            MESSAGES_SPARSE,
+            _MESSAGES_SPARSE_3,
             EXTENTS_BY_PACK,
             PINS,
             EXAMINED,
@@ -73,6 +84,21 @@ STEPS: Mapping[int, Sequence[str]] = MappingProxyType(
         ),
         3: (SMALL_CONTENTS, SUM_ALLOCATED_BYTES, "DROP INDEX dentries_by_cookie", DENTRIES_BY_COOKIE),
         4: (OUTBOX, SHIPPED, _ALL_IS_UNSHIPPED),
+        5: (
+            TRASH,
+            TRASH_BY_PATH,
+            TRASH_BY_TIME,
+            "ALTER TABLE orphans ADD COLUMN path BLOB",
+            "ALTER TABLE orphans ADD COLUMN reason INTEGER",
+            SNAPSHOTS,
+            HOLDS,
+            "INSERT INTO counters (name, value) VALUES ('snapshot', 1)",
+            "ALTER TABLE messages ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
+            "DROP INDEX messages_dead",
+            MESSAGES_DEAD,
+            "DROP INDEX messages_sparse",
+            MESSAGES_SPARSE,
+        ),
     }
 )
 """Old version -> the statements that make the next one of it."""

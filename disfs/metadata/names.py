@@ -10,6 +10,8 @@ from disfs.errors import FilesystemError
 from disfs.metadata.base import LINK_MAX
 from disfs.metadata.dentries import check_name
 from disfs.metadata.inodes import check_new
+from disfs.metadata.views import refuse_view
+from disfs.values import TrashReason
 
 if TYPE_CHECKING:
     from disfs.metadata.base import Unlinked
@@ -49,6 +51,7 @@ class Names:
         """See MetadataStore."""
         with self._database.growing:
             attributes = self._inodes.attributes(inode)
+            refuse_view(inode)
             self._dentries.living_directory(parent)
             self._check_free(parent, name)
             if stat.S_ISDIR(attributes.mode):
@@ -68,9 +71,11 @@ class Names:
             attributes = self._existing(parent, name, dots_errno=errno.EISDIR)
             if stat.S_ISDIR(attributes.mode):
                 raise FilesystemError(errno.EISDIR)
+            nlink = attributes.nlink - 1
+            last = None if nlink else self._dentries.last_name(parent, name, TrashReason.DELETED)
             self._dentries.remove(parent, name)
             self._inodes.touch_directory(parent, 0, now_ns)
-            return self._inodes.set_nlink(attributes.inode, attributes.nlink - 1, now_ns)
+            return self._inodes.set_nlink(attributes.inode, nlink, now_ns, last)
 
     def rmdir(self, parent: InodeNumber, name: bytes, now_ns: int) -> Unlinked:
         """See MetadataStore."""
@@ -81,10 +86,11 @@ class Names:
                 raise FilesystemError(errno.ENOTDIR)
             if not self._dentries.is_empty(attributes.inode):
                 raise FilesystemError(errno.ENOTEMPTY)
+            last = self._dentries.last_name(parent, name, TrashReason.DELETED)
             self._dentries.remove(parent, name)
             self._dentries.removed_directory(attributes.inode)
             self._inodes.touch_directory(parent, -1, now_ns)
-            return self._inodes.set_nlink(attributes.inode, 0, now_ns)
+            return self._inodes.set_nlink(attributes.inode, 0, now_ns, last)
 
     def _check_free(self, parent: InodeNumber, name: bytes) -> None:
         check_name(name)
@@ -100,4 +106,5 @@ class Names:
         attributes = self._dentries.find(parent, name)
         if attributes is None:
             raise FilesystemError(errno.ENOENT)
+        refuse_view(attributes.inode)
         return attributes

@@ -52,6 +52,10 @@ class Namespace(Components):
         """See MetadataStore."""
         self._inodes.remove_orphan(inode)
 
+    async def trash_orphan(self, inode: InodeNumber, now_ns: int) -> bool:
+        """See MetadataStore."""
+        return self.trash.take_orphan(inode, now_ns)
+
     # Names
 
     async def lookup(self, parent: InodeNumber, name: bytes) -> Attributes:

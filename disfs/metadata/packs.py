@@ -47,13 +47,15 @@ _FIND_MESSAGES = (
 )
 # The sums alone would do. But what they are asked for is destroyed, so the extents have the last word.
 _DEAD = (
-    "SELECT channel, message, dead_since FROM messages WHERE dead_since IS NOT NULL AND NOT EXISTS (SELECT 1"
-    " FROM packs CROSS JOIN extents ON extents.pack = packs.pack WHERE packs.message = messages.message)"
+    "SELECT channel, message, dead_since FROM messages WHERE dead_since IS NOT NULL AND held = 0"
+    " AND NOT EXISTS (SELECT 1 FROM packs CROSS JOIN extents ON extents.pack = packs.pack"
+    " WHERE packs.message = messages.message)"
     " ORDER BY dead_since, message LIMIT ?"
 )
 _SPARSE = (
     "SELECT channel, message, stored_bytes, live_bytes FROM messages"
-    " WHERE live_bytes > 0 AND live_bytes * 2 < stored_bytes ORDER BY stored_bytes - live_bytes DESC LIMIT ?"
+    " WHERE live_bytes > 0 AND live_bytes * 2 < stored_bytes AND held = 0"
+    " ORDER BY stored_bytes - live_bytes DESC LIMIT ?"
 )
 _FREED = (
     "(SELECT {owner} AS owner, sum(extents.stored_bytes) AS freed_bytes"

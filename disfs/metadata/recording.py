@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from disfs.metadata.packs import Packs
     from disfs.metadata.small_contents import SmallContents
     from disfs.metadata.totals import Totals
+    from disfs.metadata.trash import Trash
     from disfs.values import ChunkKey, InodeNumber, MessageId, PackId, Revision, SentChunk, SentPack
 
 _CHUNKS_PER_STEP = 64
@@ -62,8 +63,10 @@ class Recording:
         packs: Packs,
         small: SmallContents,
         totals: Totals,
+        trash: Trash,
         chunk_bytes: int,
     ) -> None:
+        self._trash = trash
         self._database = database
         self._outbox = outbox
         self._small = small
@@ -193,11 +196,14 @@ class Recording:
 
     def cut_chunks(self, inode: InodeNumber, first: ChunkIndex) -> None:
         """See ChunkLedger."""
+        last = None if first else self._trash.emptying(inode)
         gone = self._chunks_from(inode, first)
         # What is called cut must never come back, so this does not rely on the count of chunks.
         if not gone and self._database.row(_ANY_FROM, (inode, first)) is None:
             return
         with self._database.changing:
+            if last is not None:
+                self._trash.take_content(inode, last)
             self._inodes.add_chunks(inode, -gone)
             if first == 0 and gone == 1 and self._dirty.forget_first(inode):
                 return  # it had no chunk before that one
@@ -213,7 +219,8 @@ class Recording:
 
     def cut_point(self, inode: InodeNumber, count: int) -> ChunkIndex:
         """See ChunkLedger."""
-        if self._inodes.chunk_count(inode) <= count:
+        found = self._inodes.find(inode)
+        if found is not None and found.chunk_count <= count:  # else it is in the trash
             return ChunkIndex(0)
         return max(self._dirty.cut_point(inode, count), self._extents.cut_point(inode, count))
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from disfs.errors import FilesystemError
 from disfs.metadata.base import LINK_MAX, RenameMode
 from disfs.metadata.dentries import check_name
+from disfs.metadata.views import refuse_view
+from disfs.values import TrashReason
 
 if TYPE_CHECKING:
     from disfs.metadata.base import Unlinked
@@ -63,6 +65,8 @@ class Renames:
             _check_target_exists(target, mode)
             if target is not None and target.inode == source.inode:
                 return None
+            if target is not None:
+                refuse_view(target.inode)
             move = _Move(parent, name, source, new_parent, new_name, target, now_ns)
             self._check_loops(move, mode)
             if mode is RenameMode.EXCHANGE:
@@ -85,6 +89,7 @@ class Renames:
         source = self._dentries.find(parent, name)
         if source is None:
             raise FilesystemError(errno.ENOENT)
+        refuse_view(source.inode)
         return source, new_directory
 
     def _check_loops(self, move: _Move, mode: RenameMode) -> None:
@@ -129,18 +134,21 @@ class Renames:
         gain = _exchange_gain(move)
         self._inodes.touch_directory(move.parent, -gain, move.now_ns)
         self._inodes.touch_directory(move.new_parent, gain, move.now_ns)
+        if stat.S_ISDIR(move.source.mode) or stat.S_ISDIR(move.target.mode):
+            self._dentries.moved_directory()
 
     def _replace(self, move: _Move) -> Unlinked | None:
         moves_directory = stat.S_ISDIR(move.source.mode)
         new_parent_gain = int(moves_directory and move.changes_parent)
         unlinked = None
         if move.target is not None:
+            replaced = self._dentries.last_name(move.new_parent, move.new_name, TrashReason.REPLACED)
             self._dentries.remove(move.parent, move.name)
             self._dentries.point(move.new_parent, move.new_name, move.source.inode)
             new_parent_gain -= int(stat.S_ISDIR(move.target.mode))
             self._dentries.removed_directory(move.target.inode)
             nlink = 0 if stat.S_ISDIR(move.target.mode) else move.target.nlink - 1
-            unlinked = self._inodes.set_nlink(move.target.inode, nlink, move.now_ns)
+            unlinked = self._inodes.set_nlink(move.target.inode, nlink, move.now_ns, replaced)
         elif move.changes_parent:
             self._dentries.remove(move.parent, move.name)
             self._dentries.insert(move.new_parent, move.new_name, move.source.inode)
@@ -150,6 +158,8 @@ class Renames:
         if move.changes_parent:
             self._inodes.touch_directory(move.parent, -int(moves_directory), move.now_ns)
         self._inodes.touch_directory(move.new_parent, new_parent_gain, move.now_ns)
+        if moves_directory:
+            self._dentries.moved_directory()
         return unlinked
 
 

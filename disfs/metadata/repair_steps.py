@@ -16,6 +16,7 @@ from disfs.metadata.invariants import (
     CHUNK_BYTES_SETTING,
     CHUNKS_OF_INODE,
     DIRECTORY_NLINK,
+    HOLDS_OF_MESSAGE,
     IS_CONNECTED,
     IS_DIRECTORY,
     IS_FILE,
@@ -23,6 +24,7 @@ from disfs.metadata.invariants import (
     LIVE_OF_MESSAGE,
     LIVE_OF_PACK,
     NAMES_OF_INODE,
+    NOT_KEPT,
     OWNERLESS,
     REACHED,
     STORED_OF_MESSAGE,
@@ -244,8 +246,18 @@ def set_aside(connection: sqlite3.Connection, inodes: Iterable[int]) -> list[tup
     return moved
 
 
+def _leave_trash(connection: sqlite3.Connection) -> int:
+    return connection.execute("DELETE FROM trash WHERE inode IN (SELECT inode FROM inodes)").rowcount
+
+
+def _count_holds(connection: sqlite3.Connection) -> int:
+    return connection.execute(
+        f"UPDATE messages SET held = {HOLDS_OF_MESSAGE} WHERE held <> {HOLDS_OF_MESSAGE}"
+    ).rowcount
+
+
 def _forget_attributes(connection: sqlite3.Connection) -> int:
-    return connection.execute("DELETE FROM xattrs WHERE inode NOT IN (SELECT inode FROM inodes)").rowcount
+    return connection.execute(f"DELETE FROM xattrs WHERE {NOT_KEPT}").rowcount
 
 
 def _remember_acls(connection: sqlite3.Connection) -> int:
@@ -345,6 +357,7 @@ STEPS: tuple[Step, ...] = (
     Step("further names of directories removed", _leave_directories_one_name),
     Step("notes of orphans removed", _forget_orphans),
     Step("inodes without a name connected to lost+found", _connect),
+    Step("entries of the trash removed that are there", _leave_trash),
     Step("attributes of no inode removed", _forget_attributes),
     Step("settings corrected: there are ACLs", _remember_acls),
     Step("files with overlapping runs put in order", part_runs),
@@ -356,5 +369,6 @@ STEPS: tuple[Step, ...] = (
     Step("chunk counts corrected", _count_chunks),
     Step("sums of packs corrected", _sum_packs),
     Step("sums of messages corrected", _sum_messages),
+    Step("holds of snapshots counted anew", _count_holds),
     Step("totals corrected", _sum_totals),
 )

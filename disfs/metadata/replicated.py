@@ -42,6 +42,10 @@ class Table(enum.IntEnum):
     GONE_PACKS = 10
     CLEARED_EXTENTS = 11
     """Extents of an inode that begin in chunks `first` to `end`, end excluded, are gone, but for those that follow."""
+    TRASH = 12
+    """What can be restored: no inode any more, but with extents and extended attributes."""
+    SNAPSHOT = 13
+    """One row that comes first in the shipment of a snapshot, and nowhere else: what it is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,14 @@ LAYOUTS: Mapping[Table, Layout] = MappingProxyType(
         Table.GONE_XATTRS: Layout(("inode",), ("name",)),
         Table.GONE_PACKS: Layout(("pack",)),
         Table.CLEARED_EXTENTS: Layout(("inode", "first", "end")),
+        Table.TRASH: Layout(
+            ("inode", "trashed_ns", "reason", "mode", "uid", "gid", "rdev", "size_bytes", "atime_ns", "mtime_ns"),
+            ("path", "target"),
+        ),
+        Table.SNAPSHOT: Layout(("snapshot", "created_ns"), ("name",)),
     }
 )
-"""An inode that is no symbolic link has an empty target."""
+"""What is no symbolic link has an empty target."""
 
 ORDER: tuple[Table, ...] = (
     Table.GONE_INODES,
@@ -83,6 +92,7 @@ ORDER: tuple[Table, ...] = (
     Table.GONE_PACKS,
     Table.CLEARED_EXTENTS,
     Table.INODES,
+    Table.TRASH,
     Table.NAMES,
     Table.XATTRS,
     Table.PACKS,

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from disfs.errors import CorruptDataError
 from disfs.metadata.acls import ACL_NAMES
-from disfs.metadata.counters import COOKIES, INODES, KINDS, PACKS, REVISIONS
+from disfs.metadata.counters import COOKIES, INODES, KINDS, PACKS, REVISIONS, SNAPSHOTS
+from disfs.metadata.invariants import CHUNKS_OF_INODE
 from disfs.metadata.migrations import SUM_ALLOCATED_BYTES, SUM_STORED_BYTES, create_tables
 from disfs.metadata.replicated import LAYOUTS, Table
 from disfs.metadata.settings import (
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_GAPS = {INODES.name: 1 << 20, COOKIES.name: 1 << 20, REVISIONS.name: 1 << 33, PACKS.name: 1 << 16}
+_GAPS = {INODES.name: 1 << 20, COOKIES.name: 1 << 20, REVISIONS.name: 1 << 33, PACKS.name: 1 << 16, SNAPSHOTS.name: 0}
 """Skipped of each counter: the machine that is gone may have handed out more numbers than it told of."""
 
 _NAMED_PATHS = 1000
@@ -57,6 +58,7 @@ _DELETE = {
         "DELETE FROM inodes WHERE inode = ?",
         "DELETE FROM xattrs WHERE inode = ?",
         "DELETE FROM unsent WHERE inode = ?",
+        "DELETE FROM trash WHERE inode = ?",
     ),
     Table.GONE_NAMES: ("DELETE FROM dentries WHERE parent = ? AND name = ?",),
     Table.GONE_XATTRS: ("DELETE FROM xattrs WHERE inode = ? AND name = ?",),
@@ -71,6 +73,12 @@ _INSERT = {
         ),
     ),
     Table.NAMES: ("INSERT OR REPLACE INTO dentries (parent, inode, cookie, name) VALUES (?, ?, ?, ?)",),
+    Table.TRASH: (
+        (
+            "INSERT OR REPLACE INTO trash (inode, trashed_ns, reason, mode, uid, gid, rdev, size_bytes, atime_ns,"
+            " mtime_ns, path, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, x''))"
+        ),
+    ),
     Table.XATTRS: ("INSERT OR REPLACE INTO xattrs (inode, name, value) VALUES (?, ?, ?)",),
     Table.PACKS: (
         (
@@ -86,6 +94,11 @@ _INSERT = {
     ),
     Table.DIRTY: ("INSERT OR REPLACE INTO unsent (inode, first_chunk, count) VALUES (?, ?, ?)",),
 }
+# An inode number is that of an inode, or of something in the trash; what is said of its dirty chunks comes anew.
+_BEFORE = {
+    Table.INODES: ("DELETE FROM unsent WHERE inode = ?", "DELETE FROM trash WHERE inode = ?"),
+    Table.TRASH: ("DELETE FROM unsent WHERE inode = ?", "DELETE FROM inodes WHERE inode = ?"),
+}
 _INSERT_MESSAGE = "INSERT OR REPLACE INTO messages (message, channel, live_bytes) VALUES (?, ?, 0)"
 # Runs never overlap, and a chunk that has a slot shows what lies there: only the others are lost.
 _LOST_CHUNKS = (
@@ -96,6 +109,7 @@ _LOST_CHUNKS = (
     " each_one.inode AND first_chunk + count > chunk AND first_chunk = (SELECT max(first_chunk) FROM extents"
     " WHERE extents.inode = each_one.inode AND first_chunk <= chunk))"
 )
+_ALL_UNSENT = _LOST_CHUNKS[: _LOST_CHUNKS.index(" AND NOT EXISTS")]
 _COUNT_CHUNKS = (
     "UPDATE inodes SET chunk_count ="
     " (SELECT coalesce(sum(count), 0) FROM extents WHERE extents.inode = inodes.inode)"
@@ -113,6 +127,7 @@ _NOTE_LOST_RUNS = "INSERT INTO unsent (inode, first_chunk, count) SELECT inode, 
 _LONGER_RUN_STAYS = "ON CONFLICT (inode, first_chunk) DO UPDATE SET count = max(count, excluded.count)"
 """What was noted as unsent may begin with the same chunk."""
 _WITHOUT_PACK = "pack NOT IN (SELECT pack FROM packs)"
+_NOT_KEPT = "inode NOT IN (SELECT inode FROM inodes) AND inode NOT IN (SELECT inode FROM trash)"
 _MENDING: tuple[tuple[str, str], ...] = (
     (
         "names of files that are not there",
@@ -125,8 +140,10 @@ _MENDING: tuple[tuple[str, str], ...] = (
         "runs of chunks in packs that are not known",
         (f"{_NOTE_LOST_RUNS} WHERE {_WITHOUT_PACK} {_LONGER_RUN_STAYS}"),
     ),
-    ("", f"DELETE FROM extents WHERE {_WITHOUT_PACK} OR inode NOT IN (SELECT inode FROM inodes)"),  # noqa: S608 - constants of this module
-    ("", "DELETE FROM xattrs WHERE inode NOT IN (SELECT inode FROM inodes)"),
+    # What is restored from the trash is whole, or not there.
+    ("", "DELETE FROM trash WHERE inode IN (SELECT inode FROM unsent)"),
+    ("", f"DELETE FROM extents WHERE {_WITHOUT_PACK} OR {_NOT_KEPT}"),  # noqa: S608 - constants of this module
+    ("", f"DELETE FROM xattrs WHERE {_NOT_KEPT}"),  # noqa: S608 - constants of this module
 )
 _WRONG_LINK_COUNTS = (
     "SELECT count(*) FROM inodes LEFT JOIN (SELECT inode, count(*) AS names FROM dentries GROUP BY inode) USING (inode)"
@@ -215,7 +232,7 @@ class Restoration:
     @_translating
     def clear(self) -> None:
         """Begin anew."""
-        for table in ("inodes", "dentries", "xattrs", "packs", "messages", "extents", "unsent"):
+        for table in ("inodes", "trash", "dentries", "xattrs", "packs", "messages", "extents", "unsent"):
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - constants of this function
 
     @_translating
@@ -224,8 +241,8 @@ class Restoration:
         rows = block.rows()
         assert all(len(row) == len(LAYOUTS[block.table].columns) for row in rows[:1])
         try:
-            if block.table is Table.INODES:
-                self._connection.executemany("DELETE FROM unsent WHERE inode = ?", [row[:1] for row in rows])
+            for statement in _BEFORE.get(block.table, ()):
+                self._connection.executemany(statement, [row[:1] for row in rows])
             if block.table is Table.PACKS:
                 self._connection.executemany(_INSERT_MESSAGE, [row[1:3] for row in rows])
             for statement in _DELETE.get(block.table) or _INSERT[block.table]:
@@ -260,14 +277,17 @@ class Restoration:
         execute("DROP TABLE absent")
 
     @_translating
-    def finish(self, origin: Origin) -> Rebuilt:
-        """Work out the rest and make the file durable. CorruptDataError when it has no root directory."""
+    def finish(self, origin: Origin, *, keeps_unsent: bool = False) -> Rebuilt:
+        """Work out the rest and make the file durable. CorruptDataError when it has no root directory.
+
+        `keeps_unsent`: all that is dirty stays so, whether there is an older content of it or not.
+        """
         execute = self._connection.execute
         if execute("SELECT 1 FROM inodes WHERE inode = ? AND (mode & 61440) = 16384", (ROOT_INODE,)).fetchone() is None:
             raise CorruptDataError("there is no root directory in it")
         problems = list(self._mend())
         counters = self._set_counters(origin.counters)
-        execute(_LOST_CHUNKS, (counters[REVISIONS.name] - 1,))
+        execute(_ALL_UNSENT if keeps_unsent else _LOST_CHUNKS, (counters[REVISIONS.name] - 1,))
         execute("INSERT INTO orphans (inode) SELECT inode FROM inodes WHERE nlink = 0")
         execute(
             "UPDATE packs SET live_bytes ="
@@ -280,7 +300,7 @@ class Restoration:
         )
         execute("UPDATE messages SET dead_since = 1 WHERE live_bytes = 0")
         execute(SUM_STORED_BYTES)
-        execute(_COUNT_CHUNKS)
+        execute(f"UPDATE inodes SET chunk_count = {CHUNKS_OF_INODE}" if keeps_unsent else _COUNT_CHUNKS)  # noqa: S608 - constants of ours
         self._set_settings(origin)
         execute(SUM_ALLOCATED_BYTES)
         self._connection.executemany(
@@ -306,7 +326,7 @@ class Restoration:
 
     def _set_counters(self, told: Mapping[str, int]) -> dict[str, int]:
         seen = {
-            INODES.name: "SELECT max(inode) FROM inodes",
+            INODES.name: "SELECT max(inode) FROM (SELECT inode FROM inodes UNION ALL SELECT inode FROM trash)",
             COOKIES.name: "SELECT max(cookie) FROM dentries",
             PACKS.name: "SELECT max(pack) FROM packs",
         }

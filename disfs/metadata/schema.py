@@ -11,14 +11,16 @@ from __future__ import annotations
 APPLICATION_ID = int.from_bytes(b"dsfs", "big")
 """In the header of the database file (`PRAGMA application_id`): tells our databases from others."""
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """In the header of the database file (`PRAGMA user_version`)."""
 
 MESSAGES_SPARSE = (
     "CREATE INDEX messages_sparse ON messages (stored_bytes - live_bytes)"
-    " WHERE live_bytes > 0 AND live_bytes * 2 < stored_bytes"
+    " WHERE live_bytes > 0 AND live_bytes * 2 < stored_bytes AND held = 0"
 )
 """Finds the messages that compaction rewrites, most garbage first."""
+
+MESSAGES_DEAD = "CREATE INDEX messages_dead ON messages (dead_since) WHERE dead_since IS NOT NULL AND held = 0"
 
 # Who lies in a pack is asked by compaction (the chunks of a mostly dead message) and by reading (the neighbours of a
 # small file). Pack numbers rise, so entries are appended: no difference was measured in recording a message (0.8 ms
@@ -82,6 +84,46 @@ SHIPPED = """
     ) STRICT
     """
 
+# What was deleted or replaced and can be restored for a while. Its extents and extended attributes stay where they are,
+# under its number; an inode number is either here or in `inodes`.
+TRASH = """
+    CREATE TABLE trash (
+        inode INTEGER NOT NULL PRIMARY KEY,  -- as it was; of an emptied file, a number for what was in it
+        path BLOB NOT NULL,                  -- the last one that led to it, from the root of the volume, as in /a/b
+        trashed_ns INTEGER NOT NULL,         -- when, in nanoseconds since 1970
+        reason INTEGER NOT NULL,             -- see values.TrashReason
+        mode INTEGER NOT NULL,               -- as inodes.mode, as are the next ones of their names
+        uid INTEGER NOT NULL,
+        gid INTEGER NOT NULL,
+        rdev INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        atime_ns INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        target BLOB
+    ) STRICT
+    """
+# Snapshots of the volume. What is in one lies in a database of its own, `snapshots/NUMBER.db` beside this one, in this
+# very schema. Local to this machine; in Discord each is a shipment of its own.
+SNAPSHOTS = """
+    CREATE TABLE snapshots (
+        snapshot INTEGER NOT NULL PRIMARY KEY,  -- rises, never used twice; part of its inode numbers
+        name BLOB NOT NULL UNIQUE,
+        created_ns INTEGER NOT NULL,            -- of which moment it is, in nanoseconds since 1970
+        state INTEGER NOT NULL,                 -- see snapshots.SnapshotState
+        sent_after INTEGER NOT NULL             -- its shipments come after this message
+    ) STRICT
+    """
+# Which messages the snapshots refer to: these are not deleted. Local to this machine.
+HOLDS = """
+    CREATE TABLE holds (
+        snapshot INTEGER NOT NULL,
+        message INTEGER NOT NULL,  -- messages.message
+        PRIMARY KEY (snapshot, message)
+    ) STRICT, WITHOUT ROWID
+    """
+TRASH_BY_PATH = "CREATE INDEX trash_by_path ON trash (path, inode)"
+TRASH_BY_TIME = "CREATE INDEX trash_by_time ON trash (trashed_ns)"
+
 TABLES: tuple[str, ...] = (
     # Facts about the volume as a whole, as text; `settings.py` names the keys and their types.
     """
@@ -93,7 +135,7 @@ TABLES: tuple[str, ...] = (
     # Sources of numbers that are never used twice.
     """
     CREATE TABLE counters (
-        name TEXT NOT NULL PRIMARY KEY,  -- inode, cookie, revision or pack
+        name TEXT NOT NULL PRIMARY KEY,  -- inode, cookie, revision, pack or snapshot
         value INTEGER NOT NULL           -- every number below it may be in use; those from it on are not
     ) STRICT
     """,
@@ -105,7 +147,7 @@ TABLES: tuple[str, ...] = (
         nlink INTEGER NOT NULL,              -- names of a file; 2 + subdirectories of a directory; 0 is an orphan
         uid INTEGER NOT NULL,
         gid INTEGER NOT NULL,
-        rdev INTEGER NOT NULL,               -- of a device file, else 0
+        rdev INTEGER NOT NULL,               -- of a device file; of what was in an emptied file, its inode; else 0
         size_bytes INTEGER NOT NULL,         -- of a file or a link's target, else 0
         atime_ns INTEGER NOT NULL,           -- nanoseconds since 1970, as are the next two
         mtime_ns INTEGER NOT NULL,
@@ -138,7 +180,9 @@ TABLES: tuple[str, ...] = (
     # Inodes without a name, that somebody may still have open. Local to this machine.
     """
     CREATE TABLE orphans (
-        inode INTEGER NOT NULL PRIMARY KEY
+        inode INTEGER NOT NULL PRIMARY KEY,
+        path BLOB,      -- the last one that led to it, as trash.path; NULL where nobody asked for it
+        reason INTEGER  -- as trash.reason; NULL as path
     ) STRICT
     """,
     # Messages that hold packs; one lives as long as any byte of any of its packs does.
@@ -148,10 +192,11 @@ TABLES: tuple[str, ...] = (
         channel INTEGER NOT NULL,              -- Discord's id
         live_bytes INTEGER NOT NULL,           -- sum over its packs
         dead_since INTEGER,                    -- the revision at which live_bytes became 0; NULL while it is not
-        stored_bytes INTEGER NOT NULL DEFAULT 0  -- of all slots of its packs, live or not
+        stored_bytes INTEGER NOT NULL DEFAULT 0,  -- of all slots of its packs: live ones and others
+        held INTEGER NOT NULL DEFAULT 0        -- how many rows of `holds` name it
     ) STRICT
     """,
-    "CREATE INDEX messages_dead ON messages (dead_since) WHERE dead_since IS NOT NULL",
+    MESSAGES_DEAD,
     MESSAGES_SPARSE,
     # Packs that Discord has acknowledged.
     """
@@ -196,4 +241,9 @@ TABLES: tuple[str, ...] = (
     SMALL_CONTENTS,
     OUTBOX,
     SHIPPED,
+    TRASH,
+    TRASH_BY_PATH,
+    TRASH_BY_TIME,
+    SNAPSHOTS,
+    HOLDS,
 )

@@ -51,6 +51,10 @@ _NOTED_TABLES = ("noted_inodes", "noted_names", "noted_xattrs", "noted_packs", "
 
 _ATTRIBUTES = "mode, nlink, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, ctime_ns, coalesce(target, x'')"
 _SELECT_INODES = f"SELECT inode, {_ATTRIBUTES} FROM inodes"  # noqa: S608 - constants of this module
+_SELECT_TRASH = (
+    "SELECT inode, trashed_ns, reason, mode, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, path,"
+    " coalesce(target, x'') FROM trash"
+)
 _SELECT_NAMES = "SELECT parent, inode, cookie, name FROM dentries"
 _SELECT_XATTRS = "SELECT inode, name, value FROM xattrs"
 _SELECT_PACKS = (
@@ -61,13 +65,20 @@ _SELECT_EXTENTS = "SELECT extents.inode, first_chunk, count, pack, first_slot, s
 
 _EVERYTHING: tuple[tuple[Table, str], ...] = (
     (Table.INODES, f"{_SELECT_INODES} ORDER BY inode"),
+    (Table.TRASH, f"{_SELECT_TRASH} ORDER BY path"),
     (Table.NAMES, f"{_SELECT_NAMES} ORDER BY parent, name"),
     (Table.XATTRS, _SELECT_XATTRS),
     (Table.PACKS, f"{_SELECT_PACKS} ORDER BY pack"),
     (Table.EXTENTS, f"{_SELECT_EXTENTS} ORDER BY inode, first_chunk"),
 )
 _CHANGES: tuple[tuple[Table, str], ...] = (
-    (Table.GONE_INODES, "SELECT inode FROM noted_inodes WHERE inode NOT IN (SELECT inode FROM inodes)"),
+    (
+        Table.GONE_INODES,
+        (
+            "SELECT inode FROM noted_inodes WHERE inode NOT IN (SELECT inode FROM inodes)"
+            " AND inode NOT IN (SELECT inode FROM trash)"
+        ),
+    ),
     (
         Table.GONE_NAMES,
         (
@@ -85,6 +96,7 @@ _CHANGES: tuple[tuple[Table, str], ...] = (
     (Table.GONE_PACKS, "SELECT pack FROM noted_packs WHERE pack NOT IN (SELECT pack FROM packs)"),
     (Table.CLEARED_EXTENTS, 'SELECT inode, first, "end" FROM noted_extents'),
     (Table.INODES, f"{_SELECT_INODES} WHERE inode IN (SELECT inode FROM noted_inodes) ORDER BY inode"),  # noqa: S608 - constants of this module
+    (Table.TRASH, f"{_SELECT_TRASH} WHERE inode IN (SELECT inode FROM noted_inodes) ORDER BY path"),  # noqa: S608 - constants of this module
     (
         Table.NAMES,
         (
@@ -105,10 +117,11 @@ _CHANGES: tuple[tuple[Table, str], ...] = (
 )
 _ALL_DIRTY = "SELECT inode, chunk FROM dirty ORDER BY inode, chunk"
 _CHANGED_DIRTY = (
-    "SELECT inode, chunk FROM noted_inodes CROSS JOIN dirty USING (inode) WHERE inode IN (SELECT inode FROM inodes)"
+    "SELECT inode, chunk FROM noted_inodes CROSS JOIN dirty USING (inode)"
+    " WHERE inode IN (SELECT inode FROM inodes) OR inode IN (SELECT inode FROM trash)"
     " ORDER BY inode, chunk"
 )
-_LONG_ROWS = frozenset({Table.XATTRS, Table.PACKS})
+_LONG_ROWS = frozenset({Table.TRASH, Table.XATTRS, Table.PACKS})
 
 
 class Snapshot:

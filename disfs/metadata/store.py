@@ -16,6 +16,7 @@ import trio
 
 from disfs.errors import FilesystemError
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
+from disfs.metadata.counters import REVISIONS, SNAPSHOTS
 from disfs.metadata.database import Database
 from disfs.metadata.disk_room import DiskRoom
 from disfs.metadata.durability import Checkpointer, SharedSync, WalFile, sync_error
@@ -25,6 +26,7 @@ from disfs.metadata.opening import NewVolume, cannot_open, connect, create_volum
 from disfs.metadata.settings import CHUNK_BYTES, CLEAN_SHUTDOWN, Settings
 from disfs.metadata.shipping import Shipping
 from disfs.metadata.snapshot import Snapshot
+from disfs.metadata.snapshots import Snapshots
 from disfs.metadata.upkeep import checkpoint_regularly, commit_regularly, look_for_damage
 from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.values import ROOT_INODE
@@ -48,6 +50,9 @@ class MetadataStatistics:
     """What all files take, holes left out: what statfs counts as used."""
     capacity_bytes: int
     """How much of that there may be."""
+    trash_count: int
+    """What was deleted or replaced and can be restored; none of it counts above."""
+    trash_bytes: int
     commit_count: int
     sync_count: int
     checkpoint_count: int
@@ -74,8 +79,9 @@ class SqliteMetadataStore(Namespace, Ledger):
         *,
         chunk_bytes: int,
         capacity_bytes: int,
+        trash_seconds: float,
     ):
-        super().__init__(database, chunk_bytes=chunk_bytes, capacity_bytes=capacity_bytes)
+        super().__init__(database, chunk_bytes=chunk_bytes, capacity_bytes=capacity_bytes, trash_seconds=trash_seconds)
         self._path = path
         self._checkpointer = checkpointer
         self._wal = wal
@@ -85,6 +91,10 @@ class SqliteMetadataStore(Namespace, Ledger):
         self._snapshot = snapshot
         self.shipping = Shipping(database, self._outbox, self.settings, self._counters, snapshot)
         """What of all this is in Discord."""
+        self.snapshots = Snapshots(
+            database, self._counters[SNAPSHOTS.name], self._counters[REVISIONS.name], self._inodes.views, path
+        )
+        """Its snapshots, which are shown once `show` was called."""
         self.was_clean = self.settings.get(CLEAN_SHUTDOWN) is True
         """Whether the last user of the volume closed it; if not, it crashed and the newest moments may be missing."""
 
@@ -100,6 +110,7 @@ class SqliteMetadataStore(Namespace, Ledger):
         now_ns: int | None = None,
         reserve_bytes: int = DEFAULT_RESERVE_BYTES,
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
+        trash_seconds: float = 0,
         is_ours: Callable[[VolumeFacts], bool] | None = None,
         sync: Callable[[], None] | None = None,
         free_bytes: Callable[[], int] | None = None,
@@ -107,10 +118,10 @@ class SqliteMetadataStore(Namespace, Ledger):
         """Open the volume at `path`; with `create`, make it first (UserError when it exists).
 
         A new root directory belongs to `root_uid` and `root_gid`, by default this process's. `capacity_bytes` is how
-        much all files together may take. `is_ours` says whether it is the right volume, before it is changed in any
-        way. `sync` stands in for the fsync of the log, and `free_bytes` for the free
-        space of the disk, in tests. UserError when the file is missing, damaged, newer, of another
-        volume, or cannot be written.
+        much all files together may take, `trash_seconds` how long what is deleted can be restored. `is_ours` says
+        whether it is the right volume, before it is changed in any way. `sync` stands in for the fsync of the log, and
+        `free_bytes` for the free space of the disk, in tests. UserError when the file is missing, damaged, newer, of
+        another volume, or cannot be written.
         """
         if create:
             uid = os.getuid() if root_uid is None else root_uid
@@ -133,6 +144,7 @@ class SqliteMetadataStore(Namespace, Ledger):
                 SharedSync(sync or wal.sync),
                 chunk_bytes=_known(Settings(database).get(CHUNK_BYTES), path),
                 capacity_bytes=capacity_bytes,
+                trash_seconds=trash_seconds,
             )
             if not store._inodes.is_directory(ROOT_INODE):
                 raise damaged(path, "it has no root directory")
@@ -164,6 +176,7 @@ class SqliteMetadataStore(Namespace, Ledger):
                 self._snapshot.end()
                 self._database.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
+            self._inodes.views.close()
             self._checkpointer.close()
             self._snapshot.close()
             self._wal.close()
@@ -188,6 +201,8 @@ class SqliteMetadataStore(Namespace, Ledger):
             logical_bytes=usage.logical_bytes,
             allocated_bytes=usage.allocated_bytes,
             capacity_bytes=self._totals.capacity_bytes,
+            trash_count=self.trash.totals[0],
+            trash_bytes=self.trash.totals[1],
             commit_count=self._database.commit_count,
             sync_count=self._sync.count,
             checkpoint_count=self._checkpointer.count,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from disfs.errors import FilesystemError
 from disfs.metadata.acls import ACL_NAMES
 from disfs.metadata.base import XATTR_NAME_MAX, XATTR_VALUE_MAX, XattrMode
+from disfs.metadata.views import refuse_view
 from disfs.posix_acl import AclKind, is_minimal, mode_with_acl
+from disfs.values import FIRST_VIEW_INODE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +45,7 @@ class Xattrs:
 
     def set(self, inode: InodeNumber, name: bytes, value: bytes, mode: XattrMode, now_ns: int) -> None:
         """See MetadataStore.set_xattr."""
+        refuse_view(inode)
         with self._database.growing:
             self._inodes.attributes(inode)
             if not 1 <= len(name) <= XATTR_NAME_MAX:
@@ -60,6 +63,7 @@ class Xattrs:
 
     def set_acl(self, inode: InodeNumber, kind: AclKind, acl: Acl, now_ns: int, *, clears_setgid: bool) -> None:
         """See MetadataStore.set_acl."""
+        refuse_view(inode)
         stored = () if kind is AclKind.ACCESS and is_minimal(acl) else acl
         with self._database.growing if stored else self._database.changing:
             mode = self._inodes.attributes(inode).mode
@@ -75,11 +79,14 @@ class Xattrs:
     def list(self, inode: InodeNumber) -> Sequence[bytes]:
         """See MetadataStore.list_xattrs."""
         self._inodes.attributes(inode)
+        if inode >= FIRST_VIEW_INODE:
+            return self._inodes.views.xattrs(inode)
         rows = self._database.rows("SELECT name FROM xattrs WHERE inode = ? ORDER BY name", (inode,))
         return [row[0] for row in rows]
 
     def remove(self, inode: InodeNumber, name: bytes, now_ns: int) -> None:
         """See MetadataStore.remove_xattr."""
+        refuse_view(inode)
         with self._database.changing:
             self.get(inode, name)
             self._outbox.note_xattr(inode, name)
@@ -96,5 +103,7 @@ class Xattrs:
             raise FilesystemError(errno.ENODATA)
 
     def _find(self, inode: InodeNumber, name: bytes) -> bytes | None:
+        if inode >= FIRST_VIEW_INODE:
+            return self._inodes.views.xattr(inode, name)
         row = self._database.row("SELECT value FROM xattrs WHERE inode = ? AND name = ?", (inode, name))
         return None if row is None else row[0]

@@ -16,6 +16,7 @@ from disfs.recovery.index_channel import IndexChannel
 from disfs.recovery.lease import Lease, Posted, place_of
 from disfs.recovery.shipper import Shipper
 from disfs.recovery.shipper_values import ShipperSettings, Surroundings
+from disfs.recovery.snapshot_shipments import Place, SnapshotShipments
 from disfs.values import MessageId
 
 if TYPE_CHECKING:
@@ -26,6 +27,27 @@ if TYPE_CHECKING:
     from disfs.metadata.store import SqliteMetadataStore
 
 COPY_RULE = CopyRule(floor_bytes=256 * 1024, share=0.5, journal_count=500)
+
+
+def make_snapshot_shipments(
+    volume: VolumeConfig,
+    settings: VolumeSettings,
+    *,
+    key: VolumeKey,
+    metadata: SqliteMetadataStore,
+    chunks: ChunkStore,
+    transport: Transport,
+    directory: Path,
+) -> SnapshotShipments:
+    """What brings snapshots of a mounted volume to its index channel; arguments as of `make_shipper`."""
+    return SnapshotShipments(
+        metadata.shipping,
+        Place(transport, volume.index_channel, key, volume.superblock.volume_id),
+        directory,
+        lambda: chunks.statistics().writeback.attachment_limit_bytes,
+        settings.message_bytes,
+        f"volume {volume.superblock.name}",
+    )
 
 
 def make_shipper(

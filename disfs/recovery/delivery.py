@@ -62,7 +62,7 @@ class Delivery:
             self.sent_bytes += sum(part.size_bytes for part in parts)
 
     def _content(self, built: Built) -> str:
-        what = "journal" if built.kind is PackKind.JOURNAL else "checkpoint copy"
+        what = {PackKind.JOURNAL: "journal", PackKind.SNAPSHOT: "snapshot"}.get(built.kind, "checkpoint copy")
         return (
             f"{what} {built.header.sequence} of {self._text}; deleting this message destroys what disfs recovers from"
         )

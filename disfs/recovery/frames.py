@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from disfs.metadata.replicated import Block
     from disfs.values import PackId
 
+SHIPMENT_KINDS = (PackKind.JOURNAL, PackKind.CHECKPOINT, PackKind.SNAPSHOT)
 ROWS_VERSION = 1
 SLOT_BYTES = 192 * 1024
 """A slot is closed when it has so much."""
@@ -218,8 +219,8 @@ class PartReader:
         self.is_last = bool(self._pack.entries) and self._pack.entries[-1].key.chunk == END_SLOT
         self._slots = self._pack.chunks()
         first = next(self._slots, None)
-        if self.kind not in (PackKind.JOURNAL, PackKind.CHECKPOINT) or first is None:
-            raise CorruptDataError("it is neither a journal nor a checkpoint copy")
+        if self.kind not in SHIPMENT_KINDS or first is None:
+            raise CorruptDataError("it is neither a journal nor a copy")
         self.header = Header.from_bytes(first[1])
         self.rows = 0
         """How many were read so far."""

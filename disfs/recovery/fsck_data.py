@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,7 +20,7 @@ from disfs.chunkstore.transport.base import Urgency
 from disfs.errors import CorruptDataError, NotFoundError, StorageError
 from disfs.recovery.fsck_discord import slots_of
 from disfs.recovery.fsck_findings import Kind
-from disfs.values import ChunkIndex, ChunkKey
+from disfs.values import ChunkIndex, ChunkKey, may_be_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,8 @@ FETCHES = 3
 """How many packs are held in memory at once."""
 _ATTEMPTS = 3
 UNAUTHENTIC = "what Discord has of it fails authentication"
+OLDER = "its place in Discord holds a chunk of another inode"
+"""As it may, if the inode is renumbered."""
 ANOTHERS = "its place in Discord holds another chunk"
 GONE = "what holds it in Discord is gone"
 
@@ -145,9 +147,14 @@ class DataCheck:
                     self._note(pack, UNAUTHENTIC)
                 continue
             verdict = await trio.to_thread.run_sync(self._open, pack, runs, raw, self._inspection.chunk_bytes)
+            verdict = self._without_renumbered(verdict)
             if verdict.is_sound or last:
                 self._conclude(pack, verdict)
                 return
+
+    def _without_renumbered(self, verdict: _Verdict) -> _Verdict:
+        bad = (each for each in verdict.bad if each[2] != OLDER or not self._inspection.is_renumbered(each[0]))
+        return replace(verdict, bad=tuple(bad))
 
     def _note(self, pack: KnownPack, cause: str) -> None:
         # Asked again: a mounted volume may have moved all of it elsewhere meanwhile, and deleted the pack.
@@ -198,7 +205,7 @@ class DataCheck:
                 if not _opens(cipher, table, memoryview(raw), slot, chunk_bytes):
                     bad.append((*key, UNAUTHENTIC))
                 elif directory is not None and directory.entries[slot].key != key:
-                    bad.append((*key, ANOTHERS))
+                    bad.append((*key, OLDER if may_be_of(directory.entries[slot].key, key) else ANOTHERS))
         return _Verdict(tuple(bad), directory is None, None if table == pack.record.slots else table)
 
 

@@ -25,7 +25,7 @@ from disfs.recovery.frames import Header, PartReader, header_slot, last_part
 from disfs.values import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.transport.base import StoredAttachment, StoredMessage, Transport
@@ -49,9 +49,20 @@ class IndexChannel:
     """The index channel of one volume, to be read. Errors as of `Transport`, and `NewerFormatError`."""
 
     def __init__(
-        self, transport: Transport, channel: ChannelId, key: VolumeKey, volume: bytes, *, keep_bytes: int = 0
+        self,
+        transport: Transport,
+        channel: ChannelId,
+        key: VolumeKey,
+        volume: bytes,
+        kinds: Collection[PackKind] = (PackKind.JOURNAL, PackKind.CHECKPOINT),
+        *,
+        keep_bytes: int = 0,
     ) -> None:
-        """`keep_bytes`: so much of what was fetched to look at it is kept until it is read: journals are short."""
+        """`kinds`: shipments of other kinds are passed over. `keep_bytes`: so much of what was fetched to look at it is
+
+        kept until it is read: journals are short.
+        """
+        self._kinds = kinds
         self._keep_bytes = keep_bytes
         self._kept: dict[AttachmentId, bytes] = {}
         self._transport = transport
@@ -140,7 +151,7 @@ class IndexChannel:
         if length < wanted <= size_bytes:
             tail = await self._fetch(location, size_bytes - wanted, wanted)
         directory = open_directory(self._key, tail)
-        if directory.kind not in (PackKind.JOURNAL, PackKind.CHECKPOINT):
+        if directory.kind not in self._kinds:
             return None
         entry = header_slot(directory)
         if entry.stored_bytes > min(_MAX_HEADER_BYTES, size_bytes):

@@ -20,6 +20,7 @@ from disfs.recovery.absent import absent_messages
 from disfs.recovery.chain import Chain, gather
 from disfs.recovery.frames import MAX_SUPERSEDED
 from disfs.recovery.index_channel import UNREADABLE
+from disfs.recovery.rebuild_snapshots import Volume, rebuild_snapshots
 from disfs.values import MessageId
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Report:
     journal_count: int
     missing: tuple[str, ...]
     """What should have been there and was not, or could not be used; empty when all is well."""
+    snapshots: tuple[str, ...] = ()
+    """Those that came back too."""
 
 
 async def rebuild(
@@ -103,13 +106,23 @@ async def rebuild(
     finally:
         restoration.close()
     found.missing += _out_of_reach(found.chain, plan.state)
-    return Report(rebuilt, header.sequence, header.created_ns, len(plan.journals), tuple(dict.fromkeys(found.missing)))
+    names, missing = await rebuild_snapshots(
+        index,
+        found.snapshots,
+        path,
+        Volume(volume, chunk_bytes),
+        lambda done, total: on_progress(Progress("snapshots", done, total)),
+    )
+    found.missing += missing
+    told = tuple(dict.fromkeys(found.missing))
+    return Report(rebuilt, header.sequence, header.created_ns, len(plan.journals), told, tuple(names))
 
 
 @dataclass(slots=True)
 class _Found:
     shipments: list[Shipment]
     chain: Chain
+    snapshots: list[Shipment]
     newest: Message
     missing: list[str]
 
@@ -125,11 +138,13 @@ async def _look_through(index: IndexChannel, on_progress: Callable[[Progress], N
         done += 1
         on_progress(Progress("looking through", done, total))
 
-    shipments = gather(await index.parts(messages, looked))
+    gathered = gather(await index.parts(messages, looked))
+    shipments = [each for each in gathered if each.kind is not PackKind.SNAPSHOT]
+    snapshots = [each for each in gathered if each.kind is PackKind.SNAPSHOT]
     newest = messages[-1].message if messages else MessageId(0)
     count = index.unreadable_count
     missing = [f"attachments of the index channel that are {UNREADABLE}: {count}"] if count else []
-    return _Found(shipments, Chain(shipments), newest, missing)
+    return _Found(shipments, Chain(shipments), snapshots, newest, missing)
 
 
 def _choose(found: _Found, device: str | None) -> Plan:

@@ -33,6 +33,8 @@ def superfluous(messages: Sequence[ShippedMessage]) -> list[MessageId]:
             goes = oldest_kept is not None and each.sequence < oldest_kept
         elif each.kind == PackKind.JOURNAL:
             goes = oldest_kept is not None and each.sequence <= oldest_kept
+        elif each.kind == PackKind.SNAPSHOT:
+            goes = False
         else:
             goes = bool(copies)
         if goes:

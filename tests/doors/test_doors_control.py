@@ -21,6 +21,7 @@ from disfs.control.protocol import (
     MAX_REQUEST_BYTES,
     SOCKET_NAME,
     Progress,
+    Undeleted,
     WarmProgress,
     decode,
     encode,
@@ -89,6 +90,45 @@ class FakeDaemon:
 
     async def unpin(self, inodes: Sequence[InodeNumber]) -> None:
         self.asked.append((list(inodes), None))
+
+    async def trash(
+        self, directory: InodeNumber, rest: str, after: tuple[str, InodeNumber] | None
+    ) -> Mapping[str, object]:
+        if self.error:
+            raise self.error
+        place = None if after is None else list(after)
+        return {"entries": [{"asked": [directory, rest, place]}], "after": ["/a/b", 7] if after is None else None}
+
+    def undeletion(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> FakeUndeletion:
+        return FakeUndeletion(self, rest, version)
+
+    def snapshots(self) -> Mapping[str, object]:
+        return {"snapshots": [{"name": "monday"}]}
+
+    async def create_snapshot(self, name: str) -> Mapping[str, object]:
+        await self.may_finish.wait()
+        return {"made": name}
+
+    async def delete_snapshot(self, name: str) -> None:
+        if self.error:
+            raise self.error
+
+
+class FakeUndeletion:
+    """One that restores a single file; it ends when the daemon may finish."""
+
+    def __init__(self, daemon: FakeDaemon, rest: str, version: InodeNumber | None) -> None:
+        self._daemon = daemon
+        self._done = Undeleted(1, version or 0, f"/{rest}")
+
+    def progress(self) -> Undeleted:
+        return Undeleted()
+
+    async def run(self) -> Mapping[str, object]:
+        await self._daemon.may_finish.wait()
+        if self._daemon.error:
+            raise self._daemon.error
+        return self._done.to_json()
 
 
 class FakeWarmup:
@@ -268,6 +308,30 @@ async def test_warming_in_the_background_answers_at_once(tmp_path: Path) -> None
         assert 5 == result.done_bytes
         await asked(tmp_path, lambda client: client.unpin(inodes))
         assert [(inodes, True), (inodes, None)] == daemon.asked
+
+
+async def test_undeleting_says_what_it_did(tmp_path: Path) -> None:
+    """Directory, rest of the path and version arrive, whatever bytes a name has; progress comes until the end."""
+    seen: list[Undeleted] = []
+    async with served(tmp_path) as daemon:
+
+        def show(progress: Undeleted) -> None:
+            seen.append(progress)
+            trio.from_thread.run_sync(daemon.may_finish.set)
+
+        root = InodeNumber(1)
+        result = await asked(tmp_path, lambda client: client.undelete(root, "a/\udcff", InodeNumber(7), show))
+    assert Undeleted() == seen[0]
+    assert Undeleted(1, 7, "/a/\udcff") == result
+
+
+async def test_trash_is_listed_page_by_page(tmp_path: Path) -> None:
+    """The client says where the daemon has ended."""
+    async with served(tmp_path):
+        first = await asked(tmp_path, lambda client: client.trash(InodeNumber(1), "a", None))
+        assert {"entries": [{"asked": [1, "a", None]}], "after": ["/a/b", 7]} == first
+        second = await asked(tmp_path, lambda client: client.trash(InodeNumber(1), "a", first["after"]))
+        assert {"entries": [{"asked": [1, "a", ["/a/b", 7]]}], "after": None} == second
 
 
 async def test_client_that_leaves_cancels_its_request(tmp_path: Path) -> None:

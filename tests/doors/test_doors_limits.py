@@ -71,7 +71,7 @@ def test_paused_uploads_wait_and_say_so(mounted: Home) -> None:
     assert waiting.stderr is not None
     assert "uploads are paused: 'disfs resume' goes on" in waiting.stderr.readline()
     status = mounted.status()
-    assert ("paused", 50_000, 0) == (status["uploads"], status["dirty_bytes"], status["transport"]["sends"])
+    assert ("paused", 50_000, 0) == (status["uploads"], status["dirty_bytes"], status["writeback"]["sent_messages"])
     assert "paused: 'disfs resume' goes on; 48.8 KiB to send" in mounted.ok("status")
     mounted.ok("resume", str(mounted.mountpoint))
     waiting.communicate(timeout=WAIT_SECONDS)

@@ -63,7 +63,16 @@ async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores,
         )
         holder = world.make_holder()
         made = Controls(
-            Served(), world.metadata, connection, world.chunks, world.shipper, holder, world.filesystem, watch
+            Served(),
+            world.metadata,
+            connection,
+            world.chunks,
+            world.shipper,
+            holder,
+            world.filesystem,
+            watch,
+            world.make_trash_desk(),
+            world.make_snapshot_desk(),
         )
         nursery.start_soon(made.run)
         yield made, world, limits

@@ -56,7 +56,7 @@ def test_clock_jumps_are_survived(disk: Product) -> None:
     sync(disk)
     disk.umount()
     disk.drop_cache()
-    disk.mount("-o", "sweep_grace=0")
+    disk.mount("-o", "sweep_grace=0,trash_days=0")
     assert content["first"][:4096] == read_cold(disk.mountpoint / "first", 0, 4096)
     disk.control("POST", "/clock", {"seconds": 30 * DAY_SECONDS})
     assert content["first"] == read_cold(disk.mountpoint / "first")

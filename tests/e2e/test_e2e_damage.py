@@ -29,7 +29,11 @@ def separate_packs(disk: Product) -> dict[str, bytes]:
 
 def packs_by_age(disk: Product) -> list[str]:
     """The emulator's files that hold the data packs, oldest first."""
-    found = [p for p in disk.emulator_directory.rglob("*") if p.is_file() and 300_000 <= p.stat().st_size < 400_000]
+    found = [
+        p
+        for p in (disk.emulator_directory / "blobs").rglob("*")
+        if p.is_file() and 300_000 <= p.stat().st_size < 400_000
+    ]
     return [str(p) for p in sorted(found, key=lambda p: p.stat().st_mtime_ns)]
 
 

@@ -65,7 +65,7 @@ def test_size_of_a_volume_holds_over_sending_and_remounting(disk: Product) -> No
 
 def test_read_only_mount_reads_and_changes_nothing_in_discord(disk: Product) -> None:
     """-o ro: contents come from Discord, writes are EROFS, and what lies in Discord stays as it was."""
-    disk.mount("-o", "sweep_grace=0")
+    disk.mount("-o", "sweep_grace=0,trash_days=0")
     data = os.urandom(2 * MIB)
     (disk.mountpoint / "file").write_bytes(data)
     (disk.mountpoint / "garbage").write_bytes(data)
@@ -74,7 +74,7 @@ def test_read_only_mount_reads_and_changes_nothing_in_discord(disk: Product) -> 
     disk.drop_cache()
     before = sorted(disk.data_messages())
 
-    disk.mount("-o", "ro,sweep_grace=0")
+    disk.mount("-o", "ro,sweep_grace=0,trash_days=0")
     assert data == (disk.mountpoint / "file").read_bytes()
     with pytest.raises(OSError, match=os.strerror(errno.EROFS)):
         (disk.mountpoint / "garbage").unlink()

@@ -84,9 +84,10 @@ def test_rate_limits_are_obeyed(disk: Product) -> None:
 
 
 def test_deleting_frees_the_space_on_discord(disk: Product) -> None:
-    """Deleting frees the space on Discord; nothing that is still referred to is deleted."""
+    """Deleting frees the space on Discord, once its time in the trash is over; nothing that is still referred to is
+    deleted."""
     disk.umount()
-    disk.mount("-o", "sweep_grace=0")
+    disk.mount("-o", "sweep_grace=0,trash_days=0")
     kept = os.urandom(MIB)
     (disk.mountpoint / "kept").write_bytes(kept)
     disk.run("sync", str(disk.mountpoint))

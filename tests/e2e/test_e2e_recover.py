@@ -8,7 +8,6 @@ import os
 import shutil
 import stat
 import time
-import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -235,27 +234,11 @@ def make_channel(disk: Product, guild: str, name: str, parent: int | None) -> in
         return int(json.loads(answer.read())["id"])
 
 
-def patiently(disk: Product, method: str, path: str) -> Any:
-    """A request as the bot itself would make it, again and again while the daemon has used up what is allowed."""
-    answers = []
-
-    def allowed() -> bool:
-        try:
-            answers.append(disk.api(method, path))
-        except urllib.error.HTTPError as error:
-            if error.code != 429:
-                raise
-        return bool(answers)
-
-    disk.wait_for(allowed)
-    return answers[0]
-
-
 def index_messages(disk: Product) -> list[dict[str, Any]]:
     """Everything in the index channel but superblock and leases, newest first."""
     guild = disk.emulator()["guild_id"]
-    (index,) = [c for c in patiently(disk, "GET", f"/guilds/{guild}/channels") if c["name"] == "index"]
-    messages = patiently(disk, "GET", f"/channels/{index['id']}/messages?limit=100")
+    (index,) = [c for c in disk.api("GET", f"/guilds/{guild}/channels") if c["name"] == "index"]
+    messages = disk.api("GET", f"/channels/{index['id']}/messages?limit=100")
     shipped = [each for each in messages if each["attachments"][0]["filename"] != "superblock.json"]
     return [each for each in shipped if not each["content"].startswith("lease of")]
 
@@ -266,7 +249,7 @@ def test_message_of_the_newest_journal_that_is_deleted_costs_that_state(disk: Pr
         (disk.mountpoint / name).write_bytes(b"x")
         disk.run("sync", str(disk.mountpoint))
     newest = index_messages(disk)[0]
-    patiently(disk, "DELETE", f"/channels/{newest['channel_id']}/messages/{newest['id']}")
+    disk.api("DELETE", f"/channels/{newest['channel_id']}/messages/{newest['id']}")
     second.run("recover", "emulator")
     second.run("mount", "--takeover", str(second.mountpoint))
     assert ["one"] == [path.name for path in second.mountpoint.iterdir()]
@@ -285,7 +268,7 @@ def test_packs_alone_bring_contents_back(disk: Product, second: Product) -> None
     disk.run("sync", str(disk.mountpoint))
     disk.umount()
     for message in index_messages(disk):
-        patiently(disk, "DELETE", f"/channels/{message['channel_id']}/messages/{message['id']}")
+        disk.api("DELETE", f"/channels/{message['channel_id']}/messages/{message['id']}")
     assert 32 == refused(second, "emulator")[0]
     told = second.run("recover", "emulator", "--from-packs")
     assert "all names and attributes" in told.stderr

@@ -40,7 +40,7 @@ BREAKAGES = {
     "size of a link": "UPDATE inodes SET size_bytes = 1 WHERE target IS NOT NULL",
     "attribute of nobody": "INSERT INTO xattrs VALUES (999, CAST('user.x' AS BLOB), x'00')",
     "ACLs that nobody looks for": "INSERT INTO xattrs VALUES (2, CAST('system.posix_acl_access' AS BLOB), x'02000000')",
-    "orphan with a name": f"INSERT INTO orphans VALUES ({FIRST})",
+    "orphan with a name": f"INSERT INTO orphans (inode) VALUES ({FIRST})",
     "inode that is gone": f"DELETE FROM inodes WHERE inode = {SECOND}",
     "size that is too small": f"UPDATE inodes SET size_bytes = 5 WHERE inode = {SECOND}",
     "chunk_count": f"UPDATE inodes SET chunk_count = 77 WHERE inode = {FIRST}",

@@ -161,7 +161,23 @@ def test_database_says_what_it_is(old_connection: sqlite3.Connection) -> None:
     old_connection.close()
 
 
-VERSION_4 = ("DROP TABLE outbox", "DROP TABLE shipped", "DELETE FROM settings WHERE name = 'unshipped'")
+VERSION_5 = (
+    "DROP TABLE trash",
+    "ALTER TABLE orphans DROP COLUMN path",
+    "ALTER TABLE orphans DROP COLUMN reason",
+    "DROP TABLE snapshots",
+    "DROP TABLE holds",
+    "DELETE FROM counters WHERE name = 'snapshot'",
+    "DROP INDEX messages_dead",
+    "DROP INDEX messages_sparse",
+    "ALTER TABLE messages DROP COLUMN held",
+    "CREATE INDEX messages_dead ON messages (dead_since) WHERE dead_since IS NOT NULL",
+    (
+        "CREATE INDEX messages_sparse ON messages (stored_bytes - live_bytes)"
+        " WHERE live_bytes > 0 AND live_bytes * 2 < stored_bytes"
+    ),
+)
+VERSION_4 = (*VERSION_5, "DROP TABLE outbox", "DROP TABLE shipped", "DELETE FROM settings WHERE name = 'unshipped'")
 VERSION_3 = (*VERSION_4, "DROP TABLE small_contents", "DELETE FROM settings WHERE name = 'allocated_bytes'")
 VERSION_2 = (
     *VERSION_3,
@@ -178,7 +194,7 @@ VERSION_1 = (*VERSION_2, "ALTER TABLE inodes DROP COLUMN chunk_count")
 def bring_back(path: Path, version: int) -> None:
     """Make the volume one that an older disfs left."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for statement in {1: VERSION_1, 2: VERSION_2, 3: VERSION_3, 4: VERSION_4}[version]:
+        for statement in {1: VERSION_1, 2: VERSION_2, 3: VERSION_3, 4: VERSION_4, 5: VERSION_5}[version]:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {version}")
 
@@ -197,7 +213,7 @@ def schema_of(path: Path) -> list[tuple[str, ...]]:
         return found
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_upgraded_schema_is_the_new_one(path: Path, version: int) -> None:
     """Upgrading an old volume gives the tables, columns and indexes that a new volume has."""
     SqliteMetadataStore.open(path, create=True).close()

@@ -134,6 +134,10 @@ class FakeLedger:
             del self.state.where[key]
         self._bury()
 
+    def is_renumbered(self, inode: InodeNumber) -> bool:
+        """Nothing is ever emptied here that could be restored."""
+        return False
+
     def discard(self, inode: InodeNumber) -> None:
         """See `ChunkLedger.discard`."""
         self.cut_chunks(inode, ChunkIndex(0))

@@ -122,6 +122,9 @@ class MemoryChunks:
         self.discarded.append(inode)
         self._cut_ledger(inode, 0)
 
+    def went_to_trash(self, inode: InodeNumber) -> None:
+        """Nothing is ever evicted here."""
+
     def inherit_pin(self, parent: InodeNumber, inode: InodeNumber) -> None:
         """Nothing is ever evicted here."""
 

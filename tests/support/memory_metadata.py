@@ -311,6 +311,9 @@ class MemoryMetadataStore:
         node = self._nodes.pop(inode, None)
         assert node is None or node.attributes.nlink == 0
 
+    async def trash_orphan(self, inode: InodeNumber, now_ns: int) -> bool:
+        return False
+
     async def commit(self) -> None:
         pass
 

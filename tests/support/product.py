@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,22 @@ class Product:
         return json.loads(raw) if raw else None
 
     def api(self, method: str, path: str, body: object = None) -> Any:
-        """A request to the emulator as the bot itself would make it; the decoded answer."""
+        """A request as the bot itself would make it, repeated while the daemon has used up what is allowed."""
+        answers: list[Any] = []
+
+        def is_allowed() -> bool:
+            try:
+                answers.append(self._request(method, path, body))
+            except urllib.error.HTTPError as error:
+                if error.code != 429:
+                    raise
+            return bool(answers)
+
+        self.wait_for(is_allowed)
+        return answers[0]
+
+    def _request(self, method: str, path: str, body: object) -> Any:
+        """Once; the decoded answer."""
         info = self.emulator()
         request = urllib.request.Request(
             info["api_url"] + path,

@@ -16,7 +16,7 @@ from disfs.chunkstore.store import ChunkStore
 from disfs.chunkstore.transport.faults import FaultyTransport
 from disfs.chunkstore.transport.memory import MemoryTransport
 from disfs.filesystem import Filesystem
-from disfs.local_volume import keep_marks, take_over_cache
+from disfs.local_volume import RecordedCopies, keep_marks, take_over_cache
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.recovery.building import Builder, CopyRule
 from disfs.recovery.holding import LeaseHolder
@@ -24,6 +24,9 @@ from disfs.recovery.index_channel import IndexChannel
 from disfs.recovery.lease import Lease
 from disfs.recovery.shipper import Shipper
 from disfs.recovery.shipper_values import ShipperSettings, Surroundings
+from disfs.recovery.snapshot_shipments import Place, SnapshotShipments
+from disfs.snapshot_desk import SnapshotDesk
+from disfs.trash_desk import TrashDesk
 from disfs.values import ROOT_INODE, AttributeChanges, NewInode
 from support.chunk_worlds import CHUNK, SETTINGS
 
@@ -37,6 +40,22 @@ if TYPE_CHECKING:
 VOLUME_ID = bytes(range(16))
 
 
+class SnapshotsAlone(RecordedCopies):
+    """Where nothing is shipped, nobody else can have gone on."""
+
+    may_delete = True
+
+    @property
+    def shipped_revision(self) -> int:
+        """What no snapshot has."""
+        return self._snapshots.protected_revision
+
+    async def confirm_deletions(self) -> bool:
+        """Nobody needs to be asked."""
+        await trio.lowlevel.checkpoint()
+        return True
+
+
 class RealStores:
     """A volume that can be killed and opened again. `free_bytes` is the room on the disk of the metadata."""
 
@@ -46,6 +65,7 @@ class RealStores:
         channels: int,
         *,
         ships: bool = False,
+        trash_seconds: float = 0,
         **changes: object,
     ) -> None:
         self._directory = directory
@@ -55,6 +75,7 @@ class RealStores:
         self.free_bytes = 1 << 40
         self.capacity_bytes = 1 << 50
         """How much the volume may hold; counts from the next start on."""
+        self.trash_seconds = trash_seconds
         self.attachment_bytes = 1 << 20
         """How large an attachment of the index channel may be."""
         self.memory = MemoryTransport()
@@ -75,6 +96,7 @@ class RealStores:
             reserve_bytes=1 << 20,
             free_bytes=lambda: self.free_bytes,
             capacity_bytes=self.capacity_bytes,
+            trash_seconds=self.trash_seconds,
         )
         self.chunks = ChunkStore(
             ledger=self.metadata,
@@ -83,7 +105,7 @@ class RealStores:
             volume_key=self.key,
             cache_directory=self._directory / "cache",
             settings=self._settings,
-            copies=self.metadata.shipping if self.ships else None,
+            copies=RecordedCopies(self.metadata) if self.ships else SnapshotsAlone(self.metadata),
         )
         self.shipper = self.make_shipper()
         self.filesystem = Filesystem(self.metadata, self.chunks, capacity_bytes=self.capacity_bytes)
@@ -106,6 +128,27 @@ class RealStores:
             ),
             text="a test",
         )
+
+    def make_trash_desk(self) -> TrashDesk:
+        """What restores from the trash; there is no kernel to be told."""
+        return TrashDesk(self.metadata, self.chunks, self.trash_seconds, self._no_kernel)
+
+    def make_snapshot_desk(self) -> SnapshotDesk:
+        """What makes snapshots; there is no kernel to be told."""
+        shipments = SnapshotShipments(
+            self.metadata.shipping,
+            Place(self.transport, self.index, self.key, VOLUME_ID),
+            self._directory,
+            lambda: self.attachment_bytes,
+            1 << 20,
+            "a test",
+        )
+        durable = self.chunks.make_ledger_durable
+        return SnapshotDesk(self.metadata, self.chunks, shipments, durable, self._no_kernel, read_only=False)
+
+    @staticmethod
+    async def _no_kernel(directory: InodeNumber, name: bytes) -> None:
+        await trio.lowlevel.checkpoint()
 
     def make_holder(self) -> LeaseHolder:
         """The claim of this volume to its lease."""
@@ -180,10 +223,10 @@ class RealStores:
 
 @asynccontextmanager
 async def real_stores(
-    directory: Path, channels: int = 1, *, ships: bool = False, **changes: object
+    directory: Path, channels: int = 1, *, ships: bool = False, trash_seconds: float = 0, **changes: object
 ) -> AsyncIterator[tuple[RealStores, trio.Nursery]]:
     """A started volume, closed at the end."""
-    world = RealStores(directory, channels, ships=ships, **changes)
+    world = RealStores(directory, channels, ships=ships, trash_seconds=trash_seconds, **changes)
     try:
         async with trio.open_nursery() as nursery:
             await world.start(nursery)

@@ -16,7 +16,8 @@ _REPLICATED = {
     "packs": "*",
     "messages": "message, channel, live_bytes, stored_bytes, dead_since IS NULL",
     "extents": "*",
-    "orphans": "*",
+    "orphans": "inode",
+    "trash": "*",
 }
 
 
