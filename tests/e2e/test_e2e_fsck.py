@@ -99,7 +99,7 @@ def test_a_message_that_a_moderator_deleted_damages_its_file_alone(disk: Product
     again = report(disk)
     assert CLEAN == again["exit_code"]
     (aside,) = paths_of(again, "set-aside")
-    disk.mount()
+    disk.mount("--trash-days", "0")  # else what is removed stays in the trash, and damaged
     assert ["lost+found", "second"] == sorted(path.name for path in disk.mountpoint.iterdir())
     assert contents["second"] == (disk.mountpoint / "second").read_bytes()
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
