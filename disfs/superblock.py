@@ -31,6 +31,10 @@ class SuperblockError(DisfsError):
     """Bytes that are no superblock, or one of a version that this disfs does not know."""
 
 
+class NewerSuperblockError(SuperblockError):
+    """A superblock that a later disfs has written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Superblock:
     """The identity of a volume."""
@@ -72,8 +76,11 @@ class Superblock:
             raise SuperblockError("it is not JSON") from error
         if not isinstance(raw, dict) or raw.get("format") != MAGIC:
             raise SuperblockError("it is not a disfs superblock")
-        if raw.get("version") != VERSION:
-            raise SuperblockError(f"version {raw.get('version')} needs a newer disfs")
+        version = raw.get("version")
+        if type(version) is int and version > VERSION:
+            raise NewerSuperblockError(f"it has format version {version}, this disfs knows {VERSION}")
+        if version != VERSION:
+            raise SuperblockError("it has no format version that there is")
         try:
             return cls._from_fields(raw)
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
