@@ -51,6 +51,24 @@ def test_newer_version_says_so() -> None:
         Superblock.from_json(changed(version=2))
 
 
+@pytest.mark.parametrize("position", range(0, len(SUPERBLOCK.to_json()), 3))
+def test_no_byte_can_change_unnoticed(position: int) -> None:
+    """One bit of any byte, or all from there on cut off: what is read is what was written, or an error."""
+    raw = SUPERBLOCK.to_json().encode()
+    flipped = bytes([*raw[:position], raw[position] ^ 1 << position % 8, *raw[position + 1 :]])
+    for damaged in (flipped, raw[:position]):
+        try:
+            found = Superblock.from_json(damaged)
+        except SuperblockError:
+            continue
+        assert SUPERBLOCK == found
+
+
+def test_superblock_without_a_checksum_is_read() -> None:
+    """Those of before there was one."""
+    assert SUPERBLOCK == Superblock.from_json(changed(checksum=...))
+
+
 @pytest.mark.parametrize(
     "fields",
     [
