@@ -57,15 +57,16 @@ class Tape:
         self.on_point = on_point
         self.points: list[Point] = []
         self._count = 0
-        self._running = True
+        self.is_running = True
+        """Whether the life goes on."""
 
     def stop(self) -> None:
         """The life is over: what still comes of its tasks counts no more."""
-        self._running = False
+        self.is_running = False
 
     def begin(self, what: str) -> int | None:
         """A step begins; its number, to be given to `end`."""
-        if not self._running:
+        if not self.is_running:
             return None
         self._count += 1
         number = self._count
@@ -74,7 +75,7 @@ class Tape:
 
     def end(self, number: int | None, what: str) -> None:
         """The step has taken effect."""
-        if number is not None and self._running:
+        if number is not None and self.is_running:
             self._tell(Point(number, Moment.AFTER, what))
 
     def _tell(self, point: Point) -> None:
