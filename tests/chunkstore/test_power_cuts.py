@@ -3,6 +3,7 @@
 After a cut a cache file has the content of its last sync, or is gone if its folder was not synced since it was made.
 The metadata are as they were when their log was last synced, which checkpoints do too; or as they were at the last
 commit, since the kernel may write the log whenever it likes (nothing is sent then: see the docstring of `Disk`).
+More of it: `python -m bench.crashes --power-cuts N`; at each step of the product's paths: `tests/faults`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("eager_log", [False, True])
-@pytest.mark.parametrize("seed", [*range(8), 30, 66, 70])
+@pytest.mark.parametrize("seed", [*range(3), 30, 66, 70])
 async def test_a_power_cut_takes_nothing_that_was_fsynced(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, seed: int, eager_log: bool
 ) -> None:

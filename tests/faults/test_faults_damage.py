@@ -26,7 +26,7 @@ from disfs.volume import find_superblock
 from disfs.volume_state import METADATA_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import pytest
@@ -87,10 +87,10 @@ def kind_of(raw: bytes) -> str:
 
 def damages(raw: bytes, seed: int) -> Iterator[bytes]:
     """The bytes with one bit flipped, and cut there, at a few positions, one of them near the end."""
-    positions = range(len(raw))
+    positions: Sequence[int] = range(len(raw))
     if WANTED != "all":
         near_end = len(raw) - 1 - seed % TRAILER_BYTES
-        positions = [*random.Random(seed).sample(positions, int(WANTED) - 1), near_end]  # type: ignore[assignment] # both are numbers
+        positions = [*random.Random(seed).sample(positions, int(WANTED) - 1), near_end]
     for position in positions:
         yield raw[:position] + bytes([raw[position] ^ 1 << position % 8]) + raw[position + 1 :]
         yield raw[:position]
@@ -122,7 +122,7 @@ async def test_damage_in_the_index_channel_is_noticed_by_a_recovery(
                 try:
                     report = await machine.recover()
                 except UserError as error:
-                    assert ExitCode.VOLUME_DAMAGED == error.exit_code  # noqa: PT017 - one of two ends
+                    assert ExitCode.VOLUME_DAMAGED == error.exit_code  # noqa: PT017 - a recovery may end so or otherwise
                     continue
                 assert shipped_rows(machine.state / METADATA_NAME) == volume.rows[report.sequence]
                 # What says no more that it is of disfs may be anybody's, and is as good as deleted.
@@ -144,7 +144,7 @@ async def test_damaged_superblock_is_noticed(
         try:
             found = await find_superblock(discord, volume.config.index_channel)
         except UserError as error:
-            assert ExitCode.VOLUME_DAMAGED == error.exit_code  # noqa: PT017 - one of two ends
+            assert ExitCode.VOLUME_DAMAGED == error.exit_code  # noqa: PT017 - a recovery may end so or otherwise
         else:
             assert volume.config.superblock == found
 
@@ -196,7 +196,7 @@ async def test_damaged_pack_is_noticed_by_readers_and_fsck(
                         assert expected is not None
                         pairs = zip(expected.chunks, file.chunks, strict=True)
                         assert all(got in (wanted, errno.EIO) for wanted, got in pairs)
-                replace(discord, stored, raw[: len(raw) // 2] + bytes(len(raw) - len(raw) // 2))  # noqa: B023 - as above
+                replace(discord, stored, raw[: len(raw) // 2] + bytes(len(raw) - len(raw) // 2))  # noqa: B023 - it runs in this turn
                 life.chunks.evict_all()
 
             assert ExitCode.OK == await machine.live(script)
