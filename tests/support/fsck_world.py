@@ -133,7 +133,7 @@ class FsckWorld:
             self.index,
             IndexChannel(self.memory, self.index, KEY, volume_id),
             Builder(volume_id, KEY, self.directory, self.rule),
-            ShipperSettings(delay_seconds=0, hold_seconds=0, pause_seconds=0),
+            ShipperSettings(delay_seconds=0, longest_pause_seconds=0),
             Surroundings(self.metadata.make_durable, lambda: False, lambda: 1 << 20),
             text="a test",
         )
