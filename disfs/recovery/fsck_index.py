@@ -66,7 +66,6 @@ class IndexCheck:
             if wrong is None or not self._mounted or self._rows.position() == position:
                 break
         if position is None:
-            self._findings.add(Kind.OUTBOX, "what Discord was told of the names is not known any more")
             return found
         if wrong is not None:
             told = _WILL_BE_SENT if position.needs_copy else ""
@@ -132,10 +131,13 @@ class IndexCheck:
 
 
 def check_outbox(rows: ToldRows, findings: Findings) -> None:
-    """What is noted as changed must be readable: it says what is still to be sent."""
+    """What is noted as changed must be readable: it says what is still to be sent. And it must be known what was."""
     count = rows.unreadable_notes()
     position = rows.position()
-    if not count or position is None:
+    if position is None:
+        findings.add(Kind.DATABASE, "the metadata database: what was sent of the names is not known any more")
+        return
+    if not count:
         return
     what = f"{count} notes of what has changed cannot be read"
     if position.needs_copy:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 COPY_NAME = "metadata.db.before-fsck"
 _FILES_AT_ONCE = 256
 _SHOWN_MOVES = 20
+_SHOWN_ERRORS = 10
 
 
 class Repair:
@@ -245,13 +246,28 @@ class Repair:
             on_line(f"{human_count(len(self._doomed), 'message')} deleted")
 
     def errors_left(self) -> list[str]:
-        """What the metadata still contradict themselves in after `run`."""
+        """What the metadata still contradict themselves in after `run`, and what no repair can put right."""
         inspection = Inspection.open(self._check.scope.state_directory / METADATA_NAME)
         try:
-            left = list(islice(inspection.damage(), 10))
-            return left or [f"{b.sentence} ({b.detail})" for b in islice(inspection.check(lambda _d, _t: None), 10)]
+            left = list(islice(inspection.damage(), _SHOWN_ERRORS))
+            if not left:
+                broken = islice(inspection.check(lambda _done, _total: None), _SHOWN_ERRORS)
+                left = [f"{each.sentence} ({each.detail})" for each in broken]
         finally:
             inspection.close()
+        return [*left, *self._beyond_repair()]
+
+    def _beyond_repair(self) -> Iterator[str]:
+        yield from (finding.what for finding in self._check.findings if finding.kind is Kind.FORK)
+        if self._check.findings.counts[Kind.SUPERBLOCK] and not (self._check.superblock_missing and self._online):
+            yield "the superblock in Discord"
+        found = self._check.snapshots
+        if found is not None:
+            lost = len(found.unreadable - found.sound.keys())
+            if lost:
+                yield f"the names of {human_count(lost, 'snapshot')}"
+            for name in sorted(found.hopeless):
+                yield f"contents of snapshot {name}; 'disfs snapshot delete' ends that"
 
 
 def _new_name(path: Path) -> Path:

@@ -42,6 +42,8 @@ class SnapshotCheck:
         """Numbers of those that can be read here, and are not whole in Discord."""
         self.not_held: set[int] = set()
         """Numbers of those of whose messages some may be deleted."""
+        self.hopeless: set[str] = set()
+        """Names of those of whose contents some are nowhere."""
         self.sound: dict[int, Shipment] = {}
         """What Discord has of the unreadable ones."""
 
@@ -116,6 +118,7 @@ class SnapshotCheck:
                 path = f"/.snapshots/{name}" + (file.path or b"/(no name)").decode("utf-8", "backslashreplace")
                 what = f"{path}: {file.chunk_count} of its chunks are not in Discord any more"
                 self._findings.add(Kind.SNAPSHOT, what, path=path, chunks=file.chunk_count)
+                self.hopeless.add(name)
 
     def _add(self, record: SnapshotRecord, what: str) -> None:
         if all(each.snapshot != record.snapshot for each in self._rows.snapshots()):

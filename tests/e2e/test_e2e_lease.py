@@ -37,7 +37,7 @@ def mount(machine: Product, *arguments: str) -> tuple[int, str]:
 
 
 def test_second_machine_is_refused_and_may_read(disk: Product, second: Product) -> None:
-    """One line with the way out, for a repair too; a read-only mount is let in and disturbs nobody; after an unmount a mount is."""
+    """One line with the way out, for a repair too; a read-only mount is let in; after an unmount any mount is."""
     code, said = mount(second)
     assert ExitCode.VOLUME_HELD == code
     assert 1 == len(said.splitlines())

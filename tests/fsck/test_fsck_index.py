@@ -180,6 +180,17 @@ async def test_unreadable_notes_are_found_and_everything_is_sent(shipped: FsckWo
     assert [] == kinds(await shipped.check())
 
 
+async def test_setting_that_makes_no_sense_is_found(shipped: FsckWorld) -> None:
+    """Nobody knows any more what was sent: nothing is compared with it, and nothing is deleted in Discord."""
+    shipped.sql("UPDATE settings SET value = 'no state' WHERE name = 'state'")
+    findings = await shipped.check()
+    assert {Kind.DATABASE} == set(kinds(findings))
+    await shipped.send_pack()
+    before = len(shipped.messages())
+    await shipped.repair(delete_unknown=True)
+    assert before == len(shipped.messages())
+
+
 async def another_machine(world: FsckWorld) -> None:
     """A journal of another device, newer than what this machine knows."""
     made = header("elsewhere", "unknown", 9, device=b"another machine.")
@@ -195,7 +206,8 @@ async def test_fork_is_named_and_nothing_is_deleted_in_discord(shipped: FsckWorl
     await another_machine(shipped)
     findings = await shipped.check()
     assert ["another machine has gone on"] == [each[:27] for each in of_kind(findings, Kind.FORK)]
-    await shipped.repair(delete_unknown=True)
+    (left,) = await shipped.repair(delete_unknown=True)
+    assert "another machine has gone on" in left, "and so it is not called repaired"
     assert before == len(shipped.messages())
     assert any("in Discord nothing is changed any more" in line for line in shipped.lines)
 
@@ -241,6 +253,7 @@ async def test_snapshot_without_its_contents_is_named(shipped: FsckWorld) -> Non
     findings = await shipped.check()
     assert ["/.snapshots/monday/second"] == [each.path for each in findings if each.kind is Kind.SNAPSHOT]
     assert {Kind.SNAPSHOT, Kind.MISSING} == set(kinds(findings))
+    assert ["contents of snapshot monday; 'disfs snapshot delete' ends that"] == await shipped.repair()
 
 
 async def test_damaged_snapshot_comes_back_from_discord(shipped: FsckWorld) -> None:
