@@ -170,6 +170,7 @@ class LeaseHolder:
 
         HeldElsewhereError when it is another machine's, whatever is asked of this object later. Errors as of
         `Transport`; then nothing is decided. TransientStorageError also when Discord does not show what it has taken.
+        Where a takeover is still to be made, errors as of `before_late_takeover`.
         """
         if self._takes_over:
             await self.before_late_takeover()
