@@ -133,6 +133,8 @@ class Daemon:
         )
         self._controls.limit_bandwidth(plan.settings.bandwidth)
         self._kernel_gone = trio.Event()
+        self._is_asked_to_go = False
+        """By somebody who talks to us: else it was fusermount3, umount, or a file manager."""
         self._stopping = trio.Event()
         self._drained = trio.Event()
         self._wait_for_uploads = False
@@ -229,7 +231,14 @@ class Daemon:
             await pyfuse3.main(max_tasks=KERNEL_TASKS)
         finally:
             self._kernel_gone.set()
-        log.info("%s is detached", self._plan.mountpoint)
+        if self._is_asked_to_go or self._stopping.is_set():
+            log.info("%s is detached", self._plan.mountpoint)
+        else:
+            log.info(
+                "%s was unmounted by another program; %d bytes that are not in Discord yet are kept for the next mount",
+                self._plan.mountpoint,
+                self._chunks.statistics().dirty_bytes,
+            )
         self._stopping.set()
 
     async def _wait_until_answering(self) -> None:
@@ -260,6 +269,7 @@ class Daemon:
     async def _stop_for_signal(self) -> None:
         # Whoever paused uploads may be long gone; a machine that is shut down must not wait for them.
         self._wait_for_uploads = not self._chunks.paused
+        self._is_asked_to_go = True
         try:
             await trio.to_thread.run_sync(mounting.unmount, self._plan.mountpoint)
         except UserError as error:
@@ -326,14 +336,14 @@ class Daemon:
 
     async def unmount(self, *, wait: bool) -> None:
         """See Served."""
-        before = self._wait_for_uploads
+        before = self._wait_for_uploads, self._is_asked_to_go
         # Before the mount goes: the main task looks at it as soon as the kernel has let go.
-        self._wait_for_uploads = wait
+        self._wait_for_uploads, self._is_asked_to_go = wait, True
         if not self._kernel_gone.is_set():
             try:
                 await trio.to_thread.run_sync(mounting.unmount, self._plan.mountpoint)
             except UserError:
-                self._wait_for_uploads = before
+                self._wait_for_uploads, self._is_asked_to_go = before
                 raise
         if not self._drained.is_set():  # else no checkpoint: the end of the daemon may have cancelled this task already
             try:
