@@ -117,6 +117,7 @@ class Daemon:
             attribute_timeout_seconds=plan.settings.kernel_cache_seconds,
             chunk_bytes=metadata.chunk_bytes,
             hook=self._hook,
+            shown=plan.behaviour.shown,
         )
         self._filesystem.files.ship = self._ship_metadata
         vary_answers(self._operations, plan.behaviour, self._filesystem, syncs)

@@ -85,6 +85,7 @@ def mount(
         noacl                   no POSIX ACLs; `ls -l` is faster, as it has nothing to ask each file for
         ro                      nothing of the volume is changed
         allow_other, allow_root who but you may use the mount
+        uid=, gid=, umask=      as whose everything is shown, and with which mode, whatever is stored; implies noacl
         noatime, nodiratime     reading moves no times; strictatime: all reads do; relatime: the default
         sync, dirsync           every change, or changes of names, are on this disk before they are answered
         fsync=remote            fsync, O_SYNC and O_DSYNC wait until Discord has the data; local: the default
