@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
+from disfs.service_manager import ServiceManager
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +36,8 @@ class MountPlan:
     lock: VolumeLock
     takes_over: bool = False
     """The volume is taken over from a machine that has it mounted."""
+    service: ServiceManager = field(default_factory=ServiceManager)
+    """Who started us and wants to hear how we are."""
 
     @property
     def trash_seconds(self) -> float:

@@ -46,6 +46,7 @@ from disfs.fuse_ops import FuseOperations, forget_name
 from disfs.fuse_variants import vary_answers
 from disfs.interrupts import sync_requests
 from disfs.polled_loop import polled_loop
+from disfs.quantities import human_size
 from disfs.session_hook import SessionHook
 from disfs.trash_desk import TrashDesk
 from disfs.values import ROOT_INODE
@@ -146,6 +147,7 @@ class Daemon:
         async with trio.open_nursery() as control:
             # Its own nursery: whoever asked for the end is still connected while the rest is taken down.
             await control.start(serve_control, self._controls, self._plan.state_directory)
+            control.start_soon(self._plan.service.run, self._line, self._stopping)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._metadata.run)
                 nursery.start_soon(partial(self._chunks.run, tidies=not self._plan.behaviour.read_only))
@@ -180,6 +182,7 @@ class Daemon:
                     await nursery.start(self._watch_signals)
                     await self._wait_until_answering()
                     ready(Ready(tuple(self._warnings()), tuple(self._notes())))
+                    self._plan.service.ready()
                     await self._stopping.wait()
                     await self._drain()
                     nursery.cancel_scope.cancel()
@@ -194,6 +197,13 @@ class Daemon:
         yield from self._first_warnings
         if self._metadata.statistics().low_space:
             yield f"the disk of {self._plan.state_directory} is nearly full: nothing new is taken in"
+
+    def _line(self) -> str:
+        """How it is, for whoever looks after services."""
+        unsent = self._chunks.statistics().dirty_bytes
+        state = f"{human_size(unsent)} to send" if unsent else "everything is in Discord"
+        problem = f"; {self._watch.warning}" if self._watch.warning else ""
+        return f"{self._plan.mountpoint}: {state}{problem}"
 
     def _notes(self) -> Iterator[str]:
         line = self._recovery.line()

@@ -11,6 +11,7 @@ from disfs.cli.init import init
 from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
 from disfs.cli.recover import recover
+from disfs.cli.service import install_service
 from disfs.cli.snapshot import snapshot
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount
@@ -61,5 +62,6 @@ for command in (
     snapshot,
     fsck,
     emulator,
+    install_service,
 ):
     disfs.add_command(command)

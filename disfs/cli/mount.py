@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import subprocess
@@ -101,7 +102,7 @@ def mount(
     parsed = _options(options, named)
     path = _checked_mountpoint(mountpoint, parsed)
     config = load_global(paths)
-    volume = _choose(paths, config, name, emulator=emulator)
+    volume = choose_volume(paths, config, name, emulator=emulator)
     settings, lock = _settings_and_lock(paths, volume, parsed)
     access = _access(paths, config, volume, token_file)
     key = volume_key(volume, passphrase_file)
@@ -145,7 +146,7 @@ def _checked_mountpoint(mountpoint: str, options: MountOptions) -> Path:
     return path
 
 
-def _choose(paths: Paths, config: GlobalConfig, name: str | None, *, emulator: bool) -> VolumeConfig:
+def choose_volume(paths: Paths, config: GlobalConfig, name: str | None, *, emulator: bool) -> VolumeConfig:
     """The volume that is meant. NO_SUCH_VOLUME when there is none, USAGE when it is not clear which."""
     if emulator:
         name = name or EMULATOR_NAME
@@ -195,8 +196,12 @@ def _access(paths: Paths, config: GlobalConfig, volume: VolumeConfig, token_file
 def _serve(plan: MountPlan, *, foreground: bool, debug: bool) -> None:
     """Run the daemon, here or in the background, and exit with its code."""
     from disfs import background, daemon, logs
+    from disfs.service_manager import ServiceManager
 
     log_file = plan.state_directory / LOG_NAME
+
+    if foreground:  # else the one who was started has gone when the mount is there
+        plan = dataclasses.replace(plan, service=ServiceManager.from_environment(os.environ))
 
     def serve(ready: Callable[[Ready], None]) -> int:
         plan.lock.sign()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("mountpoint", type=click.Path())
 @click.option("--no-wait", is_flag=True, help="Do not wait for uploads; the next mount goes on with them.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer than this for uploads."
+)
 @click.option("--force", is_flag=True, help="Also if it is in use, or if its daemon does not answer, which is killed.")
-def umount(mountpoint: str, no_wait: bool, force: bool) -> None:
+def umount(mountpoint: str, no_wait: bool, timeout: float | None, force: bool) -> None:
     """Unmount, and return when everything is in Discord.
 
     While it waits it shows how far it is, or what holds it up, such as 'disfs pause'. Ctrl-C ends the waiting: nothing
@@ -47,7 +51,7 @@ def umount(mountpoint: str, no_wait: bool, force: bool) -> None:
     if force and _forced(paths, resolve(mountpoint)):
         return
     try:
-        _unmount(daemon_of(paths, mountpoint), wait=not no_wait)
+        _unmount(daemon_of(paths, mountpoint), wait=not no_wait, timeout_seconds=timeout)
     except UserError as error:
         if not (force and error.exit_code == ExitCode.MOUNT_BUSY):
             raise
@@ -56,13 +60,24 @@ def umount(mountpoint: str, no_wait: bool, force: bool) -> None:
     click.echo("unmounted" if no_wait else "unmounted; everything is in Discord")
 
 
-def _unmount(daemon: RunningDaemon, *, wait: bool) -> None:
+class _EnoughError(Exception):
+    """It has been waited for long enough."""
+
+
+def _unmount(daemon: RunningDaemon, *, wait: bool, timeout_seconds: float | None) -> None:
     """Ask the daemon to go, and return when it has. MOUNT_BUSY, UNSENT_DATA."""
+    ends = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
     with ControlClient.connect(daemon.state_directory) as client, client.daemon_ends():
         try:
             with progress.shown() as show:
-                client.unmount(show, wait=wait)
-        except KeyboardInterrupt as interrupt:
+
+                def noted(now: Progress) -> None:
+                    show(now)
+                    if time.monotonic() >= ends:
+                        raise _EnoughError
+
+                client.unmount(noted, wait=wait)
+        except (KeyboardInterrupt, _EnoughError) as interrupt:
             raise UserError(
                 "unmounted before everything was in Discord; the rest is kept here and sent after the next mount",
                 ExitCode.UNSENT_DATA,

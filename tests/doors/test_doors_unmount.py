@@ -120,6 +120,19 @@ def test_unmount_by_another_program_is_logged_and_gives_the_lease_back(mounted: 
     assert 1 <= discord.counts()["delete_message"]
 
 
+def test_umount_waits_no_longer_than_it_is_told(mounted: Home, discord: Emulator) -> None:
+    """After --timeout the rest is left for the next mount, with the exit code that says so."""
+    (mounted.mountpoint / "late").write_bytes(b"x" * 5000)
+    pid = mounted.status()["pid"]
+    done = mounted.run("umount", "--timeout", "0.5", str(mounted.mountpoint))
+    assert ExitCode.UNSENT_DATA == done.returncode
+    assert "sent after the next mount" in done.stderr.splitlines()[-1]
+    until(is_gone(pid))
+    discord.clear_faults()
+    mounted.ok("mount", str(mounted.mountpoint))
+    assert b"x" * 5000 == (mounted.mountpoint / "late").read_bytes()
+
+
 # In use, dead, and hanging
 
 
