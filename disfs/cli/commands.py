@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import disfs as package
+from disfs.cli.completion import completion
 from disfs.cli.emulator import emulator
 from disfs.cli.fsck import fsck
 from disfs.cli.init import init
@@ -63,5 +64,6 @@ for command in (
     fsck,
     emulator,
     install_service,
+    completion,
 ):
     disfs.add_command(command)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from disfs.cli.completion import mountpoints
 from disfs.cli.daemons import daemon_of, only_daemon
 from disfs.config import Paths
 from disfs.control.client import ControlClient
@@ -24,7 +25,7 @@ def _daemon(mountpoint: str | None) -> RunningDaemon:
 
 
 @click.command(short_help="Begin no more uploads for a while.")
-@click.argument("mountpoint", required=False, type=click.Path())
+@click.argument("mountpoint", required=False, type=click.Path(), shell_complete=mountpoints)
 def pause(mountpoint: str | None) -> None:
     """Begin no more uploads until 'disfs resume', or until the volume is mounted again.
 
@@ -42,7 +43,7 @@ def pause(mountpoint: str | None) -> None:
 
 
 @click.command()
-@click.argument("mountpoint", required=False, type=click.Path())
+@click.argument("mountpoint", required=False, type=click.Path(), shell_complete=mountpoints)
 def resume(mountpoint: str | None) -> None:
     """Go on uploading after 'disfs pause'.
 
@@ -57,7 +58,7 @@ def resume(mountpoint: str | None) -> None:
 
 
 @click.command(short_help="Show or change the bandwidth limit.")
-@click.argument("words", nargs=-1, metavar="[MOUNTPOINT] [LIMIT]")
+@click.argument("words", nargs=-1, metavar="[MOUNTPOINT] [LIMIT]", shell_complete=mountpoints)
 def bwlimit(words: tuple[str, ...]) -> None:
     """Show or change how fast a mount may send and fetch, in bytes a second.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from disfs.cli.completion import directories, volumes
 from disfs.cli.connect import discord_access, emulator_access
 from disfs.cli.exits import complain, explain
 from disfs.cli.init import EMULATOR_NAME
@@ -39,8 +40,8 @@ _TAKEOVER_HELP = (
 
 
 @click.command(short_help="Mount a volume.")
-@click.argument("mountpoint", type=click.Path())
-@click.option("--volume", "name", help="Which volume. [default: the only one]")
+@click.argument("mountpoint", type=click.Path(), shell_complete=directories)
+@click.option("--volume", "name", shell_complete=volumes, help="Which volume. [default: the only one]")
 @click.option("--emulator", is_flag=True, help="Use the emulator of this machine; makes the volume if there is none.")
 @click.option("--takeover", is_flag=True, help=_TAKEOVER_HELP)
 @click.option("--foreground", is_flag=True, help="Stay in the terminal and log to it; Ctrl-C unmounts.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from disfs.cli.completion import directories, volumes
 from disfs.cli.connect import API_URL_VARIABLE
 from disfs.cli.mount import choose_volume
 from disfs.cli.secrets import find_token
@@ -66,8 +67,8 @@ WantedBy=default.target
 
 
 @click.command("install-service", short_help="Let systemd mount a volume at each login.")
-@click.argument("mountpoint", type=click.Path(), default="~/discord")
-@click.option("--volume", "name", help="Which volume. [default: the only one]")
+@click.argument("mountpoint", type=click.Path(), default="~/discord", shell_complete=directories)
+@click.option("--volume", "name", shell_complete=volumes, help="Which volume. [default: the only one]")
 @click.option("-o", "options", multiple=True, metavar="OPTION[,OPTION...]", help="Mount options.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="A file with the passphrase.")

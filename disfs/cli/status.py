@@ -7,6 +7,7 @@ import os
 
 import click
 
+from disfs.cli.completion import mountpoints
 from disfs.cli.daemons import daemon_of, only_daemon, running_daemons
 from disfs.cli.report import status_lines
 from disfs.config import Paths, load_volume, volume_names
@@ -14,7 +15,7 @@ from disfs.errors import ExitCode, UserError
 
 
 @click.command(short_help="Show what a mount is doing.")
-@click.argument("mountpoint", required=False, type=click.Path())
+@click.argument("mountpoint", required=False, type=click.Path(), shell_complete=mountpoints)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 def status(mountpoint: str | None, as_json: bool) -> None:
     """Show what a mount is doing: what is still to send and why it waits, what is cached, what goes wrong.

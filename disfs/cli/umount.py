@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from disfs.cli import progress
+from disfs.cli.completion import mountpoints
 from disfs.cli.daemons import daemon_of
 from disfs.config import Paths, volume_names
 from disfs.control.client import ControlClient
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint", type=click.Path(), shell_complete=mountpoints)
 @click.option("--no-wait", is_flag=True, help="Do not wait for uploads; the next mount goes on with them.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer than this for uploads."
@@ -139,7 +140,7 @@ def _cleaned_dead(mountpoint: str) -> bool:
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint", type=click.Path(), shell_complete=mountpoints)
 def sync(mountpoint: str) -> None:
     """Return when everything written so far is in Discord.
 
