@@ -55,6 +55,7 @@ _SETTING_TYPES = {
     "kernel_listings": bool,
     "kernel_cache_seconds": float,
     "has_acls": bool,
+    "notifications": bool,
     "trash_days": float,
 }
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -147,7 +148,8 @@ class VolumeSettings:
     0: it asks each time, and for contents at each open."""
     has_acls: bool = True
     """Whether the mount has POSIX ACLs. Without, `ls -l` has nothing to ask each file for."""
-
+    notifications: bool = True
+    """Whether the desktop is told of what must not wait."""
     trash_days: float = 1.0
     """How long what is deleted or replaced can be restored; 0: not at all."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from disfs.chunkstore.writeback import Waiting
 from disfs.control.protocol import Progress
-from disfs.quantities import NO_LIMIT
+from disfs.quantities import NO_LIMIT, human_size
 from disfs.warmups import CacheRoom, WarmupDesk
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from disfs.snapshot_desk import SnapshotDesk
     from disfs.trash_desk import TrashDesk
     from disfs.values import InodeNumber, Trashed
+
+
+_FULL = 0.9
+"""The part of the dirty limit at which it counts as reached: a large write waits before it would pass it."""
 
 
 class UploadState(enum.StrEnum):
@@ -128,6 +132,24 @@ class Controls:
             pinned_bytes=chunks.pinned_bytes,
             dirty_bytes=chunks.dirty_bytes,
         )
+
+    def troubles(self) -> Mapping[str, str]:
+        """What somebody should hear of at once, a sentence for each kind; empty while all is well."""
+        chunks, found = self._chunks.statistics(), {}
+        if self._metadata.statistics().damage or chunks.lost_chunks or chunks.fetch.damaged_chunks:
+            found["damage"] = (
+                "Something is damaged or lost: 'disfs status' says what, and 'disfs fsck' names the files."
+            )
+        if chunks.writeback.waiting_writers and chunks.dirty_bytes >= chunks.dirty_limit_bytes * _FULL:
+            found["full"] = (
+                f"{human_size(chunks.dirty_bytes)} wait to be sent, which is as much as may: programs that write have "
+                "to wait. 'disfs status' says what uploading does."
+            )
+        if self._shipper.conflict is not None:
+            found["lease"] = f"Nothing more is sent: {self._shipper.conflict}"
+        if self._watch.rejects_token and self._watch.warning:
+            found["token"] = self._watch.warning
+        return found
 
     # Controlled
 

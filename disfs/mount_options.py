@@ -154,8 +154,8 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
         name, has_value, value = word.partition("=")
         if not has_value and word in KERNEL_FLAGS | OUR_FLAGS:
             flags = _with_flag(flags, word)
-        elif word in _ACL_WORDS:
-            changes["has_acls"] = _ACL_WORDS[word]
+        elif word in _WORDS:
+            changes.update([_WORDS[word]])
         elif name == "fsync" and has_value:
             syncs_remotely = _read_value(f"-o {word}", value, _read_sync)
         elif name in _SHOWN and has_value:
@@ -223,8 +223,13 @@ _SHOWN: dict[str, tuple[str, Callable[[str], int]]] = {
     "umask": ("permissions", _read_umask),
 }
 _SWITCH = {"on": True, "off": False}
-_ACL_WORDS = {"acl": True, "noacl": False}
-"""Named as for other file systems."""
+_WORDS = {
+    "acl": ("has_acls", True),
+    "noacl": ("has_acls", False),
+    "notify": ("notifications", True),
+    "nonotify": ("notifications", False),
+}
+"""Settings that are on or off; ACLs are named as for other file systems."""
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "size": ("size_bytes", parse_size),
     "cache_size": ("cache_bytes", parse_size),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from disfs.desktop import Desktop
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.service_manager import ServiceManager
 
@@ -38,6 +39,8 @@ class MountPlan:
     """The volume is taken over from a machine that has it mounted."""
     service: ServiceManager = field(default_factory=ServiceManager)
     """Who started us and wants to hear how we are."""
+    desktop: Desktop = field(default_factory=Desktop)
+    """Who is told of what must not wait."""
 
     @property
     def trash_seconds(self) -> float:

@@ -152,6 +152,7 @@ class Daemon:
                 nursery.start_soon(self._metadata.run)
                 nursery.start_soon(partial(self._chunks.run, tidies=not self._plan.behaviour.read_only))
                 nursery.start_soon(self._controls.run)
+                nursery.start_soon(self._plan.desktop.run, f"disfs: {self._plan.volume.name}", self._controls.troubles)
                 if not self._plan.behaviour.read_only:
                     nursery.start_soon(self._shipper.run)
                     nursery.start_soon(self._trash.run)

@@ -1,7 +1,7 @@
 """Writes the manual pages of all commands from what the commands say of themselves: python -m scripts.man_pages
 
-The pages lie in docs/man and are installed with the program; a test says when one is out of date. mount.disfs(8) is written by
-hand. No date and no version in them: they change when the commands do.
+The pages lie in docs/man and are installed with the program; a test says when one is out of date. mount.disfs(8) is
+written by hand. No date and no version in them: they change when the commands do.
 """
 
 from __future__ import annotations

@@ -91,6 +91,7 @@ def mount(
         noatime, nodiratime     reading moves no times; strictatime: all reads do; relatime: the default
         sync, dirsync           every change, or changes of names, are on this disk before they are answered
         fsync=remote            fsync, O_SYNC and O_DSYNC wait until Discord has the data; local: the default
+        nonotify                the desktop is not told of damage, a full dirty limit, a lost lease, a refused token
         noexec, nosuid, nodev   as for mount(8), as are their opposites; the last one counts
 
     \b
@@ -197,10 +198,13 @@ def _access(paths: Paths, config: GlobalConfig, volume: VolumeConfig, token_file
 def _serve(plan: MountPlan, *, foreground: bool, debug: bool) -> None:
     """Run the daemon, here or in the background, and exit with its code."""
     from disfs import background, daemon, logs
+    from disfs.desktop import Desktop
     from disfs.service_manager import ServiceManager
 
     log_file = plan.state_directory / LOG_NAME
 
+    if plan.settings.notifications:
+        plan = dataclasses.replace(plan, desktop=Desktop.from_environment(os.environ))
     if foreground:  # else the one who was started has gone when the mount is there
         plan = dataclasses.replace(plan, service=ServiceManager.from_environment(os.environ))
 
