@@ -218,6 +218,16 @@ def decode(line: bytes) -> dict[str, Any]:
     return message
 
 
+def request_of(line: bytes) -> dict[str, Any]:
+    """The request that a line holds. `ProtocolError`; also for text that can be no name: lone surrogates."""
+    request = decode(line)
+    try:
+        json.dumps(request, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ProtocolError("not text that could be a name") from error
+    return request
+
+
 def done(result: Mapping[str, object] | None = None) -> dict[str, object]:
     """The answer that ends a request well."""
     return {"event": "done", "result": dict(result or {})}
