@@ -7,13 +7,18 @@ going down is the daemon's, a `Served`.
 from __future__ import annotations
 
 import enum
+import logging
 import os
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
 from disfs.chunkstore.writeback import Waiting
+from disfs.config import VolumeSettings
 from disfs.control.protocol import Progress
+from disfs.local_volume import chunk_store_settings
+from disfs.mount_options import LIVE_SETTINGS, changed_setting, written_setting
+from disfs.mount_plan import DAY_SECONDS
 from disfs.quantities import NO_LIMIT, human_size
 from disfs.warmups import CacheRoom, WarmupDesk
 
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from disfs.discord_watch import DiscordWatch
     from disfs.filesystem import Filesystem
     from disfs.metadata.store import SqliteMetadataStore
+    from disfs.mount_plan import MountPlan
     from disfs.mount_recovery import MountRecovery
     from disfs.quantities import Bandwidth
     from disfs.recovery.holding import LeaseHolder
@@ -37,6 +43,9 @@ if TYPE_CHECKING:
 
 _FULL = 0.9
 """The part of the dirty limit at which it counts as reached: a large write waits before it would pass it."""
+
+
+log = logging.getLogger(__name__)
 
 
 class UploadState(enum.StrEnum):
@@ -103,7 +112,11 @@ class Controls:
         watch: DiscordWatch,
         trash: TrashDesk,
         snapshots: SnapshotDesk,
+        plan: MountPlan | None = None,
     ) -> None:
+        """`plan`: what the volume was mounted with; without one its settings cannot be changed."""
+        self._plan = plan
+        self._settings = VolumeSettings() if plan is None else plan.settings
         self._trash = trash
         self._snapshots = snapshots
         self._served = served
@@ -212,6 +225,22 @@ class Controls:
         """See Controlled."""
         self._connection.limit_bandwidth(limit.up_bytes_per_second, limit.down_bytes_per_second)
         self._bandwidth = limit
+
+    async def change_setting(self, name: str, value: str | None) -> Mapping[str, object]:
+        """See Controlled."""
+        changed = changed_setting(self._settings, name, value)
+        plan = self._plan
+        if plan is None or name not in LIVE_SETTINGS:
+            return {"applied": False}
+        self._settings = changed
+        log.info("%s is %s from now on", name, written_setting(changed, name))
+        if name == "bwlimit":
+            self.limit_bandwidth(changed.bandwidth)
+        elif name == "trash_days":
+            self._trash.keep_for(changed.trash_days * DAY_SECONDS)
+        else:
+            await self._chunks.adjust(chunk_store_settings(plan.volume.superblock, changed, plan.cache_directory))
+        return {"applied": True}
 
     def warmup(self, inodes: Sequence[InodeNumber], *, pin: bool) -> Warmup:
         """See Controlled."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from disfs.errors import ExitCode, UserError
 from disfs.metadata.base import Atime
-from disfs.quantities import parse_bandwidth, parse_size
+from disfs.quantities import Bandwidth, parse_bandwidth, parse_size, written_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,6 +137,35 @@ class MountOptions:
         return dataclasses.replace(self, changes=(*self.changes, (setting, _read_value(name, value, read))))
 
 
+def changed_setting(settings: VolumeSettings, name: str, value: str | None) -> VolumeSettings:
+    """The settings with one of them, by its option's name, as a person has typed it; None: the default. USAGE."""
+    if name not in SETTINGS:
+        known = ", ".join(sorted(SETTINGS))
+        raise UserError(f"there is no setting {name!r}; there are {known}", ExitCode.USAGE)
+    field, read = SETTINGS[name]
+    defaults: dict[str, Any] = {each.name: each.default for each in dataclasses.fields(settings)}
+    try:
+        return dataclasses.replace(settings, **{field: defaults[field] if value is None else read(value)})
+    except ValueError as error:
+        raise UserError(f"{name}: {_as_typed(str(error))}; 'disfs mount --help' says more", ExitCode.USAGE) from error
+
+
+def written_setting(settings: VolumeSettings, name: str) -> str:
+    """A setting as one would type it; `default` where it has no value of its own."""
+    field, read = SETTINGS[name]
+    match getattr(settings, field):
+        case None:
+            return "default"
+        case bool(is_on):
+            return "on" if is_on else "off"
+        case int(number) if read is parse_size:
+            return written_size(number)
+        case float(number):
+            return f"{number:.15g}"
+        case value:
+            return value.to_option() if isinstance(value, Bandwidth) else str(value)
+
+
 def _as_typed(complaint: str) -> str:
     """A complaint about a setting, with the name that the option has."""
     for option, (setting, _) in _SETTINGS.items():
@@ -244,3 +273,7 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "kernel_cache": ("kernel_cache_seconds", float),
     "trash_days": ("trash_days", float),
 }
+SETTINGS = _SETTINGS | {"acl": ("has_acls", _read_switch), "notifications": ("notifications", _read_switch)}
+"""What a volume remembers, by the names that people use: the field of `VolumeSettings`, and what reads a value."""
+LIVE_SETTINGS = frozenset({"bwlimit", "cache_size", "dirty_limit", "writeback_delay", "readahead", "trash_days"})
+"""Those of them that a mount can change while it is up."""

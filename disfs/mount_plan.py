@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from disfs.mount_options import Behaviour
     from disfs.volume_state import VolumeLock
 
-_DAY_SECONDS = 24 * 60 * 60
+DAY_SECONDS = 24 * 60 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class MountPlan:
     @property
     def trash_seconds(self) -> float:
         """How long deleted files stay restorable."""
-        return self.settings.trash_days * _DAY_SECONDS
+        return self.settings.trash_days * DAY_SECONDS
 
     @property
     def capacity_bytes(self) -> int:

@@ -21,6 +21,14 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2].upper()]
 
 
+def written_size(size_bytes: int) -> str:
+    """The shortest form that `parse_size` reads back equal: `1572864` as `1536K`."""
+    for unit in "PTGMK":
+        if size_bytes and size_bytes % _UNITS[unit] == 0:
+            return f"{size_bytes // _UNITS[unit]}{unit}"
+    return str(size_bytes)
+
+
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
     """The most that is sent and fetched in a second, in bytes; None: no limit. ValueError out of bounds."""

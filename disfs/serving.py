@@ -131,7 +131,17 @@ class Daemon:
         )
         self._trash = TrashDesk(metadata, chunks, plan.trash_seconds, forget_name)
         self._controls = Controls(
-            self, metadata, connection, chunks, shipper, holder, self._filesystem, self._watch, self._trash, snapshots
+            self,
+            metadata,
+            connection,
+            chunks,
+            shipper,
+            holder,
+            self._filesystem,
+            self._watch,
+            self._trash,
+            snapshots,
+            plan,
         )
         self._controls.limit_bandwidth(plan.settings.bandwidth)
         self._kernel_gone = trio.Event()

@@ -6,6 +6,7 @@ import click
 
 import disfs as package
 from disfs.cli.completion import completion
+from disfs.cli.configure import config
 from disfs.cli.emulator import emulator
 from disfs.cli.fsck import fsck
 from disfs.cli.init import init
@@ -63,6 +64,7 @@ for command in (
     snapshot,
     fsck,
     emulator,
+    config,
     install_service,
     completion,
 ):

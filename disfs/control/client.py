@@ -107,6 +107,10 @@ class ControlClient:
         """Change the limit until the next mount."""
         self._request({"request": "limit_bandwidth", **asdict(limit)})
 
+    def change_setting(self, name: str, value: str | None) -> bool:
+        """Change a setting of the mount, None: to its default; whether it holds at once. USAGE."""
+        return bool(self._request({"request": "setting", "name": name, "value": value}).get("applied"))
+
     def warm(
         self, inodes: Sequence[InodeNumber], on_progress: Callable[[WarmProgress], None], *, pin: bool, wait: bool
     ) -> WarmProgress:

@@ -9,6 +9,8 @@ One JSON object a line. A client sends one request and reads until an answer tha
     {"request": "pause"}, "resume"         done
     {"request": "bandwidth"}               {"event": "done", "result": {"up_bytes_per_second": null, ...}}
     {"request": "limit_bandwidth", "up_bytes_per_second": 1048576, "down_bytes_per_second": null}     done
+    {"request": "setting", "name": "cache_size", "value": "10G"}
+                                           {"event": "done", "result": {"applied": true}}
     {"request": "warm", "inodes": [2], "pin": true, "wait": true}
                                            {"event": "progress", ...}*, then done with what was brought
     {"request": "unpin", "inodes": [2]}    {"event": "progress", ...}*, then done
@@ -166,6 +168,10 @@ class Controlled(Protocol):
 
     def limit_bandwidth(self, limit: Bandwidth) -> None:
         """From now on transfers keep to `limit`, those under way included."""
+        ...
+
+    async def change_setting(self, name: str, value: str | None) -> Mapping[str, object]:
+        """Change one setting of this mount, None: to its default; `applied`: whether that can be done now. USAGE."""
         ...
 
     def warmup(self, inodes: Sequence[InodeNumber], *, pin: bool) -> Warmup:

@@ -143,6 +143,8 @@ async def _perform(daemon: Controlled, request: dict[str, Any], stream: trio.Soc
             await _with_progress(stream, daemon.sync, daemon.progress)
         case {"request": "unmount", "wait": bool(wait)}:
             await _with_progress(stream, lambda: daemon.unmount(wait=wait), daemon.progress)
+        case {"request": "setting", "name": str(name), "value": str() | None as value}:
+            await _with_progress(stream, lambda: daemon.change_setting(name, value), daemon.progress)
         case {"request": "warm", "inodes": list(numbers), "pin": bool(pin), "wait": bool(wait)}:
             warmup = daemon.warmup(inodes_of(numbers), pin=pin)
             await _with_progress(stream, warmup.run if wait else warmup.start, warmup.progress)

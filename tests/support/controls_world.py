@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from disfs.chunkstore.transport.stack import Connection
+from disfs.config import VolumeSettings
 from disfs.controls import Controls
 from disfs.discord_watch import DiscordWatch
+from disfs.mount_options import Behaviour
+from disfs.mount_plan import MountPlan
 from disfs.volume import Look
 from support.real_stores import real_stores
 from support.volumes import VOLUME
@@ -36,6 +39,24 @@ class Served:
         self.asked.append(wait)
 
 
+def plan_of(directory: Path) -> MountPlan:
+    """What such a volume was mounted with, as far as it matters here."""
+    nobody: Any = None
+    return MountPlan(
+        volume=VOLUME,
+        mountpoint=directory,
+        kernel_options=frozenset(),
+        behaviour=Behaviour(),
+        settings=VolumeSettings(),
+        state_directory=directory,
+        cache_directory=directory,
+        key=nobody,
+        token="",
+        api_url=None,
+        lock=nobody,
+    )
+
+
 @asynccontextmanager
 async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores, list[object]]]:
     """The controls of a running volume, and the bandwidth limits that its connection was told."""
@@ -57,6 +78,7 @@ async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores,
             watch,
             world.make_trash_desk(),
             world.make_snapshot_desk(),
+            plan_of(directory),
         )
         nursery.start_soon(made.run)
         yield made, world, limits

@@ -32,6 +32,7 @@ class FakeDaemon:
         self.cancelled = trio.Event()
         self.error: DisfsError | None = None
         self.paused = False
+        self.settings: list[tuple[str, str | None]] = []
         self.limit = Bandwidth()
         self.asked: list[tuple[list[InodeNumber], bool | None]] = []
 
@@ -66,6 +67,12 @@ class FakeDaemon:
 
     def limit_bandwidth(self, limit: Bandwidth) -> None:
         self.limit = limit
+
+    async def change_setting(self, name: str, value: str | None) -> Mapping[str, object]:
+        if self.error:
+            raise self.error
+        self.settings.append((name, value))
+        return {"applied": name == "bwlimit"}
 
     def warmup(self, inodes: Sequence[InodeNumber], *, pin: bool) -> FakeWarmup:
         self.asked.append((list(inodes), pin))
