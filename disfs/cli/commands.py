@@ -18,6 +18,7 @@ from disfs.cli.snapshot import snapshot
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount
 from disfs.cli.undelete import undelete
+from disfs.cli.usage import usage
 from disfs.cli.warm import pin, unpin, warmup
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -54,6 +55,7 @@ for command in (
     sync,
     status,
     volumes,
+    usage,
     pause,
     resume,
     bwlimit,
