@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from disfs.errors import ExitCode, UserError
 from disfs.metadata.base import Atime
-from disfs.quantities import Bandwidth, parse_bandwidth, parse_size, written_size
+from disfs.quantities import Bandwidth, Timetable, parse_limits, parse_size, written_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,7 +163,7 @@ def written_setting(settings: VolumeSettings, name: str) -> str:
         case float(number):
             return f"{number:.15g}"
         case value:
-            return value.to_option() if isinstance(value, Bandwidth) else str(value)
+            return value.to_option() if isinstance(value, Bandwidth | Timetable) else str(value)
 
 
 def _as_typed(complaint: str) -> str:
@@ -265,7 +265,7 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "dirty_limit": ("dirty_limit_bytes", parse_size),
     "message_size": ("message_bytes", parse_size),
     "readahead": ("readahead_bytes", parse_size),
-    "bwlimit": ("bandwidth", parse_bandwidth),
+    "bwlimit": ("bandwidth", parse_limits),
     "writeback_delay": ("writeback_delay_seconds", float),
     "sweep_grace": ("sweep_grace_seconds", float),
     "stray_grace": ("stray_grace_seconds", float),

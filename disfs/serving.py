@@ -143,7 +143,7 @@ class Daemon:
             snapshots,
             plan,
         )
-        self._controls.limit_bandwidth(plan.settings.bandwidth)
+        self._controls.keep_limits(plan.settings.bandwidth)
         self._kernel_gone = trio.Event()
         self._is_asked_to_go = False
         """By somebody who talks to us: else it was fusermount3, umount, or a file manager."""

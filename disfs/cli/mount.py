@@ -50,7 +50,7 @@ _TAKEOVER_HELP = (
 @click.option("--size", metavar="SIZE", help="How large the volume is, such as 100G. [default: 1P]")
 @click.option("--trash-days", metavar="DAYS", help="How long deleted files can be restored; 0: not. [default: 1]")
 @click.option("--cache-size", metavar="SIZE", help="How much disk the cache may take, such as 2G.")
-@click.option("--bwlimit", metavar="UP:DOWN", help="Bytes a second, such as 512K:4M, 2M:off, or 10M each way.")
+@click.option("--bwlimit", metavar="UP:DOWN", help="Bytes a second, such as 512K:4M, 2M:off, 10M, or a timetable.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="A file with the passphrase.")
 def mount(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from disfs.chunkstore.transport.stack import Connection
 from disfs.config import VolumeSettings
-from disfs.controls import Controls
+from disfs.controls import Controls, minute_of_this_week
 from disfs.discord_watch import DiscordWatch
 from disfs.mount_options import Behaviour
 from disfs.mount_plan import MountPlan
@@ -16,7 +16,7 @@ from support.real_stores import real_stores
 from support.volumes import VOLUME
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from disfs.values import InodeNumber
@@ -58,7 +58,9 @@ def plan_of(directory: Path) -> MountPlan:
 
 
 @asynccontextmanager
-async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores, list[object]]]:
+async def controls(
+    directory: Path, minute_of_week: Callable[[], int] = minute_of_this_week
+) -> AsyncIterator[tuple[Controls, RealStores, list[object]]]:
     """The controls of a running volume, and the bandwidth limits that its connection was told."""
     limits: list[object] = []
     async with real_stores(directory, 2) as (world, nursery):
@@ -79,6 +81,7 @@ async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores,
             world.make_trash_desk(),
             world.make_snapshot_desk(),
             plan_of(directory),
+            minute_of_week,
         )
         nursery.start_soon(made.run)
         yield made, world, limits
