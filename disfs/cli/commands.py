@@ -7,6 +7,7 @@ import click
 import disfs as package
 from disfs.cli.completion import completion
 from disfs.cli.configure import config
+from disfs.cli.discord_limits import limits
 from disfs.cli.emulator import emulator
 from disfs.cli.fsck import fsck
 from disfs.cli.init import init
@@ -59,6 +60,7 @@ for command in (
     pause,
     resume,
     bwlimit,
+    limits,
     pin,
     unpin,
     warmup,

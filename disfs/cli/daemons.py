@@ -87,6 +87,15 @@ def user_name(uid: int | None) -> str:
         return f"user {uid}"
 
 
+def of_another_version(daemon: RunningDaemon) -> UserError:
+    """What is told of a daemon whose answer lacks something."""
+    return UserError(
+        f"the mount at {daemon.mountpoint} is served by another version of disfs; unmount it and mount it again "
+        "('disfs status --json' shows what it says)",
+        ExitCode.INTERNAL,
+    )
+
+
 def only_daemon(paths: Paths) -> RunningDaemon:
     """The one daemon there is. NOT_MOUNTED when there is none, USAGE when there are several."""
     daemons = running_daemons(paths)

@@ -8,10 +8,9 @@ import os
 import click
 
 from disfs.cli.completion import mountpoints
-from disfs.cli.daemons import daemon_of, only_daemon, running_daemons
+from disfs.cli.daemons import daemon_of, of_another_version, only_daemon, running_daemons
 from disfs.cli.report import status_lines
 from disfs.config import Paths, load_volume, volume_names
-from disfs.errors import ExitCode, UserError
 
 
 @click.command(short_help="Show what a mount is doing.")
@@ -33,11 +32,7 @@ def status(mountpoint: str | None, as_json: bool) -> None:
     try:
         lines = list(status_lines(daemon.status))
     except KeyError as error:  # an upgrade while it was mounted
-        raise UserError(
-            f"the mount at {daemon.mountpoint} is served by another version of disfs; unmount it and mount it again "
-            "(--json shows what it says)",
-            ExitCode.INTERNAL,
-        ) from error
+        raise of_another_version(daemon) from error
     for line in lines:
         click.echo(line)
 
