@@ -53,7 +53,8 @@ class Bandwidth:
     def to_option(self) -> str:
         """The form that `parse_bandwidth` reads back equal."""
         limits = (self.up_bytes_per_second, self.down_bytes_per_second)
-        return ":".join("off" if limit is None else str(limit) for limit in limits)
+        up, down = ("off" if limit is None else written_size(limit) for limit in limits)
+        return up if up == down else f"{up}:{down}"
 
 
 NO_LIMIT = Bandwidth()

@@ -33,7 +33,7 @@ VALUES = {
     "dirty_limit": "200M",
     "message_size": "20M",
     "readahead": "0",
-    "bwlimit": "524288:off",
+    "bwlimit": "512K:off",
     "writeback_delay": "0.25",
     "sweep_grace": "90",
     "stray_grace": "700",

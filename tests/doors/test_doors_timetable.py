@@ -73,7 +73,7 @@ def test_every_day_is_written_once() -> None:
     """What holds each day is not written seven times."""
     table = parse_limits(WORK)
     assert isinstance(table, Timetable)
-    assert "08:00=524288:4194304;18:00=off:off" == table.to_option()
+    assert "08:00=512K:4M;18:00=off" == table.to_option()
 
 
 @pytest.mark.parametrize(
@@ -123,5 +123,5 @@ async def test_command_takes_a_timetable(
     monkeypatch.setattr("disfs.cli.limits.only_daemon", lambda _paths: daemon)
     async with served(tmp_path) as fake:
         assert ExitCode.OK == await trio.to_thread.run_sync(run, disfs, ["bwlimit", WORK])
-        assert [("bwlimit", "08:00=524288:4194304;18:00=off:off")] == fake.settings
+        assert [("bwlimit", "08:00=512K:4M;18:00=off")] == fake.settings
     assert "bandwidth of /mnt: no limit\n" == capsys.readouterr().out
