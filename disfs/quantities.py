@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from dataclasses import dataclass
 
+_AGO = re.compile(r"(\d{1,9})\s*([smhdw])", re.IGNORECASE)
+_AGO_SECONDS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60, "w": 7 * 24 * 60 * 60}
 _SIZE = re.compile(r"(\d{1,15})\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
 _DAY_MINUTES = 24 * 60
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -30,6 +33,24 @@ def written_size(size_bytes: int) -> str:
         if size_bytes and size_bytes % _UNITS[unit] == 0:
             return f"{size_bytes // _UNITS[unit]}{unit}"
     return str(size_bytes)
+
+
+def parse_moment(text: str, now: datetime.datetime) -> datetime.datetime:
+    """The moment that a person means by 2h (before `now`; s, m, h, d, w) or by 2026-11-25, 2026-11-25 10:00.
+
+    A date without a zone is one of here. ValueError otherwise, and for what lies in the future.
+    """
+    match = _AGO.fullmatch(text.strip())
+    try:
+        if match is not None:
+            moment = now - datetime.timedelta(seconds=int(match[1]) * _AGO_SECONDS[match[2].lower()])
+        else:
+            moment = datetime.datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text!r} is not a time such as 2h, 3d or '2026-11-25 10:00'") from error
+    if moment > now:
+        raise ValueError(f"{text!r} lies in the future")
+    return moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,7 @@ async def test_undeleting_says_what_it_did(tmp_path: Path) -> None:
             trio.from_thread.run_sync(daemon.may_finish.set)
 
         root = InodeNumber(1)
-        result = await asked(tmp_path, lambda client: client.undelete(root, "a/\udcff", InodeNumber(7), show))
+        result = await asked(tmp_path, lambda client: client.undelete(root, "a/\udcff", InodeNumber(7), 5, show))
     assert Undeleted() == seen[0]
     assert Undeleted(1, 7, "/a/\udcff") == result
 

@@ -89,7 +89,10 @@ class FakeDaemon:
         place = None if after is None else list(after)
         return {"entries": [{"asked": [directory, rest, place]}], "after": ["/a/b", 7] if after is None else None}
 
-    def undeletion(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> FakeUndeletion:
+    def undeletion(
+        self, directory: InodeNumber, rest: str, version: InodeNumber | None, since_ns: int | None
+    ) -> FakeUndeletion:
+        self.asked_since = since_ns
         return FakeUndeletion(self, rest, version)
 
     def snapshots(self) -> Mapping[str, object]:
