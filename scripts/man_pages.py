@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from disfs.cli.commands import CONTEXT, disfs
+from disfs.cli.commands import disfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ Another server that speaks Discord's API.
 
 def pages() -> dict[str, str]:
     """The text of every page by its file name."""
-    context = click.Context(disfs, info_name="disfs", **CONTEXT)
+    context = click.Context(disfs, info_name="disfs", help_option_names=["-h", "--help"])
     made = {"disfs.1": _page(context, disfs)}
     for name, command in disfs.commands.items():
         below = click.Context(command, info_name=name, parent=context)
