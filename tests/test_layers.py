@@ -25,6 +25,8 @@ LAYERS = [
         "disfs.collector",
         "disfs.background",
         "disfs.quantities",
+        "disfs.service_manager",
+        "disfs.desktop",
         "disfs.elf_imports",
     },
     {"disfs.config", "disfs.logs", "disfs.volume_state", "disfs.local_emulator"},

@@ -68,6 +68,12 @@ class Room:
         self._free_space = FreeSpace(files, limits.min_free_bytes)
         self.pinned_limit_bytes = limits.pinned_bytes
 
+    def resize(self, limits: CacheLimits) -> None:
+        """Keep to other limits from now on; what is too much is evicted by whoever asks for room next."""
+        self._limit_bytes = limits.total_bytes
+        self.pinned_limit_bytes = limits.pinned_bytes
+        self.changed.unpark_all()
+
     def growth(self, inode: InodeNumber, chunks: range, end: int) -> int:
         """How many bytes the cache would grow by if `chunks` became present and the content reached `end`."""
         chunk_bytes = self.map.chunk_bytes

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from disfs.cli import progress
+from disfs.cli.completion import volumes_and_mountpoints
 from disfs.cli.connect import discord_access, emulator_access
 from disfs.cli.secrets import interactive
 from disfs.cli.unlock import volume_key
@@ -59,7 +60,7 @@ _ALIKE_SHOWN = 20
 
 
 @click.command(short_help="Check a volume, and repair it.")
-@click.argument("target", metavar="VOLUME-OR-MOUNTPOINT")
+@click.argument("target", metavar="VOLUME-OR-MOUNTPOINT", shell_complete=volumes_and_mountpoints)
 @click.option("--local", is_flag=True, help="Check this machine's part alone, without asking Discord.")
 @click.option("--read-data", is_flag=True, help="Fetch and authenticate all contents too.")
 @click.option(
