@@ -22,6 +22,8 @@ from support.fsck_world import CONTENTS, KEY, FsckWorld
 from disfs.errors import DisfsError
 from disfs.metadata.repairs import Repairs
 from disfs.recovery.fsck_repair import Repair
+from disfs.recovery.index_channel import IndexChannel
+from disfs.recovery.repair_right import RepairRight
 
 if TYPE_CHECKING:
     import sqlite3
@@ -46,12 +48,22 @@ def damage(world: FsckWorld) -> Discord:
     return discord
 
 
+class Unrivalled(RepairRight):
+    """No other machine has the volume: the lease has tests of its own."""
+
+    async def confirm(self) -> None:
+        """It may."""
+        await trio.lowlevel.checkpoint()
+
+
 async def repaired(world: FsckWorld, discord: Discord, tape: Tape) -> None:
     """Check and repair."""
     transport = TapedTransport(discord, tape)
-    with world._opened() as check:
+    with world.opened() as check:
         await check.run(transport, KEY, None)
-        await Repair(check, online=True, delete_unknown=False).run(transport, lambda _line: None)
+        index = IndexChannel(transport, world.index, KEY, world.volume.superblock.volume_id)
+        right = Unrivalled(None, index, check.rows)  # type: ignore[arg-type] # nobody asks it for a lease
+        await Repair(check, online=True, delete_unknown=False).run(transport, right, lambda _line: None)
 
 
 async def check_finished(world: FsckWorld, directory: Path, image: Image, discord: Discord) -> None:
