@@ -125,7 +125,7 @@ def holder_of(
     lease = Lease(
         volume=volume.superblock.volume_id,
         device=origin.device,
-        place=place_of(host, _machine(), str(origin.directory.resolve())),
+        place=place_here(origin.directory),
         session=os.urandom(ID_BYTES),
         host=host,
     )
@@ -139,6 +139,11 @@ def holder_of(
         text=f"lease of volume {volume.superblock.name}: a machine has it mounted; ends by itself within minutes",
         now=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     )
+
+
+def place_here(directory: Path) -> bytes:
+    """What names this machine's state directory of a volume in a lease."""
+    return place_of(os.uname().nodename, _machine(), str(directory.resolve()))
 
 
 def _remembered(text: str | None, lease: Lease) -> Posted | None:

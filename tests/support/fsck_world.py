@@ -102,6 +102,7 @@ class FsckWorld:
         """Serve it, and stop in order; pause `chunks` to leave things unsent."""
         metadata = self.metadata = SqliteMetadataStore.open(self.database, trash_seconds=self.trash_seconds)
         metadata.settings.set(VOLUME_ID, self.volume.superblock.volume_id.hex())
+        metadata.shipping.position()  # the first mount gives the device its id
         self.chunks = ChunkStore(
             ledger=metadata,
             transport=self.memory,
