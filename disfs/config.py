@@ -252,7 +252,7 @@ def load_volume(paths: Paths, name: str) -> VolumeConfig:
     table = _read(path)
     if table is None:
         known = ", ".join(volume_names(paths))
-        hint = f"known volumes: {known}" if known else "make one with 'disfs init', or try 'disfs mount --emulator'"
+        hint = f"known volumes: {known}" if known else "make one with 'disfs setup', or try 'disfs mount --emulator'"
         raise UserError(f"there is no volume {name!r} on this machine; {hint}", ExitCode.NO_SUCH_VOLUME)
     return _parse_volume(path, name, table)
 

@@ -11,6 +11,7 @@ from disfs.cli.init import init
 from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
 from disfs.cli.recover import recover
+from disfs.cli.setup import setup
 from disfs.cli.snapshot import snapshot
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount
@@ -34,9 +35,8 @@ def disfs() -> None:
         disfs umount ~/discord
 
     \b
-    With a server of your own (the README has the five steps):
-        disfs init photos
-        disfs mount ~/discord
+    With a server of your own, step by step:
+        disfs setup
 
     Secrets come from DISFS_TOKEN and DISFS_PASSPHRASE, from files, or from a prompt; never from an option's value.
     DISFS_HOME moves configuration, state and cache below one directory, DISFS_API_URL names another API than Discord's.
@@ -44,6 +44,7 @@ def disfs() -> None:
 
 
 for command in (
+    setup,
     init,
     recover,
     mount,
