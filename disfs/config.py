@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import platformdirs
 
 from disfs.errors import ExitCode, UserError
-from disfs.private_files import explained, make_directory, unusable, write_text
+from disfs.private_files import explained, make_directory, unusable, why_not_private, write_text
 from disfs.quantities import NO_LIMIT, parse_bandwidth
 from disfs.superblock import Superblock, SuperblockError
 from disfs.values import ChannelId, GuildId
@@ -224,6 +224,8 @@ def load_global(paths: Paths) -> GlobalConfig:
         default_volume=reader.get("default_volume", str),
     )
     reader.finish()
+    if config.token is not None and (problem := why_not_private(paths.config_file)):
+        raise UserError(problem, ExitCode.CONFIG_INVALID)
     return config
 
 
@@ -320,23 +322,36 @@ def _parse_settings(path: Path, table: dict[str, Any]) -> VolumeSettings:
         raise reader.invalid(str(error)) from error
 
 
+_WORDS: dict[type, str] = {
+    str: "a text in quotation marks",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a table",
+}
+"""What TOML's types are called for people."""
+
+
 class _Reader:
     """Takes typed values out of a TOML table and notices what nobody asked for."""
 
     def __init__(self, path: Path, table: dict[str, Any]) -> None:
         self._path = path
         self._rest = dict(table)
+        self._known: set[str] = set()
 
     def invalid(self, problem: str) -> UserError:
         return UserError(f"{self._path}: {problem}; correct the file", ExitCode.CONFIG_INVALID)
 
     def get(self, key: str, kind: type) -> Any:
+        self._known.add(key)
         value = self._rest.pop(key, None)
         if kind is float and type(value) is int:
             return float(value)
         # type() and not isinstance(): TOML's true must not pass for the integer 1.
         if value is not None and type(value) is not kind:
-            raise self.invalid(f"{key} must be of type {kind.__name__}, not {type(value).__name__}")
+            # Not the value: it may be a secret.
+            raise self.invalid(f"{key} must be of type {kind.__name__} ({_WORDS[kind]}), not {type(value).__name__}")
         return value
 
     def need(self, key: str, kind: type) -> Any:
@@ -351,7 +366,8 @@ class _Reader:
 
     def finish(self) -> None:
         if self._rest:
-            raise self.invalid(f"{', '.join(sorted(self._rest))} means nothing here")
+            unknown, known = ", ".join(sorted(self._rest)), ", ".join(sorted(self._known))
+            raise self.invalid(f"{unknown} means nothing here; allowed are {known}")
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,8 +85,30 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def why_not_private(path: Path) -> str | None:
+    """Why a file of ours is no place for a secret, and what to do; None when it is one, or is not ours to judge.
+
+    Others' files, pipes, and what lies on a read-only file system (as a container's secrets do) nobody here can change.
+    """
+    try:
+        found = path.stat()
+        is_fixed = os.statvfs(path).f_flag & os.ST_RDONLY
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or is_fixed or not found.st_mode & 0o077:
+        return None
+    mode = stat.S_IMODE(found.st_mode)
+    return f"{path} holds a secret, and others may read it (mode {mode:04o}); 'chmod 600 {path}'"
+
+
 def read_secret(path: Path, what: str, exit_code: ExitCode) -> str:
-    """The first line of a file that holds nothing but a secret; `what` names it for the one-line error."""
+    """The first line of a file that holds nothing but a secret; `what` names it for the one-line error.
+
+    A file of ours that others may read is refused.
+    """
+    problem = why_not_private(path)
+    if problem is not None:
+        raise UserError(problem, exit_code)
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
