@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import disfs as package
+from disfs.cli.doctor import doctor
 from disfs.cli.emulator import emulator
 from disfs.cli.fsck import fsck
 from disfs.cli.init import init
@@ -61,6 +62,7 @@ for command in (
     undelete,
     snapshot,
     fsck,
+    doctor,
     emulator,
 ):
     disfs.add_command(command)

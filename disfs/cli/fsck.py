@@ -98,7 +98,7 @@ def fsck(
     paths = Paths.from_environment(os.environ)
     wanted = _Wanted(local, _subset(read_data, subset), repair, yes, delete_unknown, as_json)
     _refuse_nonsense(wanted)
-    volume = _volume(paths, target)
+    volume = volume_of(paths, target)
     lock, status = _lock(paths, volume, repair=repair)
     try:
         access, key = None, None
@@ -152,7 +152,7 @@ def _refuse_nonsense(wanted: _Wanted) -> None:
         raise click.UsageError("nobody is there to be asked; add --yes to repair without a question")
 
 
-def _volume(paths: Paths, target: str) -> VolumeConfig:
+def volume_of(paths: Paths, target: str) -> VolumeConfig:
     """The volume of that name, or that is mounted there. NO_SUCH_VOLUME."""
     if target in volume_names(paths):
         return load_volume(paths, target)

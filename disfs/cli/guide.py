@@ -149,7 +149,8 @@ def _has_permissions(bot: Bot, guild: Guild, link: str) -> bool:
 
 def _say_how_to_invite(link: str, *, told: bool) -> None:
     if told:
-        dialog.failed(UserError(f"the bot is in no server yet; open {link}", ExitCode.UNKNOWN_GUILD))
+        dialog.failed(UserError("the bot is in no server yet; open this link and confirm", ExitCode.UNKNOWN_GUILD))
+        dialog.say(link)
         return
     dialog.say(
         "Open this link, choose your server (+ in Discord makes a new one, which is best), and confirm.\n"
