@@ -19,6 +19,7 @@ import trio
 from disfs.chunkstore.transport.base import LIST_LIMIT, Upload
 from disfs.chunkstore.transport.permissions import IN_CHANNELS, missing_names
 from disfs.errors import ExitCode, NotFoundError, PermissionMissingError, StorageError, TokenRejectedError, UserError
+from disfs.message_texts import data_topic, index_topic, superblock_text
 from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.superblock import ATTACHMENT_NAME, DEFAULT_DATA_CHANNELS, MAX_BYTES, Superblock, SuperblockError
 from disfs.values import Location, MessageId
@@ -41,11 +42,8 @@ log = logging.getLogger(__name__)
 
 INDEX_NAME = "index"
 CATEGORY_PREFIX = "disfs "
-INDEX_TOPIC = "disfs: what the volume is made of. Written by a bot; deleting messages here destroys files."
-DATA_TOPIC = "disfs: sealed packs of file contents. Written by a bot; deleting messages here destroys files."
 LOOK_SECONDS = 5.0
 """How long mounting waits for a first answer of Discord."""
-SUPERBLOCK_LINE = "disfs volume **{name}**: the superblock. Without this message the volume cannot be opened again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +134,24 @@ async def _make_channels(admin: GuildAdmin, guild: GuildId, new: NewVolume) -> _
 
     async def channel(name: str, topic: str) -> ChannelInfo:
         found = inside.get(name)
-        return found or await admin.create_channel(guild, name, parent=category.channel, topic=topic)
+        if found is None:
+            return await admin.create_channel(guild, name, parent=category.channel, topic=topic)
+        if not found.topic:
+            await _say_above(admin, found, topic)
+        return found
 
-    index = await channel(INDEX_NAME, INDEX_TOPIC)
-    data = [await channel(f"data-{number}", DATA_TOPIC) for number in range(1, new.data_channel_count + 1)]
+    index = await channel(INDEX_NAME, index_topic(new.name))
+    topic = data_topic(new.name)
+    data = [await channel(f"data-{number}", topic) for number in range(1, new.data_channel_count + 1)]
     return _Channels(category, index, tuple(data))
+
+
+async def _say_above(admin: GuildAdmin, channel: ChannelInfo, topic: str) -> None:
+    """Give a channel that somebody else made its topic; without Manage Channels it stays as it is."""
+    try:
+        await admin.set_topic(channel.channel, topic)
+    except PermissionMissingError as error:
+        log.info("the channel %s has no topic: %s", channel.name, error)
 
 
 async def find_superblock(transport: Transport, index_channel: ChannelId) -> Superblock | None:
@@ -218,7 +229,7 @@ async def send_superblock(transport: Transport, index_channel: ChannelId, superb
         index_channel,
         [upload],
         nonce=f"sb{superblock.volume_id.hex()[:20]}",
-        content=SUPERBLOCK_LINE.format(name=superblock.name),
+        content=superblock_text(superblock.name),
     )
     stored = await find_superblock(transport, index_channel)
     if stored is None:

@@ -19,6 +19,7 @@ LAYERS = [
         "disfs.posix_acl",
         "disfs.callers",
         "disfs.superblock",
+        "disfs.message_texts",
         "disfs.private_files",
         "disfs.mountpoint",
         "disfs.allocator",

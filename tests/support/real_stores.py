@@ -126,7 +126,7 @@ class RealStores:
                 has_unsent=lambda: self.chunks.statistics().dirty_chunks > 0,
                 attachment_bytes=lambda: self.attachment_bytes,
             ),
-            text="a test",
+            volume_name="test",
         )
 
     def make_trash_desk(self) -> TrashDesk:
