@@ -101,6 +101,10 @@ class Paths:
         """Where a passphrase that disfs made up itself is kept."""
         return self.config / "volumes" / f"{name}.passphrase"
 
+    def key_file(self, name: str) -> Path:
+        """Where an imported key is kept."""
+        return self.config / "volumes" / f"{name}.key"
+
     def volume_state(self, name: str) -> Path:
         """Metadata, lock, control socket and log of one volume."""
         return self.state / "volumes" / name
@@ -190,6 +194,8 @@ class VolumeConfig:
     token_file: Path | None = None
     """Where this volume's bot token lies, when it is not the one of config.toml."""
     passphrase_file: Path | None = None
+    key_file: Path | None = None
+    """Where the volume's key itself lies, for mounts without a passphrase."""
     settings: VolumeSettings = field(default_factory=VolumeSettings)
 
 
@@ -277,6 +283,7 @@ def save_volume(paths: Paths, volume: VolumeConfig) -> None:
         "api_url": volume.api_url,
         "token_file": str(volume.token_file) if volume.token_file else None,
         "passphrase_file": str(volume.passphrase_file) if volume.passphrase_file else None,
+        "key_file": str(volume.key_file) if volume.key_file else None,
         "superblock": volume.superblock.to_json(),
         "settings": changed,
     }
@@ -299,6 +306,7 @@ def _parse_volume(path: Path, name: str, table: dict[str, Any]) -> VolumeConfig:
         api_url=reader.get("api_url", str),
         token_file=reader.path("token_file"),
         passphrase_file=reader.path("passphrase_file"),
+        key_file=reader.path("key_file"),
         settings=_parse_settings(path, reader.get("settings", dict) or {}),
     )
     reader.finish()

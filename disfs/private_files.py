@@ -102,7 +102,15 @@ def why_not_private(path: Path) -> str | None:
 
 
 def read_secret(path: Path, what: str, exit_code: ExitCode) -> str:
-    """The first line of a file that holds nothing but a secret; `what` names it for the one-line error.
+    """The first line of a file that holds nothing but a secret. Errors as of `read_secret_text`."""
+    lines = read_secret_text(path, what, exit_code).splitlines()
+    if not lines or not lines[0].strip():
+        raise UserError(f"the {what} file {path} is empty; put the {what} on its first line", exit_code)
+    return lines[0].strip("\r\n")
+
+
+def read_secret_text(path: Path, what: str, exit_code: ExitCode) -> str:
+    """All of a file that holds a secret; `what` names it for the one-line error.
 
     A file of ours that others may read is refused.
     """
@@ -110,10 +118,7 @@ def read_secret(path: Path, what: str, exit_code: ExitCode) -> str:
     if problem is not None:
         raise UserError(problem, exit_code)
     try:
-        lines = path.read_text("utf-8").splitlines()
+        return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"cannot read the {what} from {path}: {reason}; name a readable file", exit_code) from error
-    if not lines or not lines[0].strip():
-        raise UserError(f"the {what} file {path} is empty; put the {what} on its first line", exit_code)
-    return lines[0].strip("\r\n")

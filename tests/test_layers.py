@@ -38,6 +38,7 @@ LAYERS = [
     {
         "disfs.control",
         "disfs.volume",
+        "disfs.new_superblock",
         "disfs.local_volume",
         "disfs.polled_loop",
         "disfs.tree_walk",

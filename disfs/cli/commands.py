@@ -5,10 +5,12 @@ from __future__ import annotations
 import click
 
 import disfs as package
+from disfs.cli.delete_volume import delete_volume
 from disfs.cli.doctor import doctor
 from disfs.cli.emulator import emulator
 from disfs.cli.fsck import fsck
 from disfs.cli.init import init
+from disfs.cli.keys import key, passwd
 from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
 from disfs.cli.recover import recover
@@ -63,6 +65,9 @@ for command in (
     snapshot,
     fsck,
     doctor,
+    passwd,
+    key,
+    delete_volume,
     emulator,
 ):
     disfs.add_command(command)

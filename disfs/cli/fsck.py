@@ -103,7 +103,7 @@ def fsck(
     try:
         access, key = None, None
         if not local:
-            access = _access(paths, volume, token_file)
+            access = access_of(paths, volume, token_file)
             key = volume_key(volume, passphrase_file)
         _log_to(paths, access)
         scope = Scope(
@@ -187,7 +187,8 @@ def _lock(paths: Paths, volume: VolumeConfig, *, repair: bool) -> tuple[VolumeLo
         return None, status
 
 
-def _access(paths: Paths, volume: VolumeConfig, token_file: Path | None) -> Access:
+def access_of(paths: Paths, volume: VolumeConfig, token_file: Path | None) -> Access:
+    """The Discord of a volume, the emulator started if need be. NO_TOKEN, and as `emulator_access`."""
     if volume.emulator:
         return emulator_access(paths)
     return discord_access(load_global(paths), token_file=token_file or volume.token_file, api_url=volume.api_url)

@@ -42,7 +42,7 @@ _HELP = """Mount a volume at MOUNTPOINT, an empty directory, and return when it 
 up yet, and at a terminal, it begins with 'disfs setup'.
 
 The token comes from DISFS_TOKEN, --token-file, the configuration, or a prompt; the passphrase from
-DISFS_PASSPHRASE, --passphrase-file, the volume's key file, or a prompt.
+DISFS_PASSPHRASE, --passphrase-file, --key-file, what is kept of the volume, or a prompt.
 
 \b
 Mount options:
@@ -84,6 +84,7 @@ Examples:
 @click.option("--bwlimit", metavar="UP:DOWN", help="Bytes a second, such as 512K:4M, 2M:off, or 10M each way.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="A file with the passphrase.")
+@click.option("--key-file", type=click.Path(path_type=Path), help="A file that 'disfs key export' made.")
 def mount(
     mountpoint: str,
     name: str | None,
@@ -98,6 +99,7 @@ def mount(
     bwlimit: str | None,
     token_file: Path | None,
     passphrase_file: Path | None,
+    key_file: Path | None,
 ) -> None:
     """See `_HELP`."""
     paths = Paths.from_environment(os.environ)
@@ -110,7 +112,7 @@ def mount(
     volume = _choose(paths, config, name, emulator=emulator)
     settings, lock = _settings_and_lock(paths, volume, parsed)
     access = _access(paths, config, volume, token_file)
-    key = volume_key(volume, passphrase_file)
+    key = volume_key(volume, passphrase_file, key_file)
     from disfs.mount_plan import MountPlan
 
     plan = MountPlan(

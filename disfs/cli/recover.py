@@ -16,8 +16,7 @@ from disfs.cli.exits import complain
 from disfs.cli.init import absolute
 from disfs.cli.making import ask_discord, keep_token
 from disfs.cli.progress import rebuilding_shown
-from disfs.cli.secrets import ask_passphrase, find_passphrase
-from disfs.cli.unlock import unlock
+from disfs.cli.unlock import volume_key
 from disfs.config import (
     Paths,
     VolumeConfig,
@@ -58,6 +57,7 @@ _LISTED = 20
 @click.option("--from-packs", is_flag=True, help="Contents alone, without names: when the index channel is of no use.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="A file with the passphrase.")
+@click.option("--key-file", type=click.Path(path_type=Path), help="A file that 'disfs key export' made.")
 @click.option("--emulator", is_flag=True, help="From the emulator of this machine instead of Discord.")
 def recover(
     name: str,
@@ -67,6 +67,7 @@ def recover(
     from_packs: bool,
     token_file: Path | None,
     passphrase_file: Path | None,
+    key_file: Path | None,
     emulator: bool,
 ) -> None:
     """Rebuild the volume NAME from what is in Discord: every name and attribute, as of the last journal.
@@ -96,18 +97,14 @@ def recover(
             f"{paths.volume_file(name)} describes another volume than the one in Discord; put that file aside",
             ExitCode.VOLUME_EXISTS,
         )
-    kept = paths.passphrase_file(name)
-    passphrase_file = passphrase_file or (known.passphrase_file if known else None) or (kept if kept.exists() else None)
-    key = unlock(placed.superblock, find_passphrase(passphrase_file) or ask_passphrase(name, confirm=False))
-    base = known or VolumeConfig(
-        name, placed.guild.guild, placed.category, placed.index_channel, placed.superblock, emulator=emulator
-    )
+    volume = _described(paths, known, placed, access, emulator=emulator, token_file=token_file)
+    key = volume_key(volume, passphrase_file, key_file)
     volume = dataclasses.replace(
-        base,
-        superblock=placed.superblock,
-        api_url=None if emulator else access.api_url,
-        token_file=absolute(token_file) or base.token_file,
-        passphrase_file=None if os.environ.get("DISFS_PASSPHRASE") else absolute(passphrase_file),
+        volume,
+        passphrase_file=None
+        if os.environ.get("DISFS_PASSPHRASE")
+        else absolute(passphrase_file or volume.passphrase_file),
+        key_file=absolute(key_file) or volume.key_file,
     )
     bring_back(paths, access, volume, key, device=device, from_packs=from_packs)
 
@@ -176,6 +173,30 @@ def refuse_existing(state: Path, name: str) -> None:
                 f"{left} is left of a volume {name!r} that was on this machine; put {state} aside first",
                 ExitCode.VOLUME_EXISTS,
             )
+
+
+def _described(
+    paths: Paths,
+    known: VolumeConfig | None,
+    placed: PlacedVolume,
+    access: Access,
+    *,
+    emulator: bool,
+    token_file: Path | None,
+) -> VolumeConfig:
+    """The volume as this machine is to see it, with what is kept here of its secrets."""
+    name = placed.superblock.name
+    base = known or VolumeConfig(
+        name, placed.guild.guild, placed.category, placed.index_channel, placed.superblock, emulator=emulator
+    )
+    kept = paths.passphrase_file(name)
+    return dataclasses.replace(
+        base,
+        superblock=placed.superblock,
+        api_url=None if emulator else access.api_url,
+        token_file=absolute(token_file) or base.token_file,
+        passphrase_file=base.passphrase_file or (kept if kept.exists() else None),
+    )
 
 
 def _access(paths: Paths, known: VolumeConfig | None, *, emulator: bool, token_file: Path | None) -> Access:

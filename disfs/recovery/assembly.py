@@ -91,7 +91,7 @@ def make_holder(
     lease = Lease(
         volume=volume.superblock.volume_id,
         device=metadata.shipping.position().device,
-        place=place_of(host, _machine(), str(directory.resolve())),
+        place=place_here(directory),
         session=os.urandom(ID_BYTES),
         host=host,
     )
@@ -109,6 +109,11 @@ def make_holder(
         text=lease_text(volume.superblock.name),
         now=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     )
+
+
+def place_here(directory: Path) -> bytes:
+    """What names this machine's state directory of a volume in a lease."""
+    return place_of(os.uname().nodename, _machine(), str(directory.resolve()))
 
 
 def _remembered(text: str | None, lease: Lease) -> Posted | None:

@@ -33,7 +33,7 @@ NAME = "checked"
 def volume(discord: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A home with a volume that is not mounted."""
     with home_in(tmp_path_factory.mktemp("doctor"), discord) as made:
-        made.ok("init", NAME)
+        made.done("init", NAME)
         yield made
 
 
@@ -59,7 +59,7 @@ def doctor(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
 @pytest.mark.fuse
 def test_healthy_machine_is_all_well(volume: Home) -> None:
     """A line for each thing, exit code 0, and no control code in a pipe."""
-    done = volume.run("doctor", NAME)
+    done = volume.here("doctor", NAME)
     assert 0 == done.returncode, done.stdout
     for topic in ("fuse", "kernel", "versions", "secrets", "disk", "mounts", "discord", "clock", "guild", "channels"):
         assert any(line.startswith(f"ok    {topic}") for line in done.stdout.splitlines()), topic
@@ -110,10 +110,10 @@ def test_denied_channel_is_named(sick: Home, discord: Emulator) -> None:
 def test_deleted_channel_is_found(discord: Emulator, tmp_path: Path) -> None:
     """A data channel that somebody removed."""
     with home_in(tmp_path, discord) as home:
-        home.ok("init", "cut", "--channels", "2")
+        home.done("init", "cut", "--channels", "2")
         volume = load_volume(Paths.from_environment(home.environment), "cut")
         RestClient(discord)("DELETE", f"/channels/{volume.superblock.data_channels[1]}")
-        done = home.run("doctor", "--json")
+        done = home.here("doctor", "--json")
     assert 1 == done.returncode
     assert f"is gone ({volume.superblock.data_channels[1]})" in done.stdout
 
@@ -179,7 +179,7 @@ def test_dead_mount_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_target_is_no_finding(sick: Home) -> None:
     """What is neither a volume nor a mountpoint is a mistake of the command line."""
     assert 0 != CliRunner().invoke(disfs, ["doctor", "other"]).exit_code
-    assert 25 == sick.run("doctor", "other").returncode
+    assert 25 == sick.here("doctor", "other").returncode
 
 
 @pytest.mark.parametrize(("release", "kernel"), [("6.18.1-x", (6, 18)), ("5.4", (5, 4)), ("?", (0, 0))])

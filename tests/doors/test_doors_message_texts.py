@@ -38,7 +38,7 @@ def test_texts_fit_and_are_one_line() -> None:
 @pytest.mark.fuse
 def test_messages_of_a_mount_say_what_they_are_and_no_name_of_a_file(home: Home, discord: Emulator) -> None:
     """One line each, with the name of the volume; nothing that files are called."""
-    home.ok("init", "readable")
+    home.done("init", "readable", "--channels", "1")
     home.ok("mount", str(home.mountpoint))
     (home.mountpoint / "veryprivate").mkdir()
     (home.mountpoint / "veryprivate" / "veryprivate.txt").write_bytes(bytes(range(256)) * 400)

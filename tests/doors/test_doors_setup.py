@@ -217,7 +217,7 @@ def test_channel_that_denies_something_is_named(
 def test_volume_of_the_server_is_brought_here(person: Person, discord: Emulator, tmp_path: Path) -> None:
     """A second machine is offered the volume, and opens it with its passphrase alone; a wrong one is asked again."""
     with home_in(tmp_path / "first", discord) as first:
-        first.ok("init", "shared", DISFS_PASSPHRASE=OWN)
+        first.done("init", "shared", "--channels", "1", DISFS_PASSPHRASE=OWN)
         first.ok("mount", str(first.mountpoint), DISFS_PASSPHRASE=OWN)
         (first.mountpoint / "file").write_text("content")
         first.ok("umount", str(first.mountpoint))
