@@ -142,7 +142,7 @@ def _has_permissions(bot: Bot, guild: Guild, link: str) -> bool:
     dialog.failed(_lacking(names, f"in the server {guild.name!r}"))
     dialog.say(
         "Server Settings, Roles, the bot's role, Permissions: switch them on.\n"
-        f"Or open the invitation again, which asks for them: {link}"
+        f"Or open the invitation again, which asks for them:\n{link}"
     )
     return False
 
