@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ LEAST_KERNEL = (5, 4)
 """The oldest kernel that is still maintained somewhere; older ones were never tried."""
 COMFORTABLE_BYTES = 2 << 30
 PROBE_BYTES = 1 << 20
+ANSWER_SECONDS = 5.0
 
 
 class Level(enum.Enum):
@@ -170,8 +172,28 @@ def _bytes_after_punching(directory: Path) -> int:
 def mount_checks() -> Iterator[Check]:
     """Mounts of disfs whose daemon is gone."""
     ours = [mount for mount in mounts() if mount.volume is not None]
-    dead = [mount for mount in ours if is_dead(mount.mountpoint)]
-    for mount in dead:
-        yield warn("mounts", f"the daemon of {mount.mountpoint} is gone; 'disfs umount {mount.mountpoint}' cleans up")
-    if not dead:
-        yield ok("mounts", f"{len(ours)} mounted, none left over")
+    well = 0
+    for mount in ours:
+        dead = _is_dead_soon(mount.mountpoint)
+        if dead is None:
+            yield fail(
+                "mounts", f"{mount.mountpoint} does not answer; 'fusermount3 -uz {mount.mountpoint}' takes it away"
+            )
+        elif dead:
+            yield warn(
+                "mounts", f"the daemon of {mount.mountpoint} is gone; 'disfs umount {mount.mountpoint}' cleans up"
+            )
+        else:
+            well += 1
+    if well == len(ours):
+        yield ok("mounts", f"{well} mounted, none left over")
+
+
+def _is_dead_soon(path: Path) -> bool | None:
+    """Whether the daemon behind a mount is gone; None when the mount says nothing for ANSWER_SECONDS."""
+    answers: list[bool] = []
+    # A thread that hangs in a mount is left behind: it ends with this program, or with the mount.
+    asking = threading.Thread(target=lambda: answers.append(is_dead(path)), daemon=True)
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    return answers[0] if answers else None

@@ -22,7 +22,6 @@ from disfs.cli.secrets import TOKEN_VARIABLE, clean_token, find_passphrase
 from disfs.cli.unlock import unlock
 from disfs.config import VolumeConfig, check_volume_name, load_global
 from disfs.errors import DisfsError, ExitCode, TokenRejectedError, UserError
-from disfs.private_files import write_text
 from disfs.volume import find_volumes, is_unused, lacking_in_channels
 
 if TYPE_CHECKING:
@@ -282,30 +281,28 @@ def known_passphrase(placed: PlacedVolume, wishes: Wishes) -> tuple[str, VolumeK
             return passphrase, key
 
 
-def keep_passphrase(paths: Paths, name: str, passphrase: str, wishes: Wishes) -> Path | None:
+def where_to_keep(paths: Paths, name: str, wishes: Wishes) -> Path | None:
     """Where the passphrase is found from now on; None when each mount shall ask."""
     if wishes.passphrase_file is not None:
         return wishes.passphrase_file
-    kept = paths.passphrase_file(name)
     dialog.say("Kept on this machine, readable for you alone, it need not be typed at each mount.")
-    if not dialog.agree("Keep it?"):
-        return None
-    write_text(kept, passphrase + "\n")
-    return kept
+    return paths.passphrase_file(name) if dialog.agree("Keep it?") else None
 
 
 def make(paths: Paths, bot: Bot, wanted: NewVolumeRequest) -> None:
     """Make the volume; what Discord refuses is said, with the channel, and tried again."""
     placed: PlacedVolume | None = None
     while True:
-        try:
-            placed = placed or make_volume(paths, load_global(paths), bot.access, wanted)
-        except DisfsError as error:
-            known = explain(error)
-            if known.exit_code in _HOPELESS:
-                raise
-            dialog.failed(known)
-        if _channels_are_open(bot, wanted) and placed is not None:
+        # Before as well: in a channel that cannot be read a volume that is there already would not be seen.
+        if placed is None and _channels_are_open(bot, wanted):
+            try:
+                placed = make_volume(paths, load_global(paths), bot.access, wanted)
+            except DisfsError as error:
+                known = explain(error)
+                if known.exit_code in _HOPELESS:
+                    raise
+                dialog.failed(known)
+        if placed is not None and _channels_are_open(bot, wanted):
             dialog.passed(f"volume {wanted.name!r} is ready in the server {placed.guild.name!r}")
             return
         dialog.wait_for_enter("to try again.")

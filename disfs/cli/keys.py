@@ -12,7 +12,7 @@ import click
 from disfs.cli.exits import complain
 from disfs.cli.fsck import access_of, volume_of
 from disfs.cli.making import ask_discord
-from disfs.cli.secrets import PASSPHRASE_VARIABLE, ask_passphrase
+from disfs.cli.secrets import PASSPHRASE_VARIABLE, ask_passphrase, find_passphrase
 from disfs.cli.unlock import read_key_file, unlock, volume_key
 from disfs.config import Paths, load_volume, save_volume, volume_names
 from disfs.errors import ExitCode, UserError
@@ -36,9 +36,11 @@ _KEY_FILE = click.option("--key-file", type=click.Path(path_type=Path), help="A 
 @_PASSPHRASE_FILE
 @_KEY_FILE
 @click.option("--new-passphrase-file", type=click.Path(path_type=Path), help="A file with the new passphrase.")
+@click.option("--fetch", is_flag=True, help="Take over a passphrase that was changed on another machine.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
 def passwd(
     target: str | None,
+    fetch: bool,
     passphrase_file: Path | None,
     key_file: Path | None,
     new_passphrase_file: Path | None,
@@ -47,8 +49,8 @@ def passwd(
     """Change the passphrase of a volume, mounted or not; nothing is encrypted anew.
 
     The superblock in Discord is replaced by one that opens with the new passphrase: it is sent and read back before the
-    old one is deleted. Who has the old superblock and the old passphrase can still open the volume: for example a
-    machine that keeps both, until it recovers the volume again.
+    old one is deleted. Each machine that knows the volume has a copy of the superblock, which opens with the old
+    passphrase until it is replaced there too, by --fetch.
 
     \b
     Examples:
@@ -57,6 +59,9 @@ def passwd(
     """
     paths = Paths.from_environment(os.environ)
     volume = _chosen(paths, target)
+    if fetch:
+        _take_over(paths, volume, passphrase_file, token_file)
+        return
     key = volume_key(volume, passphrase_file, key_file)
     new = (
         read_secret(new_passphrase_file, "new passphrase", ExitCode.NO_PASSPHRASE)
@@ -142,6 +147,27 @@ def import_(file: Path, target: str | None) -> None:
     write_text(kept, key_file_text(volume.superblock.volume_id, found))
     save_volume(paths, dataclasses.replace(volume, key_file=kept))
     click.echo(f"volume {volume.name!r} opens with the key in {kept} from now on")
+
+
+def _take_over(paths: Paths, volume: VolumeConfig, passphrase_file: Path | None, token_file: Path | None) -> None:
+    """Keep the superblock that is in force, once it opened with its passphrase. WRONG_PASSPHRASE, VOLUME_DAMAGED."""
+    from disfs.volume import find_superblock
+
+    found = ask_discord(
+        access_of(paths, volume, token_file), lambda discord: find_superblock(discord.transport, volume.index_channel)
+    )
+    if found is None or found.volume_id != volume.superblock.volume_id:
+        raise UserError(
+            f"the superblock of volume {volume.name!r} is not in Discord; 'disfs fsck {volume.name}' says more",
+            ExitCode.VOLUME_DAMAGED,
+        )
+    passphrase = find_passphrase(passphrase_file) or ask_passphrase(volume.name, confirm=False)
+    unlock(found, passphrase)
+    kept = paths.passphrase_file(volume.name)
+    save_volume(paths, dataclasses.replace(volume, superblock=found))
+    if volume.passphrase_file == kept:
+        write_text(kept, passphrase + "\n")
+    click.echo(f"volume {volume.name!r} opens here with the passphrase that it was given elsewhere")
 
 
 def _chosen(paths: Paths, target: str | None) -> VolumeConfig:

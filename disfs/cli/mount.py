@@ -15,6 +15,7 @@ from disfs.cli.connect import discord_access, emulator_access
 from disfs.cli.exits import complain, explain
 from disfs.cli.init import EMULATOR_NAME, absolute
 from disfs.cli.secrets import interactive
+from disfs.cli.setup import offer_directory
 from disfs.cli.unlock import volume_key
 from disfs.config import Paths, load_global, load_volume, volume_names
 from disfs.errors import ExitCode, UserError
@@ -180,6 +181,8 @@ def _checked_mountpoint(mountpoint: str, options: MountOptions) -> Path:
     if left is not None and left.volume is not None and is_dead(path):
         unmount(path, lazy=True)
         complain(f"cleaned up {path}, whose daemon had died; everything that was synced is kept")
+    if interactive():
+        offer_directory(path)
     check_mountpoint(path)
     check_fuse(options.flags)
     return path

@@ -24,6 +24,7 @@ from disfs.cli.secrets import PASSPHRASE_VARIABLE, find_passphrase, interactive
 from disfs.config import Paths, check_volume_name, load_global
 from disfs.errors import ExitCode, UserError
 from disfs.mountpoint import check_fuse, check_mountpoint, resolve
+from disfs.private_files import write_text
 from disfs.superblock import DEFAULT_DATA_CHANNELS, MAX_DATA_CHANNELS
 from disfs.values import GuildId
 
@@ -115,13 +116,18 @@ class _SettingUp:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._making: str | None = None
+        self._made_directory: Path | None = None
 
     def left_behind(self) -> str:
         """Take away what is of no use without the rest, and say how to go on."""
         name = self._making
+        is_ready = name is not None and self._paths.volume_file(name).exists()
+        if self._made_directory is not None and not is_ready:
+            with contextlib.suppress(OSError):
+                self._made_directory.rmdir()
         if name is None:
             return "nothing was made or kept; 'disfs setup' begins again"
-        if self._paths.volume_file(name).exists():
+        if is_ready:
             return f"volume {name!r} is ready, 'disfs mount MOUNTPOINT --volume {name}' mounts it"
         with contextlib.suppress(OSError):
             self._paths.passphrase_file(name).unlink()
@@ -140,7 +146,7 @@ class _SettingUp:
             emulator = dialog.choose("Which?", places) == 2
         if emulator:
             dialog.title("The mount")
-            return Outcome(_asked_mountpoint(mountpoint), wishes.name or EMULATOR_NAME, emulator=True)
+            return Outcome(self._mountpoint(mountpoint), wishes.name or EMULATOR_NAME, emulator=True)
         return self._guild(mountpoint, wishes)
 
     def _guild(self, mountpoint: str | None, wishes: Wishes) -> Outcome:
@@ -157,9 +163,11 @@ class _SettingUp:
         else:
             passphrase, key = guide.known_passphrase(choice.placed, wishes)
         dialog.title(f"Step 5 of {guide.STEPS}: the mount")
-        path = _asked_mountpoint(mountpoint)
+        path = self._mountpoint(mountpoint)
+        kept = guide.where_to_keep(self._paths, name, wishes)
         self._making = name
-        kept = guide.keep_passphrase(self._paths, name, passphrase, wishes)
+        if kept == self._paths.passphrase_file(name):
+            write_text(kept, passphrase + "\n")
         if choice.placed is None or choice.is_unused or key is None:
             placed = choice.placed
             wanted = NewVolumeRequest(
@@ -175,6 +183,33 @@ class _SettingUp:
             guide.bring(self._paths, bot, choice.placed, key, kept)
         return Outcome(path, name, passphrase=None if kept else passphrase)
 
+    def _mountpoint(self, given: str | None) -> Path:
+        """An empty directory, made if need be and agreed."""
+        while True:
+            path = resolve(given or dialog.ask("Where shall it appear?", default=DEFAULT_MOUNTPOINT))
+            given = None
+            try:
+                if offer_directory(path):
+                    self._made_directory = path
+                check_mountpoint(path)
+            except UserError as error:
+                dialog.failed(error)
+            else:
+                return path
+
+
+def offer_directory(path: Path) -> bool:
+    """Make a directory that is missing, if whoever is asked agrees; whether it was made. MOUNTPOINT_MISSING."""
+    if os.path.lexists(path) or not dialog.agree(f"{path} does not exist. Make it?"):
+        return False
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make {path}: {error.strerror}; choose another directory", ExitCode.MOUNTPOINT_MISSING
+        ) from error
+    return True
+
 
 def _show_terms() -> None:
     dialog.say(
@@ -182,26 +217,6 @@ def _show_terms() -> None:
         "Keep another copy of everything. The bot keeps to Discord's documented limits.\n"
         "Ctrl-C ends this at any time; nothing is made before you have been asked everything."
     )
-
-
-def _asked_mountpoint(given: str | None) -> Path:
-    """An empty directory, made if need be and agreed."""
-    while True:
-        text = given or dialog.ask("Where shall it appear?", default=DEFAULT_MOUNTPOINT)
-        given = None
-        path = resolve(text)
-        try:
-            if not path.exists() and dialog.agree(f"{path} does not exist. Make it?"):
-                path.mkdir(parents=True)
-            check_mountpoint(path)
-        except OSError as error:
-            dialog.failed(
-                UserError(f"cannot make {path}: {error.strerror}; choose another", ExitCode.MOUNTPOINT_MISSING)
-            )
-        except UserError as error:
-            dialog.failed(error)
-        else:
-            return path
 
 
 def _unguided(paths: Paths, mountpoint: str | None, wishes: Wishes, *, emulator: bool) -> Outcome:

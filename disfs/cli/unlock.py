@@ -27,7 +27,13 @@ def volume_key(volume: VolumeConfig, passphrase_file: Path | None, key_file: Pat
     if passphrase is None and volume.key_file is not None:
         return read_key_file(volume.superblock, volume.key_file)
     passphrase = passphrase or find_passphrase(volume.passphrase_file)
-    return unlock(volume.superblock, passphrase or ask_passphrase(volume.name, confirm=False))
+    try:
+        return unlock(volume.superblock, passphrase or ask_passphrase(volume.name, confirm=False))
+    except UserError as error:
+        if error.exit_code is not ExitCode.WRONG_PASSPHRASE:
+            raise
+        hint = f"if it was changed on another machine, 'disfs passwd --fetch {volume.name}' takes that over"
+        raise UserError(f"{error}; {hint}", ExitCode.WRONG_PASSPHRASE) from error
 
 
 def read_key_file(superblock: Superblock, path: Path) -> VolumeKey:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +175,18 @@ def test_dead_mount_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [Check("mounts", Level.WARN, "the daemon of /mnt/x is gone; 'disfs umount /mnt/x' cleans up")] == list(
         checks.mount_checks()
     )
+
+
+def test_mount_that_hangs_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says which, and how to get rid of it."""
+    never = threading.Event()
+    monkeypatch.setattr(checks, "mounts", lambda: [Mount(Path("/mnt/x"), "fuse.disfs", "disfs:photos")])
+    monkeypatch.setattr(checks, "is_dead", lambda _: never.wait())
+    monkeypatch.setattr(checks, "ANSWER_SECONDS", 0.01)
+    (check,) = checks.mount_checks()
+    never.set()
+    assert Level.FAIL is check.level
+    assert "'fusermount3 -uz /mnt/x'" in check.text
 
 
 def test_unknown_target_is_no_finding(sick: Home) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,6 +214,20 @@ def test_passphrase_is_changed_while_mounted(home: Home, discord: Emulator, tmp_
         second.ok("mount", str(second.mountpoint))
         assert "changed" == (second.mountpoint / "file").read_text()
         second.ok("umount", str(second.mountpoint))
+
+
+def test_new_passphrase_is_taken_over_elsewhere(home: Home, discord: Emulator, tmp_path: Path) -> None:
+    """A machine that still has the old superblock is told how, and takes the new one if its passphrase is known."""
+    home.done("init", "wandering", "--channels", "1")
+    with home_in(tmp_path / "second", discord) as second:
+        shutil.copytree(home.root, second.root)
+        home.done("passwd", "--new-passphrase-file", private(tmp_path / "new", NEW))
+        done = second.here("key", "export", str(tmp_path / "key"), DISFS_PASSPHRASE=NEW)
+        assert ExitCode.WRONG_PASSPHRASE == done.returncode
+        assert "'disfs passwd --fetch wandering'" in done.stderr
+        assert ExitCode.WRONG_PASSPHRASE == second.here("passwd", "--fetch").returncode
+        second.done("passwd", "--fetch", DISFS_PASSPHRASE=NEW)
+        assert volume_of(home, "wandering") == volume_of(second, "wandering")
 
 
 def test_key_file_opens_the_volume(home: Home, discord: Emulator, tmp_path: Path) -> None:

@@ -146,9 +146,34 @@ def test_ending_it_before_the_last_answer_leaves_nothing(person: Person, discord
     before = discord.counts().get("create_channel", 0)
     code, shown = person.does(*answers(discord, "given-up")[: min(typed, 7)])
     assert 130 == code
-    assert "nothing was made" in shown or "goes on with it" in shown
+    assert "nothing was made or kept" in shown
     assert [] == [file for file in person.home.rglob("*") if file.is_file()]
     assert before == discord.counts().get("create_channel", 0)
+
+
+def test_directory_that_was_made_goes_with_the_rest(person: Person, discord: Emulator) -> None:
+    """Ending it after the mountpoint was made takes that away again, and what is there already is not touched."""
+    person.mountpoint.rmdir()
+    code, shown = person.does(*answers(discord, "given-up")[:7], "y")
+    assert (130, False) == (code, person.mountpoint.exists())
+    assert "Make it?" in shown
+    person.mountpoint.mkdir()
+    person.does(*answers(discord, "given-up")[:7])
+    assert person.mountpoint.exists()
+
+
+def test_directory_that_cannot_be_made_is_asked_for_again(person: Person, discord: Emulator, tmp_path: Path) -> None:
+    """A file in the way, then a directory that is not empty: another one is asked for."""
+    person.mountpoint.rmdir()
+    (tmp_path / "file").touch()
+    person.mountpoint = tmp_path / "file" / "below"
+    lines = [*answers(discord, "moved")[:7], "y", str(tmp_path), str(tmp_path / "new"), "y", "y"]
+    code, shown = person.does(*lines)
+    assert 0 == code, shown
+    assert "Not a directory; choose another" in shown
+    assert "is not empty" in shown
+    assert person.outcome is not None
+    assert tmp_path / "new" == person.outcome.mountpoint
 
 
 def test_wrong_token_is_asked_for_again(person: Person, discord: Emulator) -> None:
@@ -214,19 +239,26 @@ def test_channel_that_denies_something_is_named(
     assert "in the channel #data-2 the bot lacks the permission Send Messages" in shown
 
 
-def test_volume_of_the_server_is_brought_here(person: Person, discord: Emulator, tmp_path: Path) -> None:
-    """A second machine is offered the volume, and opens it with its passphrase alone; a wrong one is asked again."""
-    with home_in(tmp_path / "first", discord) as first:
-        first.done("init", "shared", "--channels", "1", DISFS_PASSPHRASE=OWN)
-        first.ok("mount", str(first.mountpoint), DISFS_PASSPHRASE=OWN)
-        (first.mountpoint / "file").write_text("content")
-        first.ok("umount", str(first.mountpoint))
-    code, shown = person.does("1", discord.token, "1", "wrong", OWN, "y")
+def test_channel_that_cannot_be_read_is_opened_before_anything_is_sent(
+    person: Person, discord: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume of that name may be in there: nothing is written beside it, and its data are found afterwards."""
+    rest = RestClient(discord)
+    made = {"name": "disfs hidden", "type": 4}
+    category = rest("POST", f"/guilds/{discord.guild_id}/channels", made).json["id"]
+    made = {"name": "index", "parent_id": category}
+    index = rest("POST", f"/guilds/{discord.guild_id}/channels", made).json["id"]
+    discord.settings(permissions=int(NEEDED), denied={index: int(Permission.READ_MESSAGE_HISTORY)})
+    before = discord.counters()["messages"]
+
+    def open_it() -> None:
+        assert before == discord.counters()["messages"]
+        discord.settings(denied={})
+
+    on_enter(monkeypatch, open_it)
+    code, shown = person.does(*answers(discord, "hidden"))
     assert 0 == code, shown
-    assert "bring the volume 'shared'" in shown
-    assert "does not open volume" in shown
-    assert (person.paths.volume_state("shared") / "metadata.db").exists()
-    assert discord.token == load_global(person.paths).token
+    assert "in the channel #index the bot lacks the permission Read Message History" in shown
 
 
 def test_interrupted_set_up_is_finished_by_the_next(
@@ -298,43 +330,53 @@ def test_without_a_terminal_all_can_be_said(
 
 
 @pytest.mark.fuse
-def test_terminal_from_nothing_to_a_mounted_guild(tmp_path: Path, discord: Emulator) -> None:
-    """`disfs mount` where nothing is set up: through all steps at a real terminal, to files on the mount."""
+def test_terminal_from_nothing_to_a_mounted_guild(person: Person, discord: Emulator, tmp_path: Path) -> None:
+    """`disfs mount` where nothing is set up: through all steps at a real terminal, to files on the mount.
+
+    A second machine, which knows nothing but the token, is offered the volume, and opens it with its passphrase alone.
+    """
     discord.settings(in_guild=False, permissions=int(NEEDED & ~Permission.SEND_MESSAGES))
-    with home_in(tmp_path, discord) as home:
+    with home_in(tmp_path / "first", discord) as home:
         home.mountpoint.rmdir()
         home.environment = {k: v for k, v in home.environment.items() if k not in ("DISFS_TOKEN", "DISFS_PASSPHRASE")}
-        with terminal(home.environment, "mount", str(home.mountpoint), "--cache-size", "64M") as person:
-            person.expect("Which?")
-            person.type("1")
-            person.expect("Bot token")
-            person.type("wrong")
-            person.expect("rejects the bot token")
-            person.expect("Bot token")
-            person.type(discord.token)
-            person.expect("&permissions=109584")
+        with terminal(home.environment, "mount", str(home.mountpoint), "--cache-size", "64M") as screen:
+            screen.expect("Which?")
+            screen.type("1")
+            screen.expect("Bot token")
+            screen.type("wrong")
+            screen.expect("rejects the bot token")
+            screen.expect("Bot token")
+            screen.type(discord.token)
+            screen.expect("&permissions=109584")
             discord.settings(in_guild=True)
-            person.type()
-            person.expect("lacks the permission Send Messages")
+            screen.type()
+            screen.expect("lacks the permission Send Messages")
             discord.settings(permissions=int(NEEDED))
-            person.type()
-            person.expect("Name of the new volume")
-            person.type("terminal")
-            person.expect("Shall it be so?")
-            person.type()
-            person.expect("Which passphrase?")
-            person.type("1")
-            person.expect("then type it")
-            person.type(next(line.strip() for line in person.text.splitlines() if 6 == line.count("-")))
-            person.expect("Make it?")
-            person.type()
-            person.expect("Keep it?")
-            person.type("n")
-            assert 0 == person.ended(), person.text
-        assert discord.token not in person.shown
+            screen.type()
+            screen.expect("Name of the new volume")
+            screen.type("terminal")
+            screen.expect("Shall it be so?")
+            screen.type()
+            screen.expect("Which passphrase?")
+            screen.type("1")
+            screen.expect("then type it")
+            passphrase = next(line.strip() for line in screen.text.splitlines() if 6 == line.count("-"))
+            screen.type(passphrase)
+            screen.expect("Make it?")
+            screen.type()
+            screen.expect("Keep it?")
+            screen.type("n")
+            assert 0 == screen.ended(), screen.text
+        assert discord.token not in screen.shown
         (home.mountpoint / "file").write_text("content")
         assert 64 << 20 == home.status()["cache_limit_bytes"]
         home.ok("umount", str(home.mountpoint))
+    code, shown = person.does("1", discord.token, "1", "wrong", passphrase, "y")
+    assert 0 == code, shown
+    assert "bring the volume 'terminal'" in shown
+    assert "does not open volume" in shown
+    assert (person.paths.volume_state("terminal") / "metadata.db").exists()
+    assert discord.token == load_global(person.paths).token
 
 
 @pytest.mark.fuse
