@@ -299,6 +299,24 @@ def test_volume_is_not_deleted_by_mistake(home: Home, discord: Emulator) -> None
     home.done("delete-volume", "stays", "--yes", "stays", "--without-key", DISFS_PASSPHRASE=None)
 
 
+def test_name_must_be_typed_to_delete(home: Home, discord: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one deletes nothing; before it is asked for, it is told what goes."""
+    home.done("init", "typed", "--channels", "1")
+    before = len(channels(discord))
+    typed = iter(["tpyed", "typed"])
+    monkeypatch.setattr("disfs.cli.delete_volume.interactive", lambda: True)
+    monkeypatch.setattr("disfs.cli.delete_volume.click.prompt", lambda *_, **__: next(typed))
+    done = home.here("delete-volume", "typed")
+    assert ExitCode.USAGE == done.returncode
+    assert "nothing was deleted" in done.stderr
+    assert before == len(channels(discord))
+    done = home.here("delete-volume", "typed")
+    assert 0 == done.returncode, done.stderr
+    for told in ("#data-1, #index", str(home.root / "state" / "volumes" / "typed"), "nothing brings it back"):
+        assert told in done.stderr
+    assert before - 3 == len(channels(discord))
+
+
 def test_interrupted_deletion_is_finished(home: Home, discord: Emulator) -> None:
     """Discord fails in the middle; the same command goes on. A channel of somebody else keeps its category."""
     home.done("init", "halved", "--channels", "2")
