@@ -266,15 +266,19 @@ def _own_passphrase() -> str:
 
 
 def known_passphrase(placed: PlacedVolume, wishes: Wishes) -> tuple[str, VolumeKey]:
-    """Step 4, for a volume that exists: the passphrase that opens it, and the key."""
+    """Step 4, for a volume that exists: the passphrase that opens it, and the key.
+
+    WRONG_PASSPHRASE when the one of a file or of DISFS_PASSPHRASE does not: the mount would take that one again.
+    """
     dialog.title(f"Step 4 of {STEPS}: the passphrase")
     given = find_passphrase(wishes.passphrase_file)
     while True:
         passphrase = given or dialog.ask_hidden(f"Passphrase of volume {placed.superblock.name!r}")
-        given = None
         try:
             key = unlock(placed.superblock, passphrase)
         except UserError as error:
+            if given:
+                raise
             dialog.failed(error)
         else:
             dialog.passed("it opens the volume")
@@ -327,7 +331,15 @@ def _channels_are_open(bot: Bot, wanted: NewVolumeRequest) -> bool:
     return not lacking
 
 
-def bring(paths: Paths, bot: Bot, placed: PlacedVolume, key: VolumeKey, passphrase_file: Path | None) -> None:
+def bring(
+    paths: Paths,
+    bot: Bot,
+    placed: PlacedVolume,
+    key: VolumeKey,
+    *,
+    token_file: Path | None,
+    passphrase_file: Path | None,
+) -> None:
     """Rebuild a volume of the server on this machine. Errors as of `disfs recover`."""
     name = placed.superblock.name
     refuse_existing(paths.volume_state(name), name)
@@ -339,6 +351,7 @@ def bring(paths: Paths, bot: Bot, placed: PlacedVolume, key: VolumeKey, passphra
         placed.index_channel,
         placed.superblock,
         api_url=bot.access.api_url,
+        token_file=token_file,
         passphrase_file=passphrase_file,
     )
     bring_back(paths, bot.access, volume, key)

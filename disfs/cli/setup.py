@@ -180,7 +180,7 @@ class _SettingUp:
             )
             guide.make(self._paths, bot, wanted)
         else:
-            guide.bring(self._paths, bot, choice.placed, key, kept)
+            guide.bring(self._paths, bot, choice.placed, key, token_file=wishes.token_file, passphrase_file=kept)
         return Outcome(path, name, passphrase=None if kept else passphrase)
 
     def _mountpoint(self, given: str | None) -> Path:

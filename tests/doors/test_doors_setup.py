@@ -371,12 +371,15 @@ def test_terminal_from_nothing_to_a_mounted_guild(person: Person, discord: Emula
         (home.mountpoint / "file").write_text("content")
         assert 64 << 20 == home.status()["cache_limit_bytes"]
         home.ok("umount", str(home.mountpoint))
-    code, shown = person.does("1", discord.token, "1", "wrong", passphrase, "y")
+    token_file = tmp_path / "token"
+    token_file.write_text(discord.token)
+    token_file.chmod(0o600)
+    code, shown = person.does("1", "wrong", passphrase, "y", arguments=("--token-file", str(token_file)))
     assert 0 == code, shown
     assert "bring the volume 'terminal'" in shown
     assert "does not open volume" in shown
     assert (person.paths.volume_state("terminal") / "metadata.db").exists()
-    assert discord.token == load_global(person.paths).token
+    assert token_file == load_volume(person.paths, "terminal").token_file
 
 
 @pytest.mark.fuse
