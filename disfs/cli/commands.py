@@ -7,6 +7,9 @@ import click
 import disfs as package
 from disfs.cli.delete_volume import delete_volume
 from disfs.cli.doctor import doctor
+from disfs.cli.completion import completion
+from disfs.cli.configure import config
+from disfs.cli.discord_limits import limits
 from disfs.cli.emulator import emulator
 from disfs.cli.fsck import fsck
 from disfs.cli.init import init
@@ -15,10 +18,12 @@ from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
 from disfs.cli.recover import recover
 from disfs.cli.setup import setup
+from disfs.cli.service import install_service
 from disfs.cli.snapshot import snapshot
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount
 from disfs.cli.undelete import undelete
+from disfs.cli.usage import usage
 from disfs.cli.warm import pin, unpin, warmup
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -55,9 +60,11 @@ for command in (
     sync,
     status,
     volumes,
+    usage,
     pause,
     resume,
     bwlimit,
+    limits,
     pin,
     unpin,
     warmup,
@@ -69,5 +76,8 @@ for command in (
     key,
     delete_volume,
     emulator,
+    config,
+    install_service,
+    completion,
 ):
     disfs.add_command(command)
