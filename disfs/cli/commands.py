@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 import disfs as package
-from disfs.cli.delete_volume import delete_volume
-from disfs.cli.doctor import doctor
 from disfs.cli.completion import completion
 from disfs.cli.configure import config
+from disfs.cli.delete_volume import delete_volume
 from disfs.cli.discord_limits import limits
+from disfs.cli.doctor import doctor
 from disfs.cli.emulator import emulator
 from disfs.cli.fsck import fsck
 from disfs.cli.init import init
@@ -17,8 +17,8 @@ from disfs.cli.keys import key, passwd
 from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
 from disfs.cli.recover import recover
-from disfs.cli.setup import setup
 from disfs.cli.service import install_service
+from disfs.cli.setup import setup
 from disfs.cli.snapshot import snapshot
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from disfs.cli.completion import volumes
 from disfs.cli.exits import complain
 from disfs.cli.fsck import access_of
 from disfs.cli.making import ask_discord
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command("delete-volume", short_help="Delete a volume for good, in Discord and here.")
-@click.argument("name")
+@click.argument("name", shell_complete=volumes)
 @click.option("--yes", "confirmed", metavar="NAME", help="The name once more: deletes without a question.")
 @click.option(
     "--without-key", is_flag=True, help="The passphrase is lost: do not look whether it is mounted elsewhere."

@@ -10,6 +10,7 @@ import click
 
 from disfs.cli import checks
 from disfs.cli.checks import Level, fail
+from disfs.cli.completion import volumes_and_mountpoints
 from disfs.cli.fsck import volume_of
 from disfs.config import GlobalConfig, Paths, load_global, load_volume, volume_names
 from disfs.errors import UserError
@@ -24,7 +25,7 @@ _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
 @click.command(short_help="Check whether this machine, the bot and the server are as they should be.")
-@click.argument("target", metavar="[VOLUME-OR-MOUNTPOINT]", required=False)
+@click.argument("target", metavar="[VOLUME-OR-MOUNTPOINT]", required=False, shell_complete=volumes_and_mountpoints)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 def doctor(target: str | None, as_json: bool) -> None:
     """Check what disfs needs: FUSE, versions, files and their permissions, disk, clock, left-over mounts, Discord.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from disfs.cli.completion import volumes_and_mountpoints
 from disfs.cli.exits import complain
 from disfs.cli.fsck import access_of, volume_of
 from disfs.cli.making import ask_discord
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
     from disfs.config import VolumeConfig
     from disfs.superblock import Superblock
 
-_TARGET = click.argument("target", metavar="[VOLUME-OR-MOUNTPOINT]", required=False)
+_TARGET = click.argument(
+    "target", metavar="[VOLUME-OR-MOUNTPOINT]", required=False, shell_complete=volumes_and_mountpoints
+)
+_VOLUME = click.option(
+    "--volume",
+    "target",
+    metavar="VOLUME-OR-MOUNTPOINT",
+    shell_complete=volumes_and_mountpoints,
+    help="Which volume. [default: the only one]",
+)
 _PASSPHRASE_FILE = click.option(
     "--passphrase-file", type=click.Path(path_type=Path), help="A file with the passphrase that holds now."
 )
@@ -90,7 +100,7 @@ def key() -> None:
 
 @key.command("export", short_help="Write the volume's key into a file.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--volume", "target", metavar="VOLUME-OR-MOUNTPOINT", help="Which volume. [default: the only one]")
+@_VOLUME
 @_PASSPHRASE_FILE
 def export(file: Path, target: str | None, passphrase_file: Path | None) -> None:
     """Write the key of a volume into FILE, which must not exist; it is text, for a stick or for paper.
@@ -125,7 +135,7 @@ def export(file: Path, target: str | None, passphrase_file: Path | None) -> None
 
 @key.command("import", short_help="Let this machine open the volume by a key file.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--volume", "target", metavar="VOLUME-OR-MOUNTPOINT", help="Which volume. [default: the only one]")
+@_VOLUME
 def import_(file: Path, target: str | None) -> None:
     """Keep the key in FILE on this machine, readable for you alone: mounts then need no passphrase.
 

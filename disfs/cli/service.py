@@ -177,7 +177,8 @@ def _check_secrets(
         )
     if passphrase_file is None and volume.passphrase_file is None and volume.key_file is None:
         raise UserError(
-            "a service cannot be asked for the passphrase; name a file with --passphrase-file, or 'disfs key import'", ExitCode.NO_PASSPHRASE
+            "a service cannot be asked for the passphrase; name a file with --passphrase-file, or 'disfs key import'",
+            ExitCode.NO_PASSPHRASE,
         )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from disfs.cli import dialog
+from disfs.cli.completion import directories
 from disfs.cli.connect import discord_access
 from disfs.cli.exits import INTERRUPTED, complain
 from disfs.cli.init import DEFAULT_NAME, EMULATOR_NAME, absolute
@@ -46,7 +47,7 @@ class Outcome:
 
 
 @click.command(short_help="From nothing to a mounted disk, step by step.")
-@click.argument("mountpoint", required=False, type=click.Path())
+@click.argument("mountpoint", required=False, type=click.Path(), shell_complete=directories)
 @click.option("--emulator", is_flag=True, help="In the emulator of this machine instead of Discord.")
 @click.option("--name", help="What the volume is called.  [default: discord]")
 @click.option("--guild", type=click.IntRange(1), help="The server's id.  [default: the only one the bot is in]")
