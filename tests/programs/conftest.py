@@ -35,7 +35,7 @@ def here(shared_disk: Product, request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(autouse=True)
 def needed_programs(request: pytest.FixtureRequest) -> None:
     """`@pytest.mark.needs("nano")`: skip where it is not installed; with CI set, where ./check installs it, fail."""
-    marker = request.node.get_closest_marker("needs")
-    missing = [name for name in (marker.args if marker else ()) if shutil.which(name) is None]
+    markers = request.node.iter_markers("needs")
+    missing = [name for marker in markers for name in marker.args if shutil.which(name) is None]
     if missing:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {' and '.join(missing)}, which ./check installs")
