@@ -28,7 +28,7 @@ def make_photos(directory: Path) -> None:
     for number in range(PHOTOS):
         source = f"mandelbrot=size=800x600:start_scale=0.{3 * number + 2}:inner=period"
         options = ["-loglevel", "error", "-threads", "1", "-f", "lavfi", "-i", source, "-frames:v", "1", "-q:v", "2"]
-        subprocess.run(["ffmpeg", *options, str(directory / f"photo{number}.jpg")], check=True)
+        subprocess.run(["ffmpeg", *options, directory / f"photo{number}.jpg"], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ def test_a_folder_is_copied_in_by_copy_and_paste(disk: Product, desk: Desktop) -
     desk.xdotool("key", "ctrl+v")
 
     def is_copied() -> bool:
-        command = ["diff", "-rq", home_of(disk) / "holiday", disk.mountpoint / "letters"]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        folders = (home_of(disk) / "holiday", disk.mountpoint / "letters")
+        return subprocess.run(["diff", "-rq", *folders], capture_output=True, check=False).returncode == 0
 
     wait_until(is_copied, "the copy")
 
