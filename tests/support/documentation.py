@@ -14,6 +14,7 @@ from disfs.mount_options import parse_options
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _FENCE = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)\1```$", re.MULTILINE)
+_INDENTED = re.compile(r"^ {4,}(?:\$ )?((?:\S*/)?disfs .*)$", re.MULTILINE)
 _SPAN = re.compile(r"(ASCII )?`([^`]+)`")  # ASCII `disfs pack key v1` is text that goes into a hash
 _PROGRAM = re.compile(r"(?:^|[/ (])disfs (?=[\w-])")
 _SEPARATORS = re.compile(r"\s(?:\||\|\||&&|&|>+|2>+|<|#)\s.*|;.*")
