@@ -115,7 +115,7 @@ def test_examples_run_as_they_stand(page: Path, tmp_path: Path) -> None:
         home = disk.mountpoint.parent
         disk.mountpoint = disk.mountpoint.rename(home / "discord")
         furnish(home)
-        if not any("disfs mount" in line for _, line, _ in commands):
+        if "disfs mount" not in next((line for _, line, _ in commands if "disfs " in line), ""):
             disk.mount()
         script = "".join(f'{{ {line}\n}} 2>&1; code=$?; echo; echo "{MARK}$code"\n' for _, line, _ in commands)
         environment = disk.environment | {"PATH": f"{home}/bin:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
@@ -138,6 +138,7 @@ def furnish(home: Path) -> None:
         program.parent.mkdir(parents=True)
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -m disfs "$@"\n')
         program.chmod(0o755)
-    (home / "Pictures" / "2024").mkdir(parents=True)
-    for number in range(3):
-        (home / "Pictures" / "2024" / f"{number}.jpg").write_bytes(os.urandom(30_000))
+    for name in ("Pictures", "photos"):
+        (home / name / "2024").mkdir(parents=True)
+        for number in range(3):
+            (home / name / "2024" / f"{number}.jpg").write_bytes(os.urandom(30_000))
