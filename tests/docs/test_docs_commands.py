@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -142,3 +143,20 @@ def furnish(home: Path) -> None:
         (home / name / "2024").mkdir(parents=True)
         for number in range(3):
             (home / name / "2024" / f"{number}.jpg").write_bytes(os.urandom(30_000))
+
+
+@functools.cache
+def typed_in_tests() -> set[tuple[str, ...]]:
+    """The words with which calls and lists in tests begin, as in `disk.run("snapshot", "create", name)`; one and two of
+    them."""
+    texts = (path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    begins = (match for text in texts for match in re.findall(r'[(\[]\s*"([\w-]+)"(?:,\s*"([\w-]+)")?', text))
+    return {words for first, second in begins for words in ((first,), (first, second))}
+
+
+@pytest.mark.parametrize("command", all_commands(disfs))
+def test_every_command_is_run_by_a_test(command: str) -> None:
+    """Each command is run by some test or by an example of a page that is run, so that none is only described."""
+    in_examples = [line for page in EXAMPLES for block in run_here(page) for line, _ in typed(block)]
+    words = tuple(command.split()[1:])
+    assert words in typed_in_tests() or any(re.search(rf"\b{command}\b", line) for line in in_examples)
