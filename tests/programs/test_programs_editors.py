@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.terminal import terminal
+from support.pseudo_terminal import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
