@@ -17,7 +17,9 @@ _FENCE = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)\1```$", re.MULTILINE)
 _INDENTED = re.compile(r"^ {4,}(?:\$ )?((?:\S*/)?disfs .*)$", re.MULTILINE)
 _SPAN = re.compile(r"(ASCII )?`([^`]+)`")  # ASCII `disfs pack key v1` is text that goes into a hash
 _PROGRAM = re.compile(r"(?:^|[/ (])disfs (?=[\w-])")
-_SEPARATORS = re.compile(r"\s(?:\||\|\||&&|&|>+|2>+|<|#)\s.*|;.*")
+_NO_COMMANDS = ("disfs key file, version 1",)
+"""Texts of the stored formats that only look like one."""
+_SEPARATORS = re.compile(r"\)\"?$|\s(?:\||\|\||&&|&|>+|2>+|<|#)\s.*|;.*")
 
 
 @dataclass(frozen=True)
