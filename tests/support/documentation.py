@@ -65,7 +65,7 @@ def command_lines(page: Path) -> list[str]:
     lines += [
         " ".join(span.split()).replace(r"\|", "|")
         for literal, span in _SPAN.findall(_FENCE.sub("", text))
-        if not literal
+        if not literal and span not in _NO_COMMANDS
     ]
     return [f"disfs {_SEPARATORS.sub('', line[m.end() :])}" for line in lines for m in _PROGRAM.finditer(line)]
 
