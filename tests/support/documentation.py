@@ -62,6 +62,7 @@ def command_lines(page: Path) -> list[str]:
     """Every `disfs ...` that a page shows, in blocks, in tables and in sentences, from `disfs` on."""
     text = page.read_text()
     lines = [line for block in blocks(page) if block.language in ("sh", "console") for line, _ in typed(block)]
+    lines += _INDENTED.findall(_FENCE.sub("", text))
     lines += [
         " ".join(span.split()).replace(r"\|", "|")
         for literal, span in _SPAN.findall(_FENCE.sub("", text))
