@@ -23,14 +23,14 @@ import platformdirs
 
 from disfs.errors import ExitCode, UserError
 from disfs.private_files import explained, make_directory, unusable, write_text
-from disfs.quantities import NO_LIMIT, parse_bandwidth
+from disfs.quantities import NO_LIMIT, parse_limits
 from disfs.superblock import Superblock, SuperblockError
 from disfs.values import ChannelId, GuildId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from disfs.quantities import Bandwidth
+    from disfs.quantities import Bandwidth, Timetable
 
 Scalar: TypeAlias = str | int | float | bool
 Table: TypeAlias = Mapping[str, "Scalar | Sequence[Scalar] | Table | None"]
@@ -55,6 +55,7 @@ _SETTING_TYPES = {
     "kernel_listings": bool,
     "kernel_cache_seconds": float,
     "has_acls": bool,
+    "notifications": bool,
     "trash_days": float,
 }
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -140,14 +141,15 @@ class VolumeSettings:
     """How far a sequential reader is fetched ahead at most; 0: not at all, None: as the chunk store thinks best."""
     kernel_listings: bool = True
     """Whether the kernel may keep the listings of directories, where that is possible and it may remember at all."""
-    bandwidth: Bandwidth = NO_LIMIT
+    bandwidth: Bandwidth | Timetable = NO_LIMIT
     """How fast contents may be sent and fetched, until `disfs bwlimit` changes it."""
     kernel_cache_seconds: float = 3600.0
     """How long the kernel believes names, absent names and attributes. Any time is right: all changes pass through it.
     0: it asks each time, and for contents at each open."""
     has_acls: bool = True
     """Whether the mount has POSIX ACLs. Without, `ls -l` has nothing to ask each file for."""
-
+    notifications: bool = True
+    """Whether the desktop is told of what must not wait."""
     trash_days: float = 1.0
     """How long what is deleted or replaced can be restored; 0: not at all."""
 
@@ -314,7 +316,7 @@ def _parse_settings(path: Path, table: dict[str, Any]) -> VolumeSettings:
     reader.finish()
     try:
         if bandwidth is not None:
-            chosen["bandwidth"] = parse_bandwidth(bandwidth)
+            chosen["bandwidth"] = parse_limits(bandwidth)
         return VolumeSettings(**chosen)
     except ValueError as error:
         raise reader.invalid(str(error)) from error

@@ -161,8 +161,25 @@ def make_chunk_store(
     attachment_bytes: int | None,
 ) -> ChunkStore:
     """The chunk store of a volume; `attachment_bytes` is what the guild allows, None where that is not known."""
+    chosen = chunk_store_settings(superblock, settings, cache_directory, attachment_bytes)
+    return ChunkStore(
+        ledger=metadata,
+        transport=transport,
+        channels=superblock.data_channels,
+        volume_key=key,
+        cache_directory=cache_directory,
+        settings=chosen,
+        copies=RecordedCopies(metadata),
+        message_text=f"disfs: data of volume {superblock.name}; deleting this message destroys files",
+    )
+
+
+def chunk_store_settings(
+    superblock: Superblock, settings: VolumeSettings, cache_directory: Path, attachment_bytes: int | None = None
+) -> ChunkStoreSettings:
+    """What a volume's settings mean for its chunk store."""
     defaults = ChunkStoreSettings()
-    chosen = ChunkStoreSettings(
+    return ChunkStoreSettings(
         chunk_bytes=superblock.chunk_bytes,
         cache_bytes=settings.cache_bytes,
         dirty_limit_bytes=settings.dirty_limit_bytes,
@@ -173,16 +190,6 @@ def make_chunk_store(
         readahead_bytes=defaults.readahead_bytes if settings.readahead_bytes is None else settings.readahead_bytes,
         attachment_bytes=attachment_bytes or defaults.attachment_bytes,
         min_free_bytes=reserve_bytes(cache_directory, defaults.min_free_bytes),
-    )
-    return ChunkStore(
-        ledger=metadata,
-        transport=transport,
-        channels=superblock.data_channels,
-        volume_key=key,
-        cache_directory=cache_directory,
-        settings=chosen,
-        copies=RecordedCopies(metadata),
-        message_text=f"disfs: data of volume {superblock.name}; deleting this message destroys files",
     )
 
 

@@ -18,7 +18,14 @@ import trio
 from disfs.chunkstore.transport.base import LIST_LIMIT, Upload
 from disfs.errors import ExitCode, NotFoundError, PermissionMissingError, StorageError, TokenRejectedError, UserError
 from disfs.spans import DEFAULT_CHUNK_BYTES
-from disfs.superblock import ATTACHMENT_NAME, DEFAULT_DATA_CHANNELS, MAX_BYTES, Superblock, SuperblockError
+from disfs.superblock import (
+    ATTACHMENT_NAME,
+    DEFAULT_DATA_CHANNELS,
+    MAX_BYTES,
+    NewerSuperblockError,
+    Superblock,
+    SuperblockError,
+)
 from disfs.values import Location, MessageId
 
 if TYPE_CHECKING:
@@ -165,13 +172,18 @@ async def _fetch_superblock(transport: Transport, message: StoredMessage, attach
 def _parse(raw: bytes) -> Superblock:
     try:
         return Superblock.from_json(raw)
+    except NewerSuperblockError as error:
+        raise UserError(
+            f"the volume's superblock in Discord cannot be used: {error}; use a newer disfs", ExitCode.VOLUME_DAMAGED
+        ) from error
     except SuperblockError as error:
         raise _damaged(str(error)) from error
 
 
 def _damaged(problem: str) -> UserError:
     return UserError(
-        f"the volume's superblock in Discord cannot be used: {problem}; choose another name for a new volume",
+        f"the volume's superblock in Discord cannot be used: {problem}; delete that message and run "
+        "'disfs fsck --repair' on a machine that knows the volume, or choose another name for a new one",
         ExitCode.VOLUME_DAMAGED,
     )
 

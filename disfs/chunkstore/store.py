@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -28,6 +28,7 @@ from disfs.chunkstore.recovery import note_clean_stop, recover
 from disfs.chunkstore.room import CacheLimits
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.small import SmallContents
+from disfs.chunkstore.store_values import ChunkStoreStatistics
 from disfs.chunkstore.strays import Strays
 from disfs.chunkstore.sweep import Sweeper
 from disfs.chunkstore.syncing import CacheSync
@@ -41,49 +42,18 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
     from pathlib import Path
 
-    from disfs.chunkstore.compaction import CompactionStatistics
-    from disfs.chunkstore.fetch import FetchStatistics
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
-    from disfs.chunkstore.reads import ReadStatistics
     from disfs.chunkstore.reclaim import Reclaimed
     from disfs.chunkstore.recovery import CacheMarks
-    from disfs.chunkstore.sweep import Copies, SweepStatistics
+    from disfs.chunkstore.sweep import Copies
     from disfs.chunkstore.transport.base import Buffer, Transport
-    from disfs.chunkstore.writeback import WritebackStatistics
     from disfs.values import ChannelId, InodeNumber
 
 log = logging.getLogger(__name__)
 
 _CUT_AT_ONCE = 256
 """Chunks of a huge file that go in one step: about a millisecond of the main thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkStoreStatistics:
-    """For `disfs status`."""
-
-    cache_bytes: int
-    cache_limit_bytes: int
-    dirty_bytes: int
-    dirty_chunks: int
-    dirty_limit_bytes: int
-    lost_chunks: int
-    """Dirty chunks whose only copy is gone from the cache; reading them is an error."""
-    evicted_chunks: int
-    pinned_bytes: int
-    """What pinned inodes take of the cache."""
-    pinned_limit_bytes: int
-    """How much of it they may take."""
-    pinned_inodes: int
-    open_files: int
-    unsettled: int
-    """Cuts and records that wait until they are durable."""
-    writeback: WritebackStatistics
-    reads: ReadStatistics
-    fetch: FetchStatistics
-    sweep: SweepStatistics
-    compaction: CompactionStatistics
 
 
 class ChunkStore:
@@ -178,6 +148,25 @@ class ChunkStore:
         while self._map.weight > self._settings.cache_bytes and self._cache.evict(1):
             pass  # the budget was made smaller since the last run
         return marks
+
+    async def adjust(self, changed: ChunkStoreSettings) -> None:
+        """Keep to another cache size, dirty limit, writeback delay and readahead from now on; all else stays as it was.
+
+        Returns when what is too much is evicted, as far as it may be: what is dirty is sent first, in its time.
+        """
+        self._settings = settings = replace(
+            self._settings,
+            cache_bytes=changed.cache_bytes,
+            dirty_limit_bytes=changed.dirty_limit_bytes,
+            writeback_delay_seconds=changed.writeback_delay_seconds,
+            readahead_bytes=changed.readahead_bytes,
+        )
+        self._cache.resize(CacheLimits(settings.cache_bytes, settings.min_free_bytes, settings.pinned_bytes))
+        self._readahead_budget.resize(settings.readahead_bytes, settings.cache_bytes // 4)
+        self._writes.adjust(settings)
+        self._writeback.adjust(settings)
+        while self._map.weight > self._settings.cache_bytes and self._cache.evict(1):
+            await trio.lowlevel.checkpoint()
 
     async def _sync_what_is_left(self) -> None:
         """Nobody knows whether what survived a crash of this process would survive one of the machine.

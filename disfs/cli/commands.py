@@ -5,16 +5,21 @@ from __future__ import annotations
 import click
 
 import disfs as package
+from disfs.cli.completion import completion
+from disfs.cli.configure import config
+from disfs.cli.discord_limits import limits
 from disfs.cli.emulator import emulator
 from disfs.cli.fsck import fsck
 from disfs.cli.init import init
 from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
 from disfs.cli.recover import recover
+from disfs.cli.service import install_service
 from disfs.cli.snapshot import snapshot
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount
 from disfs.cli.undelete import undelete
+from disfs.cli.usage import usage
 from disfs.cli.warm import pin, unpin, warmup
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -51,9 +56,11 @@ for command in (
     sync,
     status,
     volumes,
+    usage,
     pause,
     resume,
     bwlimit,
+    limits,
     pin,
     unpin,
     warmup,
@@ -61,5 +68,8 @@ for command in (
     snapshot,
     fsck,
     emulator,
+    config,
+    install_service,
+    completion,
 ):
     disfs.add_command(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import subprocess
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from disfs.cli.completion import directories, volumes
 from disfs.cli.connect import discord_access, emulator_access
 from disfs.cli.exits import complain, explain
 from disfs.cli.init import EMULATOR_NAME
@@ -38,8 +40,8 @@ _TAKEOVER_HELP = (
 
 
 @click.command(short_help="Mount a volume.")
-@click.argument("mountpoint", type=click.Path())
-@click.option("--volume", "name", help="Which volume. [default: the only one]")
+@click.argument("mountpoint", type=click.Path(), shell_complete=directories)
+@click.option("--volume", "name", shell_complete=volumes, help="Which volume. [default: the only one]")
 @click.option("--emulator", is_flag=True, help="Use the emulator of this machine; makes the volume if there is none.")
 @click.option("--takeover", is_flag=True, help=_TAKEOVER_HELP)
 @click.option("--foreground", is_flag=True, help="Stay in the terminal and log to it; Ctrl-C unmounts.")
@@ -48,7 +50,7 @@ _TAKEOVER_HELP = (
 @click.option("--size", metavar="SIZE", help="How large the volume is, such as 100G. [default: 1P]")
 @click.option("--trash-days", metavar="DAYS", help="How long deleted files can be restored; 0: not. [default: 1]")
 @click.option("--cache-size", metavar="SIZE", help="How much disk the cache may take, such as 2G.")
-@click.option("--bwlimit", metavar="UP:DOWN", help="Bytes a second, such as 512K:4M, 2M:off, or 10M each way.")
+@click.option("--bwlimit", metavar="UP:DOWN", help="Bytes a second, such as 512K:4M, 2M:off, 10M, or a timetable.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="A file with the passphrase.")
 def mount(
@@ -85,9 +87,11 @@ def mount(
         noacl                   no POSIX ACLs; `ls -l` is faster, as it has nothing to ask each file for
         ro                      nothing of the volume is changed
         allow_other, allow_root who but you may use the mount
+        uid=, gid=, umask=      as whose everything is shown, and with which mode, whatever is stored; implies noacl
         noatime, nodiratime     reading moves no times; strictatime: all reads do; relatime: the default
         sync, dirsync           every change, or changes of names, are on this disk before they are answered
         fsync=remote            fsync, O_SYNC and O_DSYNC wait until Discord has the data; local: the default
+        nonotify                the desktop is not told of damage, a full dirty limit, a lost lease, a refused token
         noexec, nosuid, nodev   as for mount(8), as are their opposites; the last one counts
 
     \b
@@ -100,7 +104,7 @@ def mount(
     parsed = _options(options, named)
     path = _checked_mountpoint(mountpoint, parsed)
     config = load_global(paths)
-    volume = _choose(paths, config, name, emulator=emulator)
+    volume = choose_volume(paths, config, name, emulator=emulator)
     settings, lock = _settings_and_lock(paths, volume, parsed)
     access = _access(paths, config, volume, token_file)
     key = volume_key(volume, passphrase_file)
@@ -144,7 +148,7 @@ def _checked_mountpoint(mountpoint: str, options: MountOptions) -> Path:
     return path
 
 
-def _choose(paths: Paths, config: GlobalConfig, name: str | None, *, emulator: bool) -> VolumeConfig:
+def choose_volume(paths: Paths, config: GlobalConfig, name: str | None, *, emulator: bool) -> VolumeConfig:
     """The volume that is meant. NO_SUCH_VOLUME when there is none, USAGE when it is not clear which."""
     if emulator:
         name = name or EMULATOR_NAME
@@ -194,8 +198,15 @@ def _access(paths: Paths, config: GlobalConfig, volume: VolumeConfig, token_file
 def _serve(plan: MountPlan, *, foreground: bool, debug: bool) -> None:
     """Run the daemon, here or in the background, and exit with its code."""
     from disfs import background, daemon, logs
+    from disfs.desktop import Desktop
+    from disfs.service_manager import ServiceManager
 
     log_file = plan.state_directory / LOG_NAME
+
+    if plan.settings.notifications:
+        plan = dataclasses.replace(plan, desktop=Desktop.from_environment(os.environ))
+    if foreground:  # else the one who was started has gone when the mount is there
+        plan = dataclasses.replace(plan, service=ServiceManager.from_environment(os.environ))
 
     def serve(ready: Callable[[Ready], None]) -> int:
         plan.lock.sign()

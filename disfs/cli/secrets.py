@@ -12,6 +12,7 @@ from disfs.errors import ExitCode, UserError
 from disfs.private_files import read_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from disfs.config import GlobalConfig
@@ -25,9 +26,11 @@ def interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def find_token(config: GlobalConfig, token_file: Path | None) -> str | None:
+def find_token(
+    config: GlobalConfig, token_file: Path | None, environment: Mapping[str, str] = os.environ
+) -> str | None:
     """The bot token from DISFS_TOKEN, `token_file` or config.toml, in this order; None when none of them has one."""
-    raw = os.environ.get(TOKEN_VARIABLE)
+    raw = environment.get(TOKEN_VARIABLE)
     if not raw and token_file is not None:
         raw = read_secret(token_file, "bot token", ExitCode.NO_TOKEN)
     if not raw:

@@ -7,14 +7,14 @@ import os
 
 import click
 
-from disfs.cli.daemons import daemon_of, only_daemon, running_daemons
+from disfs.cli.completion import mountpoints
+from disfs.cli.daemons import daemon_of, of_another_version, only_daemon, running_daemons
 from disfs.cli.report import status_lines
 from disfs.config import Paths, load_volume, volume_names
-from disfs.errors import ExitCode, UserError
 
 
 @click.command(short_help="Show what a mount is doing.")
-@click.argument("mountpoint", required=False, type=click.Path())
+@click.argument("mountpoint", required=False, type=click.Path(), shell_complete=mountpoints)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 def status(mountpoint: str | None, as_json: bool) -> None:
     """Show what a mount is doing: what is still to send and why it waits, what is cached, what goes wrong.
@@ -32,11 +32,7 @@ def status(mountpoint: str | None, as_json: bool) -> None:
     try:
         lines = list(status_lines(daemon.status))
     except KeyError as error:  # an upgrade while it was mounted
-        raise UserError(
-            f"the mount at {daemon.mountpoint} is served by another version of disfs; unmount it and mount it again "
-            "(--json shows what it says)",
-            ExitCode.INTERNAL,
-        ) from error
+        raise of_another_version(daemon) from error
     for line in lines:
         click.echo(line)
 

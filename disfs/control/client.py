@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
@@ -47,11 +48,14 @@ class ControlClient:
             raise UserError(f"the daemon belongs to user {uid}; run the command as that user", ExitCode.STATE_UNUSABLE)
 
     @classmethod
-    def connect(cls, directory: Path) -> Self:
-        """Connect to the daemon whose state directory this is. NOT_MOUNTED when none answers."""
+    def connect(cls, directory: Path, *, answer_seconds: float = ANSWER_SECONDS) -> Self:
+        """Connect to the daemon whose state directory this is. NOT_MOUNTED when there is none.
+
+        One that is there and says nothing for `answer_seconds` is an error of the request: INTERNAL.
+        """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(ANSWER_SECONDS)
+            connection.settimeout(answer_seconds)
             with short_address(directory) as address:
                 connection.connect(address)
             return cls(connection)
@@ -103,6 +107,10 @@ class ControlClient:
         """Change the limit until the next mount."""
         self._request({"request": "limit_bandwidth", **asdict(limit)})
 
+    def change_setting(self, name: str, value: str | None) -> bool:
+        """Change a setting of the mount, None: to its default; whether it holds at once. USAGE."""
+        return bool(self._request({"request": "setting", "name": name, "value": value}).get("applied"))
+
     def warm(
         self, inodes: Sequence[InodeNumber], on_progress: Callable[[WarmProgress], None], *, pin: bool, wait: bool
     ) -> WarmProgress:
@@ -122,10 +130,21 @@ class ControlClient:
         return self._request({"request": "trash", "directory": directory, "rest": rest, "after": after})
 
     def undelete(
-        self, directory: InodeNumber, rest: str, version: InodeNumber | None, on_progress: Callable[[Undeleted], None]
+        self,
+        directory: InodeNumber,
+        rest: str,
+        version: InodeNumber | None,
+        since_ns: int | None,
+        on_progress: Callable[[Undeleted], None],
     ) -> Undeleted:
-        """Restore what was at a path, and is missing below it; or one version of it."""
-        request = {"request": "undelete", "directory": directory, "rest": rest, "version": version}
+        """Restore what was at a path, and is missing below it; or one version; of what was deleted since a moment."""
+        request = {
+            "request": "undelete",
+            "directory": directory,
+            "rest": rest,
+            "version": version,
+            "since_ns": since_ns,
+        }
         return undeleted_of(self._request(request, lambda message: on_progress(undeleted_of(message))))
 
     def snapshots(self) -> Sequence[Mapping[str, Any]]:
@@ -141,6 +160,27 @@ class ControlClient:
     def delete_snapshot(self, name: str) -> None:
         """Return when a snapshot is deleted."""
         self._request({"request": "snapshot", "action": "delete", "name": name})
+
+    def kill(self) -> None:
+        """Kill the daemon, and return when its process is gone. INTERNAL when it does not go.
+
+        For one that does not answer: it has no chance to put anything in order, and what was synced is kept.
+        """
+        try:
+            descriptor = os.pidfd_open(self._pid)
+        except ProcessLookupError:
+            return
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            ended, _, _ = select.select([descriptor], [], [], END_SECONDS)
+        finally:
+            os.close(descriptor)
+        if not ended:
+            raise UserError(
+                f"the daemon (pid {self._pid}) cannot be killed: the kernel keeps it, perhaps waiting for a disk; "
+                "see 'dmesg', then try again",
+                ExitCode.INTERNAL,
+            )
 
     @contextlib.contextmanager
     def daemon_ends(self) -> Any:
@@ -174,7 +214,8 @@ class ControlClient:
                 raise error_of(answer)
         except TimeoutError as error:
             raise UserError(
-                f"the daemon (pid {self._pid}) does not answer; see its log, or kill it: nothing is lost",
+                f"the daemon (pid {self._pid}) does not answer; see its log, or end it with "
+                "'disfs umount --force MOUNTPOINT': what was synced is kept",
                 ExitCode.INTERNAL,
             ) from error
         except (OSError, ProtocolError, KeyError, TypeError, ValueError) as error:

@@ -9,12 +9,14 @@ One JSON object a line. A client sends one request and reads until an answer tha
     {"request": "pause"}, "resume"         done
     {"request": "bandwidth"}               {"event": "done", "result": {"up_bytes_per_second": null, ...}}
     {"request": "limit_bandwidth", "up_bytes_per_second": 1048576, "down_bytes_per_second": null}     done
+    {"request": "setting", "name": "cache_size", "value": "10G"}
+                                           {"event": "done", "result": {"applied": true}}
     {"request": "warm", "inodes": [2], "pin": true, "wait": true}
                                            {"event": "progress", ...}*, then done with what was brought
     {"request": "unpin", "inodes": [2]}    {"event": "progress", ...}*, then done
     {"request": "trash", "directory": 1, "rest": "a/b", "after": null}
                                            {"event": "done", "result": {"entries": [...], "after": ["/a/b", 7]}}
-    {"request": "undelete", "directory": 1, "rest": "a/b", "version": null}
+    {"request": "undelete", "directory": 1, "rest": "a/b", "version": null, "since_ns": null}
                                            {"event": "progress", ...}*, then done with what was restored
     {"request": "snapshots"}               {"event": "done", "result": {"snapshots": [...]}}
     {"request": "snapshot", "action": "create", "name": "monday"}, "delete"
@@ -168,6 +170,10 @@ class Controlled(Protocol):
         """From now on transfers keep to `limit`, those under way included."""
         ...
 
+    async def change_setting(self, name: str, value: str | None) -> Mapping[str, object]:
+        """Change one setting of this mount, None: to its default; `applied`: whether that can be done now. USAGE."""
+        ...
+
     def warmup(self, inodes: Sequence[InodeNumber], *, pin: bool) -> Warmup:
         """The files among `inodes` and everything below the directories among them; not begun yet. MOUNT_BUSY.
 
@@ -185,8 +191,10 @@ class Controlled(Protocol):
         """Some of what is in the trash at a path, and below it; where to go on after, or null. USAGE."""
         ...
 
-    def undeletion(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> Undeletion:
-        """What restores what was at a path, and is missing below it; or one version. Not begun yet. USAGE."""
+    def undeletion(
+        self, directory: InodeNumber, rest: str, version: InodeNumber | None, since_ns: int | None
+    ) -> Undeletion:
+        """What restores what was at a path, and is missing below it; see `TrashDesk.order`. Not begun yet. USAGE."""
         ...
 
     def snapshots(self) -> Mapping[str, object]:
@@ -216,6 +224,16 @@ def decode(line: bytes) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise ProtocolError("not a JSON object")
     return message
+
+
+def request_of(line: bytes) -> dict[str, Any]:
+    """The request that a line holds. `ProtocolError`; also for text that can be no name: lone surrogates."""
+    request = decode(line)
+    try:
+        json.dumps(request, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ProtocolError("not text that could be a name") from error
+    return request
 
 
 def done(result: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -258,6 +276,13 @@ def warm_progress_of(message: Mapping[str, Any]) -> WarmProgress:
 def undeleted_of(message: Mapping[str, Any]) -> Undeleted:
     """Read what `progressed` made of an `Undeleted`."""
     return Undeleted(int(message["restored"]), int(message["taken"]), str(message["path"]))
+
+
+def since_of(number: object) -> int | None:
+    """From when on a restoration goes back, in nanoseconds since 1970; None: for ever. `ProtocolError`."""
+    if number is None or (type(number) is int and 0 <= number < 1 << 63):
+        return number
+    raise ProtocolError("not a moment")
 
 
 def position_of(after: Sequence[object]) -> tuple[str, InodeNumber]:

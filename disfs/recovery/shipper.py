@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.5
 """How often it is looked whether contents that were waited for have been sent."""
-_FLOOR_BYTES = 256 * 1024
+FLOOR_BYTES = 256 * 1024
 """However much Discord refuses, attachments are not made smaller."""
 
 
@@ -321,7 +321,7 @@ class Shipper:
 
     def _refused(self, built: Built) -> None:
         """Discord takes smaller attachments only: what has arrived of this shipment is of no use."""
-        self._refused_bytes = max(_FLOOR_BYTES, max(part.size_bytes for part in built.parts) // 2)
+        self._refused_bytes = max(FLOOR_BYTES, max(part.size_bytes for part in built.parts) // 2)
         self._shipping.note_remains(sorted(set(built.messages.values())))
 
     def _acknowledged(self, turn: _Turn) -> None:

@@ -9,26 +9,25 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from support.emulator import Emulator
 from support.home import PASSPHRASE
 from support.home import home as home_in
+from support.processes import WAIT_SECONDS, is_gone, until
 
 from disfs.errors import ExitCode
 from disfs.mountpoint import is_dead, mount_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from support.home import Home
 
 pytestmark = pytest.mark.fuse
 
-WAIT_SECONDS = 30.0
 NAME = f"m{os.getpid()}"
 
 
@@ -47,24 +46,6 @@ def stalled(mounted: Home, discord: Emulator) -> Iterator[Home]:
     (mounted.mountpoint / "file").write_bytes(os.urandom(100_000))
     yield mounted
     discord.clear_faults()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait for other processes: there is nothing to wait on but the thing itself."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def is_gone(pid: int) -> Callable[[], bool]:
-    def gone() -> bool:
-        try:
-            return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-        except OSError:
-            return True
-
-    return gone
 
 
 # Up
@@ -128,14 +109,20 @@ def test_volume_mounted_elsewhere(mounted: Home, tmp_path: Path) -> None:
 
 
 def test_unreachable_discord_does_not_stop_a_mount(home: Home, discord: Emulator) -> None:
-    """Without Discord the volume mounts from local data, says so in one line and in status, and catches up later."""
+    """Without Discord the volume mounts from local data, says so in one line and in status, and catches up later.
+
+    A takeover that was asked for is not forgotten meanwhile: that is said too.
+    """
     home.ok("init", f"{NAME}-offline")
     with Emulator.start(discord.data_dir.parent / "other", rate_limits=False) as other:
         url = other.api_url
-    done = home.run("mount", str(home.mountpoint), DISFS_API_URL=url)
+    done = home.run("mount", str(home.mountpoint), "--takeover", DISFS_API_URL=url)
     assert 0 == done.returncode
-    assert 1 == len(done.stderr.splitlines())
-    assert "Discord cannot be reached" in done.stderr
+    unreachable, later = done.stderr.splitlines()
+    assert "Discord cannot be reached" in unreachable
+    assert "is taken over as soon as Discord answers" in later
+    assert home.status()["lease"]["takes_over"]
+    assert "is to be taken over as soon as Discord answers" in home.ok("status", str(home.mountpoint))
     (home.mountpoint / "file").write_text("kept")
     assert "cannot be reached" in home.status()["warning"]
     home.ok("umount", "--no-wait", str(home.mountpoint))
