@@ -38,6 +38,7 @@ import trio
 from disfs.callers import mode_after_change
 from disfs.errors import FilesystemError
 from disfs.metadata.base import Atime, read_moves_atime
+from disfs.store_failures import while_it_works
 from disfs.values import FIRST_VIEW_INODE, AttributeChanges
 
 if TYPE_CHECKING:
@@ -288,8 +289,12 @@ class FileIo:
     async def send_inode(self, inode: InodeNumber) -> None:
         """As `send`, for any inode."""
         await self.sync(inode)
-        await self._chunks.drain_file(inode)
-        await self.ship()
+        await while_it_works(self._metadata, lambda: self._chunks.drain_file(inode))
+        await self.send_names()
+
+    async def send_names(self) -> None:
+        """Return when the metadata as they are now are in Discord, as far as somebody ships them there. EIO."""
+        await while_it_works(self._metadata, self.ship)
 
     async def sync_everything(self) -> None:
         """As `fsync`, for all files and names of the volume; the daemon calls it every few seconds.

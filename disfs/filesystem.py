@@ -295,7 +295,7 @@ class Filesystem:
     async def send_names(self) -> None:
         """As `sync_names`, and they are in Discord, as far as somebody ships them there."""
         await self.sync_names()
-        await self.files.ship()
+        await self.files.send_names()
 
     # Lives
 

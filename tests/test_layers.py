@@ -34,7 +34,7 @@ LAYERS = [
     {"disfs.metadata", "disfs.chunkstore"},
     {"disfs.mount_options", "disfs.mount_recovery"},
     {"disfs.mount_plan"},
-    {"disfs.handles", "disfs.kernel_clock", "disfs.interrupts"},
+    {"disfs.handles", "disfs.kernel_clock", "disfs.interrupts", "disfs.store_failures"},
     {"disfs.file_io"},
     {"disfs.filesystem"},
     {

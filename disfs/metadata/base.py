@@ -90,6 +90,11 @@ class VolumeUsage:
 class MetadataStore(Protocol):
     """Inodes, dentries and extended attributes of one volume."""
 
+    @property
+    def failure(self) -> str | None:
+        """Why the store has stopped for good, so that everything raises EIO; None while it works."""
+        ...
+
     async def lookup(self, parent: InodeNumber, name: bytes) -> Attributes:
         """The inode that `name` stands for. ENOENT, ENOTDIR, ENAMETOOLONG. `.` and `..` are understood."""
         ...

@@ -193,6 +193,11 @@ class SqliteMetadataStore(Namespace, Ledger):
             if not self.was_clean:
                 nursery.start_soon(look_for_damage, self._database, self._path)
 
+    @property
+    def failure(self) -> str | None:
+        """See MetadataStore."""
+        return self._database.failure
+
     def statistics(self) -> MetadataStatistics:
         """How the store is."""
         usage = self._totals.usage()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 from support.real_stores import real_stores
 from test_recovery_shipping import (  # type: ignore[import-not-found]  # mypy sees no module in this directory
@@ -20,8 +22,6 @@ from disfs.errors import FilesystemError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from disfs.chunkstore.transport.base import Urgency
     from disfs.metadata.shipping import Begun
@@ -112,3 +112,59 @@ async def test_copy_is_closed_when_forgetting_fails(
         await settle(world)
         await trio.sleep(1)
         assert [True] == [copy.spool.closed for copy in copies]
+
+
+@pytest.mark.parametrize("call", [1, 2])
+async def test_regression_remote_sync_ends_when_the_store_stops(
+    call: int, tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """EIO within seconds, whether contents or names were on their way: what arrives can be recorded no more."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        world.filesystem.files.ship = world.shipper.drain
+        await settle(world)
+        handle, _ = await world.create(b"file")
+        await world.filesystem.files.write(handle, 0, bytes(9000))
+        held = trio.Event()
+        world.transport.plan("send", call, Fault(hold=held))
+        raised: list[int | None] = []
+
+        async def send() -> None:
+            try:
+                await world.filesystem.files.send(handle)
+            except FilesystemError as error:
+                raised.append(error.errno)
+
+        with trio.move_on_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                await trio.sleep(30)
+                assert [] == raised
+                world.metadata._database.fail("a test")
+                held.set()
+        assert [errno.EIO] == raised
+
+
+async def test_regression_remote_sync_of_names_ends_when_the_store_stops(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """EIO within seconds for fsync of a directory too, and while Discord does not answer at all."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        world.filesystem.files.ship = world.shipper.drain
+        await settle(world)
+        await write(world, b"file", b"1")
+        world.transport.plan("send", 1, Fault(hold=trio.Event()))
+        raised: list[int | None] = []
+
+        async def send() -> None:
+            try:
+                await world.filesystem.send_names()
+            except FilesystemError as error:
+                raised.append(error.errno)
+
+        with trio.move_on_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                await trio.sleep(30)
+                assert [] == raised
+                world.metadata._database.fail("a test")
+        assert [errno.EIO] == raised

@@ -69,6 +69,8 @@ def fail(number: int) -> NoReturn:
 class MemoryMetadataStore:
     """Answers `MetadataStore`. Durability is a counter: `durable_count`."""
 
+    failure: str | None = None
+
     def __init__(self, now_ns: int = 0, capacity_bytes: int = DEFAULT_CAPACITY_BYTES) -> None:
         self.capacity_bytes = capacity_bytes
         root = Attributes(ROOT_INODE, stat.S_IFDIR | 0o755, 2, 0, 0, 0, 0, now_ns, now_ns, now_ns)
