@@ -13,6 +13,7 @@ from disfs.metadata.invariants import IN_NO_SLOT
 from disfs.metadata.old_copies import keep_copy
 from disfs.metadata.opening import open_connection
 from disfs.metadata.repair_steps import STEPS, count_holds, raise_counters, set_aside, take_number
+from disfs.metadata.snapshot_files import add_packs
 from disfs.metadata.snapshots import SnapshotState
 from disfs.metadata.sqlite_errors import translated
 from disfs.values import ChunkIndex, ChunkKey, InodeNumber, Revision
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from disfs.values import SlotTable
+    from disfs.values import PackId, SlotTable
 
 _MOST_LOST_CHUNKS = 1 << 20
 """Of one run. A longer one is a damaged number."""
@@ -95,10 +96,14 @@ class Repairs:
             )
 
     def hold(self, snapshot: int, file: Path) -> int:
-        """Keep all recorded messages that a snapshot refers to from being deleted; returns how many were not."""
+        """Keep all messages that a snapshot refers to from being deleted; returns how many were not.
+
+        What is not recorded of them any more is taken from the snapshot.
+        """
         self._connection.execute("ATTACH ? AS copy", (str(file),))
         try:
             with self._transaction() as connection:
+                add_packs(connection)
                 held = connection.execute(
                     "INSERT OR IGNORE INTO holds (snapshot, message) SELECT ?, message FROM copy.messages"
                     " WHERE message IN (SELECT message FROM main.messages)",
@@ -108,6 +113,11 @@ class Repairs:
         finally:
             self._connection.execute("DETACH copy")
         return held
+
+    def disown(self, packs: Iterable[PackId]) -> None:
+        """These count no more as sent from here: nobody takes them for what a failed send has left."""
+        with self._transaction() as connection:
+            connection.executemany("DELETE FROM sent_packs WHERE pack_id = ?", [(pack,) for pack in packs])
 
     def rebuild_indexes(self) -> None:
         """Make every index anew from its table."""

@@ -54,7 +54,7 @@ def adopt(path: Path, file: Path, told: ToldSnapshot, messages: Sequence[int], k
         execute("PRAGMA synchronous = FULL")
         execute("ATTACH ? AS copy", (str(file),))
         execute("BEGIN")
-        _add_packs(connection)
+        add_packs(connection)
         execute("INSERT INTO main.holds (snapshot, message) SELECT ?, message FROM copy.messages", (told.snapshot,))
         execute("UPDATE main.messages SET held = held + 1 WHERE message IN (SELECT message FROM copy.messages)")
         name, number = told.name, 1
@@ -76,8 +76,11 @@ def adopt(path: Path, file: Path, told: ToldSnapshot, messages: Sequence[int], k
     return name
 
 
-def _add_packs(connection: sqlite3.Connection) -> None:
-    """Packs that the snapshot refers to, and the rebuilt state does not know: nothing in it is live there."""
+def add_packs(connection: sqlite3.Connection) -> None:
+    """Packs that the snapshot, attached as `copy`, refers to and the volume does not know: nothing in it is live there.
+
+    Inside a transaction.
+    """
     execute = connection.execute
     for number, pack, message, attachment, size_bytes, slots, channel in execute(_MISSING_PACKS).fetchall():
         free = number

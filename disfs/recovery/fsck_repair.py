@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from disfs.values import ChannelId, ChunkKey, InodeNumber, MessageId
 
 COPY_NAME = "metadata.db.before-fsck"
+_DAMAGE = (Kind.DATABASE, Kind.METADATA, Kind.OUTBOX)
+"""Where any of this was found, the metadata may have lost what they knew of a message."""
 _FILES_AT_ONCE = 256
 _SHOWN_MOVES = 20
 _SHOWN_ERRORS = 10
@@ -52,10 +54,17 @@ class Repair:
         self._check = check
         self._online = online
         self._doomed: Sequence[Unreferenced] = ()
+        self._disowned: Sequence[Unreferenced] = ()
+        """Left over from a send that failed, or what the damaged metadata referred to: nobody can tell."""
         self._without_place: set[InodeNumber] = set()
         """Files with chunks that were marked as lost."""
         if online:
-            self._doomed = [*check.strays, *(check.unknown if delete_unknown else ())]
+            needed = frozenset() if check.snapshots is None else check.snapshots.needed
+            strays = [each for each in check.strays if each.message not in needed]
+            unknown = [each for each in check.unknown if each.message not in needed and delete_unknown]
+            if any(check.findings.counts[kind] for kind in _DAMAGE):
+                strays, self._disowned = [], strays
+            self._doomed = [*strays, *unknown]
 
     def plan(self) -> list[str]:
         """What `run` would do, a line each; empty when there is nothing to do, or nothing that can be done."""
@@ -80,6 +89,10 @@ class Repair:
             ),
             (files, f"move {human_count(files, 'damaged file')} to lost+found/damaged; what is left of them stays"),
             (messages, f"delete {human_count(messages, 'message')} that nothing refers to"),
+            (
+                len(self._disowned),
+                f"keep {human_count(len(self._disowned), 'message')} that may be what the damaged metadata referred to",
+            ),
             (
                 counts[Kind.OUTBOX] or counts[Kind.COPY],
                 "send a whole copy of the names to Discord, at the next mount",
@@ -196,6 +209,9 @@ class Repair:
 
     def _repair_replication(self, repairs: Repairs, on_line: Callable[[str], None]) -> None:
         counts = self._check.findings.counts
+        if self._disowned:
+            repairs.disown(pack for each in self._disowned for pack in each.packs)
+            on_line(f"{human_count(len(self._disowned), 'message')} kept: --delete-unknown deletes them one day")
         if counts[Kind.OUTBOX] or counts[Kind.COPY]:
             repairs.ship_all()
             on_line("the next mount sends a whole copy of the names")

@@ -47,6 +47,11 @@ class SnapshotCheck:
         self.sound: dict[int, Shipment] = {}
         """What Discord has of the unreadable ones."""
 
+    @property
+    def needed(self) -> frozenset[MessageId]:
+        """The messages that any of those that can be read refers to."""
+        return frozenset(each for wanted in self._wanted.values() for listed in wanted.values() for each in listed)
+
     def file(self, snapshot: int) -> Path:
         """Where the rows of a snapshot are."""
         return self._directory / DIRECTORY / f"{snapshot}.db"

@@ -298,6 +298,42 @@ async def test_snapshot_that_holds_nothing_holds_again(shipped: FsckWorld) -> No
     assert [] == kinds(await shipped.check())
 
 
+async def test_regression_repair_deletes_nothing_that_a_snapshot_refers_to(shipped: FsckWorld) -> None:
+    """The record of a message that only a snapshot needs is gone: it comes back from the snapshot; the message stays."""
+    async with shipped.mounted() as filesystem:
+        await filesystem.unlink(ROOT_INODE, b"second")
+        await shipped.ship()
+    message = shipped.messages()[1]
+    forget_message(shipped, message.message)
+    assert [] == await shipped.repair(delete_unknown=True)
+    assert message in shipped.messages()
+    async with shipped.mounted():
+        await shipped.ship()
+    assert [] == kinds(await shipped.check())
+
+
+def forget_message(world: FsckWorld, message: int) -> None:
+    """As damage may leave the metadata: they know nothing of a message, but that it was sent from here."""
+    world.sql(
+        f"DELETE FROM holds WHERE message = {message}",
+        f"DELETE FROM packs WHERE message = {message}",
+        f"DELETE FROM messages WHERE message = {message}",
+    )
+
+
+async def test_regression_repair_of_damage_deletes_nothing_that_was_told(shipped: FsckWorld) -> None:
+    """What Discord was told of is no left-over: not now, and not once the damaged names have been sent there."""
+    message = shipped.messages()[1]
+    shipped.sql("DELETE FROM snapshots", "DELETE FROM holds", "UPDATE messages SET held = 0")
+    forget_message(shipped, message.message)
+    await shipped.repair()
+    assert message in shipped.messages()
+    async with shipped.mounted():
+        await shipped.ship()
+    await shipped.repair()
+    assert message in shipped.messages()
+
+
 # -- a recovery ------------------------------------------------------------------------------------------------------
 
 
