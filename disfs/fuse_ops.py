@@ -219,11 +219,12 @@ class FuseOperations(pyfuse3.Operations):
         return self._entry(await self._filesystem.lookup(InodeNumber(parent_inode), name))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        try:
-            await self._filesystem.forget((InodeNumber(inode), count) for inode, count in inode_list)
-        except Exception as error:
-            # There is nobody to answer, and not even a FUSEError may leave.
-            errno_of(error, "forget")
+        for inode, count in inode_list:
+            try:
+                await self._filesystem.forget([(InodeNumber(inode), count)])
+            except Exception as error:
+                # There is nobody to answer, and not even a FUSEError may leave. The others must go all the same.
+                errno_of(error, "forget")
 
     @_answered
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:

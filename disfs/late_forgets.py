@@ -43,10 +43,12 @@ class LateForgets:
 
     async def run(self) -> None:
         """Work off what has come, until cancelled; what waits then does so no longer."""
-        while True:
-            await self._some.wait()
-            await trio.sleep(DELAY_SECONDS)
-            forgotten, self._waiting, self._some = self._waiting, [], trio.Event()
-            for start in range(0, len(forgotten), AT_ONCE):
-                await self._forget(forgotten[start : start + AT_ONCE])
-                await trio.lowlevel.checkpoint()
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._some.wait()
+                await trio.sleep(DELAY_SECONDS)
+                forgotten, self._waiting, self._some = self._waiting, [], trio.Event()
+                for start in range(0, len(forgotten), AT_ONCE):
+                    # A task each, as for requests of the kernel: a huge orphan takes seconds, and others do not wait.
+                    nursery.start_soon(self._forget, forgotten[start : start + AT_ONCE])
+                    await trio.lowlevel.checkpoint()

@@ -84,3 +84,30 @@ async def test_more_than_may_wait_are_worked_off_at_once(monkeypatch: pytest.Mon
     assert [] == handler.calls
     await late.put_off([(4, 1)])
     assert [[(4, 1)]] == handler.calls
+
+
+async def test_regression_forget_that_takes_long_keeps_no_other_waiting(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """While the chunks of a huge file go, what is forgotten next goes at its time: somebody may need its room."""
+    gone: list[int] = []
+    huge = trio.Event()
+
+    async def forget(inode_list: Sequence[tuple[int, int]]) -> None:
+        for inode, _ in inode_list:
+            if inode == 2:
+                await huge.wait()
+            gone.append(inode)
+
+    late = LateForgets(forget)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(late.run)
+        await late.put_off([(2, 1)])
+        await trio.sleep(2 * DELAY_SECONDS)
+        await late.put_off([(3, 1)])
+        await trio.sleep(2 * DELAY_SECONDS)
+        assert [3] == gone
+        huge.set()
+        await trio.sleep(DELAY_SECONDS)
+        assert [3, 2] == gone
+        nursery.cancel_scope.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import stat
 from typing import TYPE_CHECKING
 
 import pyfuse3
@@ -20,6 +21,8 @@ from disfs.values import ROOT_INODE
 if TYPE_CHECKING:
     import pytest
     from support.filesystem_world import World
+
+    from disfs.values import InodeNumber
 
 
 async def test_reply_has_every_attribute(world: World) -> None:
@@ -103,6 +106,26 @@ async def test_unknown_errors_are_eio_and_a_traceback(world: World, caplog: pyte
     assert ["ZeroDivisionError: bug"] == [line for line in caplog.text.splitlines() if "ZeroDivisionError" in line]
     world.chunks.fails_with = None
     assert 1 == await operations.write(info.fh, 0, b"x")
+
+
+async def test_regression_forget_that_fails_loses_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many inodes are forgotten at once: one that cannot be removed keeps none of the others."""
+    operations = FuseOperations(world.filesystem)
+    inodes = []
+    for name in (b"damaged", b"sound"):
+        inodes.append((await operations.mknod(ROOT_INODE, name, stat.S_IFREG | 0o644, 0, CONTEXT)).st_ino)
+        await operations.unlink(ROOT_INODE, name, CONTEXT)
+    assert inodes == await world.metadata.orphans()
+    remove_orphan = world.metadata.remove_orphan
+
+    async def refuse(inode: InodeNumber) -> None:
+        if inode == inodes[0]:
+            raise FilesystemError(errno.EIO)
+        await remove_orphan(inode)
+
+    monkeypatch.setattr(world.metadata, "remove_orphan", refuse)
+    await operations.forget([(inode, 1) for inode in inodes])
+    assert inodes[:1] == await world.metadata.orphans()
 
 
 async def test_forget_never_raises(
