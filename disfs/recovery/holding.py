@@ -172,11 +172,12 @@ class LeaseHolder:
         `Transport`; then nothing is decided. TransientStorageError also when Discord does not show what it has taken.
         Where a takeover is still to be made, errors as of `before_late_takeover`.
         """
-        if self._takes_over:
-            await self.before_late_takeover()
         async with self._lock:
             if self._lost is not None:
                 raise self._lost
+            if self._takes_over:
+                # Not before the lock: what a claim that was quicker lets our own shipper send is no other machine's.
+                await self.before_late_takeover()
             is_late, now_takes_over = self._takes_over, takes_over or self._takes_over
             await self._check_remembered()
             before, was_loose = self._mine, self._is_loose

@@ -13,17 +13,19 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.leases import KEY, VOLUME, Discord
-from support.real_stores import real_stores
+from support.real_stores import VOLUME_ID, real_stores
 from support.shipments import header, names, sealed
 
 from disfs.chunkstore.codec import PackKind
 from disfs.chunkstore.keys import VolumeKey
 from disfs.chunkstore.transport.base import Upload
+from disfs.chunkstore.transport.faults import Fault
 from disfs.errors import CorruptDataError, ExitCode, TransientStorageError, UserError
 from disfs.recovery.admission import admit
-from disfs.recovery.arrivals import ForkedError
+from disfs.recovery.arrivals import ForkedError, refuse_fork
 from disfs.recovery.frames import NewerFormatError
 from disfs.recovery.holding import AGAIN_SECONDS, RENEW_SECONDS, HeldElsewhereError
+from disfs.recovery.index_channel import IndexChannel
 from disfs.recovery.lease import (
     LEASE_VERSION,
     NO_MESSAGE,
@@ -234,6 +236,34 @@ async def test_who_lost_the_lease_ships_nothing(tmp_path: Path, autojump_clock: 
         assert [] == world.memory.messages(world.index)
         assert world.shipper.stopped.is_set()
         await world.shipper.drain()
+
+
+async def test_regression_late_takeover_is_no_fork_of_its_own(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A claim and a shipper wait for Discord together: what the shipper then sends is not another machine's."""
+    async with real_stores(tmp_path, ships=True) as (world, nursery):
+        holder = world.make_holder()
+        shipping = world.metadata.shipping
+        index = IndexChannel(world.transport, world.index, world.key, VOLUME_ID)
+
+        async def refuse_takeover() -> None:
+            await refuse_fork(index, shipping.position(), {each.message for each in shipping.messages()})
+
+        holder.before_late_takeover = refuse_takeover
+        holder.take_over_later()
+        await world.shipper.drain()
+        await trio.sleep(1)
+        slow = world.transport.plan("list_messages", 1, Fault(hold=trio.Event()))
+        nursery.start_soon(holder.claim)
+        await slow.reached.wait()
+        world.shipper._ask = world.shipper._ask._replace(hold_lease=holder.ensure)
+        await world.create(b"file")
+        await trio.sleep(60)
+        assert slow.hold is not None
+        slow.hold.set()
+        await trio.sleep(60)
+        await world.shipper.drain()
+        await holder.ensure()
+        assert (None, True) == (world.shipper.conflict, holder.statistics().held)
 
 
 @pytest.mark.parametrize("seed", range(12))
