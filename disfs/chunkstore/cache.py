@@ -126,9 +126,9 @@ class Cache(Cuts):
         if self.small.takes(record, max(end, record.end)):
             revision = self._write_small(record, offset, data, fills)
         else:
+            overlays = bool(fills) or self._overlays(record, chunks)
             revision = self._write_file(record, offset, data, fills)
-            # Chunks without an entry are absent or clean.
-            if fills or any(record.has(index) and ChunkIndex(index) not in record.entries for index in chunks):
+            if overlays:
                 self.overlaid.add(inode)
             self._reach(record, end)
             self.unsynced.add(inode)
@@ -136,6 +136,18 @@ class Cache(Cuts):
         now = trio.current_time()
         for index in chunks:
             self.map.wrote(ChunkKey(inode, ChunkIndex(index)), revision, now)
+
+    def _overlays(self, record: InodeChunks, chunks: range) -> bool:
+        """Whether the content that whole chunks have now is in Discord, and not in the cache's file for certain."""
+        if record.inode in self.overlaid:
+            return True
+        # Those without an entry are absent or clean.
+        if any(record.has(index) and ChunkIndex(index) not in record.entries for index in chunks):
+            return True
+        absent = [index for index in chunks if not record.has(index)]
+        return bool(absent) and self._ledger.has_recorded(
+            record.inode, ChunkIndex(absent[0]), absent[-1] + 1 - absent[0]
+        )
 
     def write_new(self, inode: InodeNumber, content: bytes) -> None:
         """`write` where `has_room_for_new`: `content` is all that the inode has. FilesystemError, nothing changed."""

@@ -109,6 +109,10 @@ class ChunkLedger(Protocol):
         """The extents that touch chunks `first` to `last` (included), in order, clipped to that range."""
         ...
 
+    def has_recorded(self, inode: InodeNumber, first: ChunkIndex, count: int) -> bool:
+        """Whether any of `count` chunks from `first` lies in a recorded pack."""
+        ...
+
     async def pack(self, pack: PackId) -> PackRecord:
         """Where a pack lies and how its slots are laid out; KeyError when it is not recorded."""
         ...

@@ -141,6 +141,10 @@ class Extents:
         for run_first, count, *_ in self._database.rows(_FIND_NUMBERED, (inode, first, end)):
             yield from range(max(run_first, first), min(run_first + count, end))
 
+    def has_among(self, inode: InodeNumber, first: int, end: int) -> bool:
+        """Whether any of chunks `first` to `end`, end excluded, lies in a pack."""
+        return inode not in self._bare and next(self.among(inode, first, end), None) is not None
+
     def places(self, keys: Sequence[ChunkKey]) -> dict[tuple[int, int], tuple[int, int]]:
         """Pack (its number) and slot of those of `keys` that lie in a pack, by (inode, chunk)."""
         wanted = [(inode, chunk, chunk + 1) for inode, chunk in keys]

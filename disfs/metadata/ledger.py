@@ -94,6 +94,10 @@ class Ledger(Components):
             return self._inodes.views.extents(inode, first, last)
         return self._extents.find(inode, first, last)
 
+    def has_recorded(self, inode: InodeNumber, first: ChunkIndex, count: int) -> bool:
+        """See ChunkLedger."""
+        return self._extents.has_among(inode, first, first + count)
+
     async def pack(self, pack: PackId) -> PackRecord:
         """See ChunkLedger."""
         return self._packs.record(pack)

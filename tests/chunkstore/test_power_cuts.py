@@ -73,3 +73,27 @@ async def test_regression_what_was_cut_stays_cut_where_the_file_grows(
         kept = await world.filesystem.files.read(handle, 0, size)
         grown = await world.filesystem.files.read(handle, size, 12_000 - size)
         assert (b"a" * size, bytes(12_000 - size)) == (kept, grown)
+
+
+async def test_regression_what_was_fsynced_and_sent_stays_under_an_unsynced_overwrite(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole chunks that only Discord has are written anew, and only another file is fsynced: old bytes or new ones."""
+    disk = Disk(tmp_path, monkeypatch, eager_log=False)
+    async with real_stores(tmp_path, small_content_bytes=SMALL) as (world, nursery):
+        disk.watch(world, monkeypatch)
+        other, _ = await world.create(b"other")
+        handle, inode = await world.create(b"file")
+        await world.filesystem.files.write(handle, 0, b"a" * 20_480)
+        await world.filesystem.files.fsync(handle)
+        await world.chunks.drain()
+        world.chunks.evict_all()
+        world.chunks.pause()
+        await world.filesystem.files.write(handle, 4096, b"b" * 8192)
+        await world.filesystem.files.write(other, 0, b"x")
+        await world.filesystem.files.fsync(other)
+        await world.cut_power(nursery, disk.cut, paused=True)
+        handle = await world.filesystem.files.open(inode, os.O_RDONLY)
+        found = await world.filesystem.files.read(handle, 0, 20_480)
+        assert (b"a" * 4096, b"a" * 8192) == (found[:4096], found[12_288:])
+        assert found[4096:12_288] in (b"a" * 8192, b"b" * 8192)

@@ -165,6 +165,10 @@ class FakeLedger:
                 found.append(Extent(inode, key.chunk, 1, pack, slot))
         return found
 
+    def has_recorded(self, inode: InodeNumber, first: ChunkIndex, count: int) -> bool:
+        """See `ChunkLedger.has_recorded`."""
+        return any(ChunkKey(inode, ChunkIndex(index)) in self.state.where for index in range(first, first + count))
+
     async def pack(self, pack: PackId) -> PackRecord:
         """See `ChunkLedger.pack`."""
         return self.state.packs[pack]

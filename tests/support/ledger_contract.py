@@ -225,6 +225,17 @@ class LedgerContract:
             Extent(INODE, ChunkIndex(4), 1, pack_id(1), 4),
         ] == list(await ledger.extents(INODE, ChunkIndex(1), ChunkIndex(4)))
 
+    async def test_recorded_chunks_are_known(self, ledger: ChunkLedger) -> None:
+        """Those that lie in a pack, dirty or not; not those that were only written."""
+        revision = mark(ledger, 0, 6)
+        assert not ledger.has_recorded(INODE, ChunkIndex(0), 6)
+        await ledger.record_packs([a_pack(1, [(key(2), revision), (key(3), revision)])])
+        mark(ledger, 3)
+        found = [first for first in range(6) if ledger.has_recorded(INODE, ChunkIndex(first), 1)]
+        assert [2, 3] == found
+        assert (True, False) == tuple(ledger.has_recorded(INODE, ChunkIndex(first), 2) for first in (1, 4))
+        assert not ledger.has_recorded(OTHER, ChunkIndex(2), 1)
+
     async def test_overwrite_of_everything(self, ledger: ChunkLedger) -> None:
         """A pack whose last live chunk was overwritten is dead; its message shows where it lies."""
         for number in (1, 2):
