@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from disfs.chunkstore.writeback import Waiting
 from disfs.control.protocol import Progress
+from disfs.file_desk import FileDesk
 from disfs.quantities import NO_LIMIT
 from disfs.warmups import CacheRoom, WarmupDesk
 
@@ -114,6 +115,7 @@ class Controls:
         """What the mount did to go on where the last one ended; None before it is done."""
         self._bandwidth = NO_LIMIT
         self._started = time.monotonic()
+        self._files = FileDesk(metadata, chunks)
         self._warmups = WarmupDesk(metadata, metadata, chunks, chunk_bytes=metadata.chunk_bytes, room=self._room)
 
     async def run(self) -> None:
@@ -142,6 +144,7 @@ class Controls:
             "warning": self._watch.warning,
             "uploads": upload_state(chunks, requests.trouble),
             **asdict(chunks),
+            "transfers": self._files.transfers(),
             "requests": requests.requests,
             "transport": asdict(requests),
             "metadata": asdict(self._metadata.statistics()),

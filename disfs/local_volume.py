@@ -25,6 +25,7 @@ from disfs.mount_recovery import MountRecovery
 from disfs.volume_state import METADATA_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from disfs.chunkstore.keys import VolumeKey
@@ -159,8 +160,12 @@ def make_chunk_store(
     metadata: SqliteMetadataStore,
     transport: Transport,
     attachment_bytes: int | None,
+    taken_bytes: Callable[[str], int],
 ) -> ChunkStore:
-    """The chunk store of a volume; `attachment_bytes` is what the guild allows, None where that is not known."""
+    """The chunk store of a volume; `attachment_bytes` is what the guild allows, None where that is not known.
+
+    `taken_bytes`: see `Connection`.
+    """
     defaults = ChunkStoreSettings()
     chosen = ChunkStoreSettings(
         chunk_bytes=superblock.chunk_bytes,
@@ -182,6 +187,7 @@ def make_chunk_store(
         cache_directory=cache_directory,
         settings=chosen,
         copies=RecordedCopies(metadata),
+        taken_bytes=taken_bytes,
         message_text=f"disfs: data of volume {superblock.name}; deleting this message destroys files",
     )
 

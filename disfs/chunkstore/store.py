@@ -31,6 +31,7 @@ from disfs.chunkstore.small import SmallContents
 from disfs.chunkstore.strays import Strays
 from disfs.chunkstore.sweep import Sweeper
 from disfs.chunkstore.syncing import CacheSync
+from disfs.chunkstore.transfers import TransferTable
 from disfs.chunkstore.underway import SendsUnderway
 from disfs.chunkstore.warming import Warmer
 from disfs.chunkstore.writeback import Writeback
@@ -100,8 +101,9 @@ class ChunkStore:
         settings: ChunkStoreSettings | None = None,
         message_text: str = "disfs: data of a volume, do not delete",
         copies: Copies | None = None,
+        taken_bytes: Callable[[str], int] = lambda nonce: 0,
     ) -> None:
-        """`copies`: see `Sweeper`."""
+        """`copies`: see `Sweeper`; `taken_bytes`: see `TransferTable`."""
         self._settings = settings = settings or ChunkStoreSettings()
         self._chunk_bytes = settings.chunk_bytes
         self._ledger = ledger
@@ -122,6 +124,8 @@ class ChunkStore:
         self._writeback = Writeback(
             ledger, transport, self._cache, volume_key, channels, settings, message_text, underway
         )
+        self.transfers = TransferTable(self._map, self._writeback.messages, taken_bytes)
+        """What is on its way to Discord, file by file."""
         self._neighbours = Neighbours(ledger, self._fetcher, settings)
         self._reads = Reads(self._cache, self._fetcher, self._neighbours, settings.chunk_bytes)
         self._readahead_budget = ReadaheadBudget(settings.readahead_bytes, settings.cache_bytes // 4)
@@ -420,6 +424,13 @@ class ChunkStore:
             sweep=self._sweeper.statistics(),
             compaction=self._compactor.statistics(),
         )
+
+    def listen_sent(self, listener: Callable[[InodeNumber, int], None]) -> None:
+        """`listener` hears of each inode that has become wholly Discord's, and how many bytes were sent for that.
+
+        In the middle of recording: it must be quick and must not raise.
+        """
+        self._map.on_sent = listener
 
     def _upload_limits(self) -> tuple[int, int]:
         now = self._writeback.statistics()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from disfs.chunkstore.cache import Cache
-    from disfs.chunkstore.channels import DataChannel
+    from disfs.chunkstore.channels import ChannelStatistics, DataChannel
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.settings import ChunkStoreSettings
@@ -98,6 +98,7 @@ class WritebackStatistics:
     """How many writers wait for room."""
     failures: tuple[str, ...]
     """Why channels do not take data now, one line for each reason; empty when all is well."""
+    channels: tuple[ChannelStatistics, ...]
     stopped: bool
     """No channel takes data, and trying again will not help until somebody changes something."""
 
@@ -164,6 +165,11 @@ class Writeback:
         return self._channels.stopped
 
     @property
+    def messages(self) -> Sequence[Outgoing]:
+        """Those that are being packed, or are on their way; to be looked at only. The list stays the same one."""
+        return self._messages
+
+    @property
     def paused(self) -> bool:
         """Whether uploads are paused."""
         return self._paused
@@ -198,6 +204,7 @@ class Writeback:
             waiting_for=self._waiting_for,
             waiting_writers=self.waiting_writers,
             failures=self._channels.failures + (() if self._pack_failure is None else (self._pack_failure,)),
+            channels=self._channels.statistics(now, self._transport.send_delay_seconds),
             stopped=self.stopped,
         )
 

@@ -1,26 +1,54 @@
-"""The group of all commands."""
+"""The group of all commands. A command's module is imported when the command is used: each then starts quickly."""
 
 from __future__ import annotations
+
+import importlib
 
 import click
 
 import disfs as package
-from disfs.cli.emulator import emulator
-from disfs.cli.fsck import fsck
-from disfs.cli.init import init
-from disfs.cli.limits import bwlimit, pause, resume
-from disfs.cli.mount import mount
-from disfs.cli.recover import recover
-from disfs.cli.snapshot import snapshot
-from disfs.cli.status import status, volumes
-from disfs.cli.umount import sync, umount
-from disfs.cli.undelete import undelete
-from disfs.cli.warm import pin, unpin, warmup
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_MODULES = {
+    "init": "init",
+    "recover": "recover",
+    "mount": "mount",
+    "umount": "umount",
+    "sync": "umount",
+    "status": "status",
+    "volumes": "status",
+    "pause": "limits",
+    "resume": "limits",
+    "bwlimit": "limits",
+    "pin": "warm",
+    "unpin": "warm",
+    "warmup": "warm",
+    "undelete": "undelete",
+    "snapshot": "snapshot",
+    "fsck": "fsck",
+    "emulator": "emulator",
+}
+"""Where each command is, in the order in which `--help` lists them."""
 
 
-@click.group(context_settings=CONTEXT)
+class Commands(click.Group):
+    """Finds commands by their names in `disfs.cli`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All of them."""
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name; None when there is none."""
+        module = _MODULES.get(cmd_name)
+        if module is None:
+            return None
+        command = getattr(importlib.import_module(f"disfs.cli.{module}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(package.__version__, prog_name="disfs", message="%(prog)s %(version)s")
 def disfs() -> None:
     """A Discord server as a disk.
@@ -41,25 +69,3 @@ def disfs() -> None:
     Secrets come from DISFS_TOKEN and DISFS_PASSPHRASE, from files, or from a prompt; never from an option's value.
     DISFS_HOME moves configuration, state and cache below one directory, DISFS_API_URL names another API than Discord's.
     """
-
-
-for command in (
-    init,
-    recover,
-    mount,
-    umount,
-    sync,
-    status,
-    volumes,
-    pause,
-    resume,
-    bwlimit,
-    pin,
-    unpin,
-    warmup,
-    undelete,
-    snapshot,
-    fsck,
-    emulator,
-):
-    disfs.add_command(command)

@@ -191,6 +191,14 @@ class Dentries:
         rows = self._database.rows("SELECT parent, name FROM dentries WHERE inode = ?", (inode,))
         return sorted(self._path_of_directory(parent) + name for parent, name in rows)
 
+    def path(self, inode: InodeNumber) -> bytes | None:
+        """One path from the root that leads to the inode, however many do; None for an orphan or an unknown one."""
+        if inode == ROOT_INODE or inode >= FIRST_VIEW_INODE:
+            return next(iter(self.paths(inode)), None)
+        self._database.flush()
+        row = self._database.row("SELECT parent, name FROM dentries WHERE inode = ? LIMIT 1", (inode,))
+        return None if row is None else self.path_of_directory(InodeNumber(row[0])) + row[1]
+
     def last_name(self, parent: InodeNumber, name: bytes, reason: TrashReason) -> LastName | None:
         """What an inode is about to lose, if that is to be noted. Before the first alteration of a change."""
         return LastName(self.path_of_directory(parent) + name, reason) if self.notes_paths else None
