@@ -5,84 +5,27 @@ from __future__ import annotations
 import json
 import os
 import stat
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from click.testing import CliRunner
-from support.real_stores import real_stores
-from support.volumes import VOLUME
+from support.controlled import controls, write
 
-from disfs.chunkstore.transport.stack import Connection
 from disfs.cli.daemons import RunningDaemon
 from disfs.cli.report import status_lines
 from disfs.cli.status import status
 from disfs.control.protocol import MAX_ANSWER_BYTES, encode
-from disfs.controls import Controls, UploadState, upload_state
-from disfs.discord_watch import DiscordWatch
+from disfs.controls import UploadState, upload_state
 from disfs.errors import UserError
 from disfs.quantities import Bandwidth
 from disfs.values import ROOT_INODE, NewInode
-from disfs.volume import Look
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
-    from support.real_stores import RealStores
     from trio.testing import MockClock
-
-    from disfs.values import InodeNumber
-
-
-class Served:
-    """A mount that is up."""
-
-    def __init__(self) -> None:
-        self.asked: list[object] = []
-
-    def facts(self) -> Mapping[str, object]:
-        return {"volume": "photos", "mountpoint": "/mnt", "state": "mounted"}
-
-    async def sync(self) -> None:
-        self.asked.append("sync")
-
-    async def unmount(self, *, wait: bool) -> None:
-        self.asked.append(wait)
-
-
-@asynccontextmanager
-async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores, list[object]]]:
-    """The controls of a running volume, and the bandwidth limits that its connection was told."""
-    limits: list[object] = []
-    async with real_stores(directory, 2) as (world, nursery):
-        watch = DiscordWatch(world.memory, VOLUME, Look(), is_refused=lambda: False, on_attachment_bytes=print)
-        connection = Connection(
-            world.transport, world.memory, lambda up, down: limits.append((up, down)), world.transport
-        )
-        holder = world.make_holder()
-        made = Controls(
-            Served(),
-            world.metadata,
-            connection,
-            world.chunks,
-            world.shipper,
-            holder,
-            world.filesystem,
-            watch,
-            world.make_trash_desk(),
-            world.make_snapshot_desk(),
-        )
-        nursery.start_soon(made.run)
-        yield made, world, limits
-
-
-async def write(world: RealStores, name: bytes, content: bytes) -> InodeNumber:
-    handle, inode = await world.create(name)
-    await world.filesystem.files.write(handle, 0, content)
-    await world.filesystem.release(handle)
-    return inode
 
 
 def told(report: Mapping[str, Any]) -> dict[str, list[str]]:
