@@ -202,6 +202,14 @@ class Controls:
         """See Controlled."""
         await self._warmups.unpin(inodes)
 
+    async def states(self, inodes: Sequence[InodeNumber]) -> Mapping[str, object]:
+        """See Controlled."""
+        return await self._files.states(inodes)
+
+    async def history(self, inode: InodeNumber) -> Mapping[str, object]:
+        """See Controlled."""
+        return await self._files.history(inode)
+
     async def trash(
         self, directory: InodeNumber, rest: str, after: tuple[str, InodeNumber] | None
     ) -> Mapping[str, object]:

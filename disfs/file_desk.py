@@ -1,22 +1,31 @@
-"""What is told of single files: which are on their way to Discord, and how far each of them is."""
+"""What is told of single files: which are on their way to Discord, where the contents of each are, and since when."""
 
 from __future__ import annotations
 
 import logging
+import stat
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import trio
 
-from disfs.errors import FilesystemError
+from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.values import ChunkIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from disfs.chunkstore.store import ChunkStore
     from disfs.chunkstore.transfers import MessageTransfer
     from disfs.metadata.store import SqliteMetadataStore
-    from disfs.values import InodeNumber
+    from disfs.values import Attributes, ChannelId, InodeNumber, MessageId, PackId
+
+MAX_PLACES = 1000
+"""Of how many messages of a file is told, the newest ones."""
+_STEP_COUNT = 32
+"""So many files are looked at in one step: about half a millisecond."""
+_WINDOW_CHUNKS = 1024
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +57,61 @@ class FileDesk:
                 for file in found.files
             ],
         }
+
+    async def states(self, inodes: Sequence[InodeNumber]) -> Mapping[str, object]:
+        """Where the contents of each file are, in the order of the inodes; in steps that nobody notices.
+
+        Each is a list: the word, percent sent or null, percent cached, whether it is pinned. What is no file has null
+        but for the last one; what is not known is null altogether.
+        """
+        found: list[object] = []
+        for number, inode in enumerate(inodes):
+            if number % _STEP_COUNT == 0:
+                await trio.lowlevel.checkpoint()
+            found.append(await self._state(inode))
+        return {"states": found}
+
+    async def _state(self, inode: InodeNumber) -> list[object] | None:
+        try:
+            attributes = await self._metadata.attributes(inode)
+            if not stat.S_ISREG(attributes.mode):
+                return [None, None, None, inode in self._chunks.pinned_inodes]
+            state = await self._chunks.content_state(attributes)
+        except FilesystemError:
+            return None
+        return [state.whereabouts, state.sent_percent, state.cached_percent, state.pinned]
+
+    async def history(self, inode: InodeNumber) -> Mapping[str, object]:
+        """What is known of one file: its path, and in which messages its contents lie, oldest first. USAGE."""
+        try:
+            attributes = await self._metadata.attributes(inode)
+            places = await self._places(attributes)
+        except FilesystemError as error:
+            raise UserError(f"nothing is known of it: {error}; is it still there?", ExitCode.USAGE) from error
+        shown = sorted(places.items())
+        return {
+            "path": self._path(inode),
+            "state": await self._state(inode),
+            "places": [[channel, message, count] for (message, channel), count in shown[-MAX_PLACES:]],
+            "message_count": len(shown),
+        }
+
+    async def _places(self, attributes: Attributes) -> Counter[tuple[MessageId, ChannelId]]:
+        """How many of its chunks each message holds."""
+        places: Counter[tuple[MessageId, ChannelId]] = Counter()
+        if not stat.S_ISREG(attributes.mode):
+            return places
+        located: dict[PackId, tuple[MessageId, ChannelId]] = {}
+        count = -(-attributes.size_bytes // self._metadata.chunk_bytes)
+        for first in range(0, count, _WINDOW_CHUNKS):
+            last = ChunkIndex(min(first + _WINDOW_CHUNKS, count) - 1)
+            for extent in await self._metadata.extents(attributes.inode, ChunkIndex(first), last):
+                if extent.pack not in located:
+                    location = (await self._metadata.pack(extent.pack)).location
+                    located[extent.pack] = (location.message, location.channel)
+                places[located[extent.pack]] += extent.count
+            await trio.lowlevel.checkpoint()
+        return places
 
     def _path(self, inode: InodeNumber) -> str:
         """One of its paths, for people and programs; what it is called where it has none."""

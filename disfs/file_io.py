@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from disfs.callers import Caller
+    from disfs.chunkstore.content_state import ContentState
     from disfs.chunkstore.readahead import Readahead
     from disfs.handles import HandleTable, OpenInode
     from disfs.kernel_clock import KernelClock
@@ -110,6 +111,10 @@ class FileChunks(Protocol):
 
     async def sync_overlaid(self) -> None:
         """To be called before the metadata alone are made durable; `sync` includes it."""
+        ...
+
+    async def content_state(self, attributes: Attributes) -> ContentState:
+        """Where the contents of a file are."""
         ...
 
     def new_readahead(self) -> Readahead:

@@ -16,6 +16,8 @@ _MODULES = {
     "umount": "umount",
     "sync": "umount",
     "status": "status",
+    "ls": "files",
+    "history": "files",
     "volumes": "status",
     "pause": "limits",
     "resume": "limits",

@@ -117,6 +117,15 @@ class ControlClient:
         """Let the files, and everything below the directories, be evicted again. At most MAX_INODES at once."""
         self._request({"request": "unpin", "inodes": list(inodes)})
 
+    def states(self, inodes: Sequence[InodeNumber]) -> Sequence[Sequence[Any] | None]:
+        """Where the contents of files are, one for each inode; see the protocol. At most MAX_INODES at once."""
+        found: Sequence[Sequence[Any] | None] = self._request({"request": "states", "inodes": list(inodes)})["states"]
+        return found
+
+    def history(self, inode: InodeNumber) -> dict[str, Any]:
+        """Where the contents of one file lie, and its path. USAGE."""
+        return self._request({"request": "history", "inode": inode})
+
     def trash(self, directory: InodeNumber, rest: str, after: Sequence[object] | None) -> dict[str, Any]:
         """Some of what is in the trash at a path and below it: `entries`, and `after`, where the next ones begin."""
         return self._request({"request": "trash", "directory": directory, "rest": rest, "after": after})

@@ -12,6 +12,9 @@ One JSON object a line. A client sends one request and reads until an answer tha
     {"request": "warm", "inodes": [2], "pin": true, "wait": true}
                                            {"event": "progress", ...}*, then done with what was brought
     {"request": "unpin", "inodes": [2]}    {"event": "progress", ...}*, then done
+    {"request": "states", "inodes": [2]}   {"event": "progress", ...}*, then done with {"states": [["discord", null,
+                                           100, false]]}: the word, percent sent, percent cached, pinned
+    {"request": "history", "inode": 2}     {"event": "progress", ...}*, then done with where its contents lie
     {"request": "trash", "directory": 1, "rest": "a/b", "after": null}
                                            {"event": "done", "result": {"entries": [...], "after": ["/a/b", 7]}}
     {"request": "undelete", "directory": 1, "rest": "a/b", "version": null}
@@ -177,6 +180,14 @@ class Controlled(Protocol):
 
     async def unpin(self, inodes: Sequence[InodeNumber]) -> None:
         """Take the mark from `inodes` and everything below them; what has none is passed over."""
+        ...
+
+    async def states(self, inodes: Sequence[InodeNumber]) -> Mapping[str, object]:
+        """Where the contents of files are: `states`, one for each inode."""
+        ...
+
+    async def history(self, inode: InodeNumber) -> Mapping[str, object]:
+        """What is known of one file: `path`, `state`, `places`, `message_count`. USAGE."""
         ...
 
     async def trash(

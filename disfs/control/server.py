@@ -117,6 +117,12 @@ async def _perform(daemon: Controlled, request: dict[str, Any], stream: trio.Soc
         case {"request": "unpin", "inodes": list(numbers)}:
             inodes = inodes_of(numbers)
             await _with_progress(stream, lambda: daemon.unpin(inodes), WarmProgress)
+        case {"request": "states", "inodes": list(numbers)}:
+            inodes = inodes_of(numbers)
+            await _with_progress(stream, lambda: daemon.states(inodes), WarmProgress)
+        case {"request": "history", "inode": number}:
+            inode = inodes_of([number])[0]
+            await _with_progress(stream, lambda: daemon.history(inode), WarmProgress)
         case {"request": "trash", "directory": number, "rest": str(rest), "after": after}:
             directory, place = inodes_of([number])[0], position_of(after) if isinstance(after, list) else None
             await _with_progress(stream, lambda: daemon.trash(directory, rest, place), Undeleted)

@@ -91,6 +91,14 @@ class FakeDaemon:
     async def unpin(self, inodes: Sequence[InodeNumber]) -> None:
         self.asked.append((list(inodes), None))
 
+    async def states(self, inodes: Sequence[InodeNumber]) -> Mapping[str, object]:
+        return {"states": [["discord", None, 100, inode == 7] for inode in inodes]}
+
+    async def history(self, inode: InodeNumber) -> Mapping[str, object]:
+        if self.error:
+            raise self.error
+        return {"path": f"/{inode}"}
+
     async def trash(
         self, directory: InodeNumber, rest: str, after: tuple[str, InodeNumber] | None
     ) -> Mapping[str, object]:
@@ -187,6 +195,19 @@ async def test_status_is_what_the_daemon_says(tmp_path: Path) -> None:
     async with served(tmp_path):
         assert {"pid": 1, "dirty_bytes": 7} == await asked(tmp_path, ControlClient.status)
         await asked(tmp_path, ControlClient.ping)
+
+
+async def test_states_and_history_of_files(tmp_path: Path) -> None:
+    """Many files are asked for at once, in their order; what is wrong with one of them is said."""
+    async with served(tmp_path) as daemon:
+        inodes = [InodeNumber(number) for number in range(1, MAX_INODES + 1)]
+        states = await asked(tmp_path, lambda client: client.states(inodes))
+        assert MAX_INODES == len(states)
+        assert ["discord", None, 100, True] == states[6]
+        assert {"path": "/9"} == await asked(tmp_path, lambda client: client.history(InodeNumber(9)))
+        daemon.error = UserError("nothing is known of it", ExitCode.USAGE)
+        with pytest.raises(UserError, match="nothing is known"):
+            await asked(tmp_path, lambda client: client.history(InodeNumber(9)))
 
 
 async def test_long_directory_is_no_obstacle(tmp_path: Path) -> None:
