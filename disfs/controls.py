@@ -16,6 +16,7 @@ from disfs.chunkstore.writeback import Waiting
 from disfs.control.protocol import Progress
 from disfs.file_desk import FileDesk
 from disfs.quantities import NO_LIMIT
+from disfs.report_files import report_text
 from disfs.warmups import CacheRoom, WarmupDesk
 
 if TYPE_CHECKING:
@@ -156,6 +157,10 @@ class Controls:
             "warmups": [asdict(progress) for progress in self._warmups.statistics()],
             "warmup_problem": self._warmups.problem,
         }
+
+    def report(self, inode: InodeNumber) -> bytes:
+        """What a file below `.disfs` says at this moment."""
+        return report_text(inode, self.status())
 
     def progress(self) -> Progress:
         """See Controlled."""

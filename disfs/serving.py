@@ -131,6 +131,7 @@ class Daemon:
         self._controls = Controls(
             self, metadata, connection, chunks, shipper, holder, self._filesystem, self._watch, self._trash, snapshots
         )
+        self._filesystem.files.report = self._controls.report
         self._controls.limit_bandwidth(plan.settings.bandwidth)
         self._kernel_gone = trio.Event()
         self._stopping = trio.Event()

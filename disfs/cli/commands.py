@@ -16,6 +16,7 @@ _MODULES = {
     "umount": "umount",
     "sync": "umount",
     "status": "status",
+    "metrics": "status",
     "ls": "files",
     "history": "files",
     "volumes": "status",

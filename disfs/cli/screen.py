@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
 
-from disfs.cli.report import problems
 from disfs.quantities import human_count, human_duration, human_rate, human_size
+from disfs.status_report import problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""`disfs status` and `disfs volumes`."""
+"""`disfs status`, `disfs metrics` and `disfs volumes`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import click
 
 from disfs.cli.daemons import daemon_of, only_daemon, running_daemons
 from disfs.cli.exits import INTERRUPTED
-from disfs.cli.report import status_lines
 from disfs.config import Paths, load_volume, volume_names
 from disfs.errors import ExitCode, UserError
+from disfs.status_report import status_lines
 
 if TYPE_CHECKING:
     from disfs.cli.daemons import RunningDaemon
@@ -44,12 +44,38 @@ def status(mountpoint: str | None, watch: bool, as_json: bool) -> None:
         else:
             for line in status_lines(daemon.status):
                 click.echo(line)
-    except KeyError as error:  # an upgrade while it was mounted
-        raise UserError(
-            f"the mount at {daemon.mountpoint} is served by another version of disfs; unmount it and mount it again "
-            "(--json shows what it says)",
-            ExitCode.INTERNAL,
-        ) from error
+    except KeyError as error:
+        raise _of_another_version(daemon) from error
+
+
+def _of_another_version(daemon: RunningDaemon) -> UserError:
+    """After an upgrade while it was mounted."""
+    return UserError(
+        f"the mount at {daemon.mountpoint} is served by another version of disfs; unmount it and mount it again "
+        "('disfs status --json' shows what it says)",
+        ExitCode.INTERNAL,
+    )
+
+
+@click.command(short_help="Print a mount's figures for Prometheus.")
+@click.argument("mountpoint", required=False, type=click.Path())
+def metrics(mountpoint: str | None) -> None:
+    """Print the figures of a mount in the text format that Prometheus and its relatives read; docs/metrics.md says what
+    each of them is. The file .disfs/metrics in the mount says the same.
+
+    \b
+    Example:
+        disfs metrics ~/discord > /var/lib/node_exporter/disfs.prom
+    """
+    from disfs.metrics import metrics_text
+
+    paths = Paths.from_environment(os.environ)
+    daemon = daemon_of(paths, mountpoint) if mountpoint else only_daemon(paths)
+    try:
+        text = metrics_text(daemon.status)
+    except KeyError as error:
+        raise _of_another_version(daemon) from error
+    click.echo(text, nl=False)
 
 
 def _watch(daemon: RunningDaemon, *, as_json: bool) -> None:

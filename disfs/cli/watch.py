@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from disfs.cli.report import problems, uploads
 from disfs.control.client import ControlClient
 from disfs.errors import ExitCode, UserError
+from disfs.status_report import problems, uploads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

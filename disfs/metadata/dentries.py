@@ -20,7 +20,15 @@ from disfs.errors import FilesystemError
 from disfs.metadata.base import NAME_MAX
 from disfs.metadata.inodes import COLUMNS, LastName, stale
 from disfs.metadata.views import SNAPSHOTS_NAME, refuse_view
-from disfs.values import FIRST_VIEW_INODE, ROOT_INODE, Attributes, DirectoryEntry, InodeNumber
+from disfs.values import (
+    FIRST_VIEW_INODE,
+    REPORTS_INODE,
+    REPORTS_NAME,
+    ROOT_INODE,
+    Attributes,
+    DirectoryEntry,
+    InodeNumber,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,6 +119,8 @@ class Dentries:
         row = self._database.row(_LOOKUP, (parent, name))
         if row is None and name == SNAPSHOTS_NAME and parent == ROOT_INODE:
             return self._inodes.attributes(FIRST_VIEW_INODE)
+        if row is None and name == REPORTS_NAME and parent == ROOT_INODE:
+            return self._inodes.attributes(REPORTS_INODE)
         if row is None:
             self._known[parent, name] = None
             return None

@@ -167,3 +167,61 @@ def test_bad_paths_are_refused_in_one_line(shared_disk: Product, tmp_path: Path,
         (line,) = done.stderr.splitlines()
         assert str(path) in line
         assert "; " in line
+
+
+def test_reports_can_be_read_like_files(shared_disk: Product) -> None:
+    """cat, grep, dd, less and Python read what the daemon says; it is not listed, and found by who names it."""
+    reports = shared_disk.mountpoint / ".disfs"
+    assert ".disfs" not in os.listdir(shared_disk.mountpoint)  # noqa: PTH208 - what readdir says
+    assert ["metrics", "status", "status.json"] == sorted(path.name for path in reports.iterdir())
+    assert b"volume    emulator, mounted" in subprocess.check_output(["cat", reports / "status"])
+    assert b"disfs_capacity_bytes{" in subprocess.check_output(["grep", "capacity", reports / "metrics"])
+    whole = json.loads((reports / "status.json").read_text())
+    assert shared_disk.status()["pid"] == whole["pid"]
+    with (reports / "status.json").open("rb", buffering=0) as file:
+        pieces = iter(functools.partial(file.read, 7), b"")
+        assert "emulator" == json.loads(b"".join(pieces))["volume"], "it changed while it was read"
+        file.seek(1)
+        assert file.read(10) == os.pread(file.fileno(), 10, 1)
+    parts = subprocess.check_output(["dd", f"if={reports / 'metrics'}", "bs=100", "status=none"])
+    assert parts.endswith(b"\n")
+    assert parts.splitlines()[-1].startswith(b"disfs_kernel_requests_total")
+    assert b"-r-------- 1" in subprocess.check_output(["ls", "-l", reports / "status"])
+
+
+def test_reading_reports_changes_nothing_and_nothing_can_be_changed(shared_disk: Product, tmp_path: Path) -> None:
+    """Each attempt to change something is refused, copies do not have them, and reading sends nothing."""
+    reports = shared_disk.mountpoint / ".disfs"
+    sync(shared_disk)
+    before = shared_disk.status()["requests"]
+    for _ in range(20):
+        (reports / "status.json").read_bytes()
+    assert before == shared_disk.status()["requests"]
+    for change in (
+        functools.partial((reports / "status").write_text, "x"),
+        functools.partial((reports / "new").write_text, "x"),
+        (reports / "status").unlink,
+        reports.rmdir,
+        functools.partial(os.truncate, reports / "status", 0),
+        functools.partial(os.setxattr, reports / "status", "user.x", b"1"),
+        functools.partial(reports.rename, shared_disk.mountpoint / "other"),
+        functools.partial((reports / "status").chmod, 0o777),
+    ):
+        assert failing(change) in {errno.EROFS, errno.EXDEV}, change
+    assert errno.EEXIST == failing(reports.mkdir)
+    assert errno.ENOENT == failing((reports / "nothing").stat)
+    subprocess.run(["cp", "-a", f"{shared_disk.mountpoint}/odd", tmp_path / "copy"], check=True)
+    assert not (tmp_path / "copy" / ".disfs").exists()
+
+
+def test_metrics_command_says_what_the_file_says(shared_disk: Product) -> None:
+    """`disfs metrics` prints the figures of the mount; of what is no mount it says so."""
+    names = [
+        line.split()[2]
+        for line in shared_disk.run("metrics", str(shared_disk.mountpoint)).stdout.splitlines()
+        if line.startswith("# TYPE")
+    ]
+    text = (shared_disk.mountpoint / ".disfs" / "metrics").read_text()
+    assert names == [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    done = shared_disk.run("metrics", "/nowhere", check=False)
+    assert (ExitCode.NOT_MOUNTED, 1) == (done.returncode, len(done.stderr.splitlines()))
