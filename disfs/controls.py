@@ -12,8 +12,11 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
+import trio
+
 from disfs.chunkstore.writeback import Waiting
 from disfs.control.protocol import Progress
+from disfs.event_desk import EventDesk, Situation
 from disfs.file_desk import FileDesk
 from disfs.quantities import NO_LIMIT
 from disfs.report_files import report_text
@@ -21,11 +24,13 @@ from disfs.warmups import CacheRoom, WarmupDesk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from disfs.chunkstore.store import ChunkStore, ChunkStoreStatistics
     from disfs.chunkstore.transport.stack import Connection
     from disfs.control.protocol import Undeletion, Warmup
     from disfs.discord_watch import DiscordWatch
+    from disfs.event_desk import Listener
     from disfs.filesystem import Filesystem
     from disfs.metadata.store import SqliteMetadataStore
     from disfs.mount_recovery import MountRecovery
@@ -117,11 +122,32 @@ class Controls:
         self._bandwidth = NO_LIMIT
         self._started = time.monotonic()
         self._files = FileDesk(metadata, chunks)
+        self._events = EventDesk(self._situation, self._files.known_path)
+        chunks.listen_sent(self._events.file_sent)
+        chunks.listen_damage(self._events.damage_found)
         self._warmups = WarmupDesk(metadata, metadata, chunks, chunk_bytes=metadata.chunk_bytes, room=self._room)
 
     async def run(self) -> None:
-        """Carry what was asked for and is not waited for, and bring what is pinned and absent, until cancelled."""
-        await self._warmups.run(sorted(self._chunks.pinned))
+        """Carry what was asked for and is not waited for, and bring what is pinned and absent, until cancelled.
+
+        And look what happens, for whoever listens.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._events.run)
+            nursery.start_soon(self._warmups.run, sorted(self._chunks.pinned))
+
+    def _situation(self) -> Situation:
+        writeback = self._chunks.statistics().writeback
+        lease = self._holder.statistics()
+        return Situation(
+            paused=writeback.paused,
+            failures=writeback.failures,
+            trouble=self._connection.transport.statistics().trouble,
+            writers_wait=writeback.waiting_writers > 0,
+            lease_held=lease.held,
+            lease_failure=lease.failure,
+            conflict=self._shipper.statistics().conflict,
+        )
 
     def _room(self) -> CacheRoom:
         chunks = self._chunks.statistics()
@@ -184,11 +210,17 @@ class Controls:
         """See Controlled."""
         self._chunks.pause()
         self._shipper.pause()
+        self._events.look()
 
     def resume(self) -> None:
         """See Controlled."""
         self._chunks.resume()
         self._shipper.resume()
+        self._events.look()
+
+    def listener(self) -> AbstractContextManager[Listener]:
+        """See Controlled."""
+        return self._events.listener()
 
     def bandwidth(self) -> Bandwidth:
         """See Controlled."""

@@ -113,14 +113,18 @@ class FileDesk:
             await trio.lowlevel.checkpoint()
         return places
 
-    def _path(self, inode: InodeNumber) -> str:
-        """One of its paths, for people and programs; what it is called where it has none."""
+    def known_path(self, inode: InodeNumber) -> str | None:
+        """One of its paths; None where it has none. Answers at once."""
         try:
             path = self._metadata.path(inode)
         except FilesystemError as error:
             log.debug("no path of inode %d: %s", inode, error)
             path = None
-        return f"(deleted, inode {inode})" if path is None else path.decode(errors="surrogateescape")
+        return None if path is None else path.decode(errors="surrogateescape")
+
+    def _path(self, inode: InodeNumber) -> str:
+        """The same for people: what it is called where it has none."""
+        return self.known_path(inode) or f"(deleted, inode {inode})"
 
 
 def _message(message: MessageTransfer) -> Mapping[str, object]:

@@ -50,6 +50,7 @@ LAYERS = [
         "disfs.warmups",
         "disfs.trash_desk",
         "disfs.file_desk",
+        "disfs.event_desk",
         "disfs.discord_watch",
         "disfs.recovery",
     },

@@ -17,6 +17,7 @@ _MODULES = {
     "sync": "umount",
     "status": "status",
     "metrics": "status",
+    "events": "events",
     "ls": "files",
     "history": "files",
     "volumes": "status",

@@ -24,7 +24,7 @@ from disfs.control.protocol import (
 from disfs.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from disfs.control.protocol import Progress, Undeleted, WarmProgress
@@ -126,6 +126,22 @@ class ControlClient:
         """Where the contents of one file lie, and its path. USAGE."""
         return self._request({"request": "history", "inode": inode})
 
+    def events(self) -> Iterator[Mapping[str, Any] | None]:
+        """What happens from now on, one after another; None when nothing does for a while. Ends with the daemon."""
+        try:
+            self._connection.sendall(encode({"request": "events"}))
+            while line := self._lines.readline(MAX_ANSWER_BYTES):
+                answer = decode(line)
+                if answer.get("event") == "error":
+                    raise error_of(answer)
+                yield answer.get("told")
+        except TimeoutError as error:
+            raise self._silent() from error
+        except ProtocolError as error:
+            raise UserError("the daemon broke off; its log says why", ExitCode.INTERNAL) from error
+        except ConnectionError:
+            return  # it was killed
+
     def trash(self, directory: InodeNumber, rest: str, after: Sequence[object] | None) -> dict[str, Any]:
         """Some of what is in the trash at a path and below it: `entries`, and `after`, where the next ones begin."""
         return self._request({"request": "trash", "directory": directory, "rest": rest, "after": after})
@@ -182,12 +198,14 @@ class ControlClient:
                     return dict(answer.get("result") or {})
                 raise error_of(answer)
         except TimeoutError as error:
-            raise UserError(
-                f"the daemon (pid {self._pid}) does not answer; see its log, or kill it: nothing is lost",
-                ExitCode.INTERNAL,
-            ) from error
+            raise self._silent() from error
         except (OSError, ProtocolError, KeyError, TypeError, ValueError) as error:
             raise UserError("the daemon broke off; its log says why", ExitCode.INTERNAL) from error
+
+    def _silent(self) -> UserError:
+        return UserError(
+            f"the daemon (pid {self._pid}) does not answer; see its log, or kill it: nothing is lost", ExitCode.INTERNAL
+        )
 
     def _read_line(self) -> bytes:
         line = self._lines.readline(MAX_ANSWER_BYTES)

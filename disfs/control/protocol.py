@@ -15,6 +15,8 @@ One JSON object a line. A client sends one request and reads until an answer tha
     {"request": "states", "inodes": [2]}   {"event": "progress", ...}*, then done with {"states": [["discord", null,
                                            100, false]]}: the word, percent sent, percent cached, pinned
     {"request": "history", "inode": 2}     {"event": "progress", ...}*, then done with where its contents lie
+    {"request": "events"}                  {"event": "told", "told": {"event": "paused", "at": 1.5}}*, and
+                                           {"event": "progress"} now and then; it has no end
     {"request": "trash", "directory": 1, "rest": "a/b", "after": null}
                                            {"event": "done", "result": {"entries": [...], "after": ["/a/b", 7]}}
     {"request": "undelete", "directory": 1, "rest": "a/b", "version": null}
@@ -40,6 +42,7 @@ from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 MAX_REQUEST_BYTES = 64 * 1024
 MAX_INODES = 2000
@@ -132,6 +135,14 @@ class Warmup(Protocol):
         ...
 
 
+class Listening(Protocol):
+    """Somebody who is told of what happens."""
+
+    async def next(self) -> Mapping[str, object]:
+        """What comes next: plain JSON values, no secrets. Cancel: it is not lost."""
+        ...
+
+
 class Controlled(Protocol):
     """The daemon as the control server sees it."""
 
@@ -161,6 +172,10 @@ class Controlled(Protocol):
 
     def resume(self) -> None:
         """Send again. Not paused: no-op."""
+        ...
+
+    def listener(self) -> AbstractContextManager[Listening]:
+        """Hear of what happens from now on. USAGE when too many listen."""
         ...
 
     def bandwidth(self) -> Bandwidth:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from disfs.quantities import Bandwidth
 from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from disfs.errors import DisfsError
@@ -93,6 +93,16 @@ class FakeDaemon:
 
     async def states(self, inodes: Sequence[InodeNumber]) -> Mapping[str, object]:
         return {"states": [["discord", None, 100, inode == 7] for inode in inodes]}
+
+    @contextmanager
+    def listener(self) -> Iterator[FakeDaemon]:
+        if self.error:
+            raise self.error
+        yield self
+
+    async def next(self) -> Mapping[str, object]:
+        await self.may_finish.wait()
+        return {"event": "paused", "at": 1.5}
 
     async def history(self, inode: InodeNumber) -> Mapping[str, object]:
         if self.error:
@@ -208,6 +218,23 @@ async def test_states_and_history_of_files(tmp_path: Path) -> None:
         daemon.error = UserError("nothing is known of it", ExitCode.USAGE)
         with pytest.raises(UserError, match="nothing is known"):
             await asked(tmp_path, lambda client: client.history(InodeNumber(9)))
+
+
+async def test_events_are_passed_on_with_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener hears that the daemon is there, then what happens; one too many is told why it may not listen."""
+    monkeypatch.setattr("disfs.control.server.ALIVE_SECONDS", 0.001)
+    async with served(tmp_path) as daemon:
+
+        def listen_to_two(client: ControlClient) -> list[Mapping[str, Any] | None]:
+            told = client.events()
+            first = next(told)
+            trio.from_thread.run_sync(daemon.may_finish.set)
+            return [first, next(filter(None, told))]
+
+        assert [None, {"event": "paused", "at": 1.5}] == await asked(tmp_path, listen_to_two)
+        daemon.error = UserError("8 programs listen already", ExitCode.USAGE)
+        with pytest.raises(UserError, match="listen already"):
+            await asked(tmp_path, lambda client: next(client.events()))
 
 
 async def test_long_directory_is_no_obstacle(tmp_path: Path) -> None:

@@ -158,17 +158,6 @@ def test_output_in_a_pipe_is_a_line_for_each_name(shared_disk: Product) -> None:
         assert 0 == program.wait(timeout=30)
 
 
-@pytest.mark.parametrize("command", ["ls", "history"])
-def test_bad_paths_are_refused_in_one_line(shared_disk: Product, tmp_path: Path, command: str) -> None:
-    """A path that is not there, and one that is on no mount of disfs, have their words and codes."""
-    for path, code in ((shared_disk.mountpoint / "nowhere", ExitCode.USAGE), (tmp_path, ExitCode.NOT_MOUNTED)):
-        done = shared_disk.run(command, str(path), check=False)
-        assert code == done.returncode
-        (line,) = done.stderr.splitlines()
-        assert str(path) in line
-        assert "; " in line
-
-
 def test_reports_can_be_read_like_files(shared_disk: Product) -> None:
     """cat, grep, dd, less and Python read what the daemon says; it is not listed, and found by who names it."""
     reports = shared_disk.mountpoint / ".disfs"
