@@ -195,7 +195,11 @@ class Controls:
         trouble = failures[0] if failures else self._connection.transport.statistics().trouble
         trouble = trouble or self._shipper.statistics().failure
         return Progress(
-            chunks.dirty_bytes, chunks.dirty_chunks, self._watch.warning or trouble, paused=self._chunks.paused
+            chunks.dirty_bytes,
+            chunks.dirty_chunks,
+            self._watch.warning or trouble,
+            paused=self._chunks.paused,
+            taken_bytes=self._chunks.transfers.taken_plain_bytes(),
         )
 
     async def sync(self) -> None:

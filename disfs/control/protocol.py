@@ -68,6 +68,13 @@ class Progress:
     """Why uploads do not get on, in words for a person; None while they do."""
     paused: bool = False
     """Somebody has said that nothing shall be sent now."""
+    taken_bytes: int = 0
+    """Of the dirty bytes, what the network has taken: the part of a message that is under way."""
+
+    @property
+    def left_bytes(self) -> int:
+        """What is neither in Discord nor has the network taken it."""
+        return max(0, self.dirty_bytes - self.taken_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +273,7 @@ def progress_of(message: Mapping[str, Any]) -> Progress:
         dirty_chunks=int(message["dirty_chunks"]),
         failure=message.get("failure"),
         paused=bool(message.get("paused")),
+        taken_bytes=int(message.get("taken_bytes", 0)),
     )
 
 
