@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from disfs.chunkstore.writeback import Waiting
+from disfs.chunkstore.writeback_values import Waiting
 from disfs.control.protocol import Progress
 from disfs.event_desk import EventDesk, Situation
 from disfs.file_desk import FileDesk
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from disfs.chunkstore.store import ChunkStore, ChunkStoreStatistics
+    from disfs.chunkstore.store import ChunkStore
+    from disfs.chunkstore.store_values import ChunkStoreStatistics
     from disfs.chunkstore.transport.stack import Connection
     from disfs.control.protocol import Undeletion, Warmup
     from disfs.discord_watch import DiscordWatch
@@ -261,9 +262,11 @@ class Controls:
         last = [_text(entries[-1].path), entries[-1].inode] if has_more else None
         return {"entries": [_shown(entry) for entry in entries], "after": last}
 
-    def undeletion(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> Undeletion:
+    def undeletion(
+        self, directory: InodeNumber, rest: str, version: InodeNumber | None, since_ns: int | None
+    ) -> Undeletion:
         """See Controlled."""
-        return self._trash.order(directory, rest, version)
+        return self._trash.order(directory, rest, version, since_ns)
 
     def snapshots(self) -> Mapping[str, object]:
         """See Controlled."""

@@ -22,7 +22,7 @@ from disfs.errors import (
 )
 from disfs.fuse_ops import forget_name
 from disfs.local_volume import go_on, keep_marks, make_chunk_store, open_metadata
-from disfs.recovery.admission import admit, give_back
+from disfs.recovery.admission import admit, give_back, take_over_later
 from disfs.recovery.assembly import make_holder, make_shipper, make_snapshot_shipments
 from disfs.serving import Daemon
 from disfs.snapshot_desk import SnapshotDesk
@@ -95,6 +95,8 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
         may_change = not (look.warning or plan.behaviour.read_only)
         if may_change:
             warnings += await admit(holder, plan.volume.name, takes_over=plan.takes_over)
+        elif plan.takes_over and not plan.behaviour.read_only:
+            warnings += take_over_later(holder, plan.volume.name)
         chunks = make_chunk_store(
             plan.volume.superblock,
             plan.settings,

@@ -18,7 +18,7 @@ class MountRecovery:
     unsent_chunks: int
     """Found again in the cache, to be sent."""
     lost_chunks: int
-    """Unsent, and not in the cache any more."""
+    """Neither in Discord nor in the cache: what the cache lost unsent, and what a recovery could not bring back."""
     arrived_messages: int
     """They had arrived in Discord, which had not been written down: recorded, not sent again."""
     arrived_chunks: int
@@ -29,6 +29,9 @@ class MountRecovery:
         """One line for a person, None when there is nothing to tell."""
         if not (self.crashed or self.lost_chunks or self.arrived_messages):
             return None
+        lost = f"{human_count(self.lost_chunks, 'chunk')} can no longer be read, 'disfs fsck' names the files"
+        if not (self.crashed or self.arrived_messages):  # said at each mount, until somebody does something about it
+            return lost
         parts = [f"{human_count(self.unsent_chunks, 'unsent chunk')} found again"]
         if self.arrived_messages:
             arrived = human_count(self.arrived_messages, "message")
@@ -36,6 +39,6 @@ class MountRecovery:
         if self.orphans:
             parts.append(f"{human_count(self.orphans, 'deleted file')} removed that had been open")
         if self.lost_chunks:
-            parts.append(f"{human_count(self.lost_chunks, 'chunk')} lost with the cache, the log names the files")
+            parts.append(lost)
         why = "recovered after a crash" if self.crashed else "went on where the last mount ended"
         return f"{why} in {self.seconds:.1f} s: {', '.join(parts)}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from dataclasses import dataclass
 
+_AGO = re.compile(r"(\d{1,9})\s*([smhdw])", re.IGNORECASE)
+_AGO_SECONDS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60, "w": 7 * 24 * 60 * 60}
 _SIZE = re.compile(r"(\d{1,15})\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 
@@ -19,6 +22,24 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a size such as 500M or 2G")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def parse_moment(text: str, now: datetime.datetime) -> datetime.datetime:
+    """The moment that a person means by 2h (before `now`; s, m, h, d, w) or by 2026-11-25, 2026-11-25 10:00.
+
+    A date without a zone is one of here. ValueError otherwise, and for what lies in the future.
+    """
+    match = _AGO.fullmatch(text.strip())
+    try:
+        if match is not None:
+            moment = now - datetime.timedelta(seconds=int(match[1]) * _AGO_SECONDS[match[2].lower()])
+        else:
+            moment = datetime.datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text!r} is not a time such as 2h, 3d or '2026-11-25 10:00'") from error
+    if moment > now:
+        raise ValueError(f"{text!r} lies in the future")
+    return moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ from disfs.filesystem import Filesystem
 from disfs.fuse_ops import FuseOperations, forget_name
 from disfs.fuse_variants import vary_answers
 from disfs.interrupts import sync_requests
+from disfs.late_forgets import LateForgets
 from disfs.polled_loop import polled_loop
 from disfs.session_hook import SessionHook
 from disfs.trash_desk import TrashDesk
@@ -120,6 +121,8 @@ class Daemon:
         )
         self._filesystem.files.ship = self._ship_metadata
         vary_answers(self._operations, plan.behaviour, self._filesystem, syncs)
+        self._forgets = LateForgets(self._operations.forget)
+        setattr(self._operations, "forget", self._forgets.put_off)  # noqa: B010 - mypy takes no assignment to a method
         self._watch = DiscordWatch(
             connection.admin,
             plan.volume,
@@ -172,6 +175,7 @@ class Daemon:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._run_fuse)
+                    nursery.start_soon(self._forgets.run)
                     nursery.start_soon(self._sync_regularly)
                     nursery.start_soon(self._watch.run)
                     nursery.start_soon(collect_when_quiet, self._operations.request_count)

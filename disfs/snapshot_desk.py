@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 30.0
+_NOT_SENT = "nothing of this mount is sent any more; 'disfs status' says why"
 _DRAINS = 3
 """How often what is dirty is waited for, so that nothing is: writers who never rest are not waited for longer."""
 
@@ -139,13 +140,15 @@ class SnapshotDesk:
     async def delete(self, name: str) -> None:
         """Delete a snapshot; what only it held goes from Discord with the next sweeps. USAGE when there is none.
 
-        Cancel, or an error: it is not shown any more, and the next mount finishes it.
+        USAGE too, and it stays, when another machine has gone on with the volume. A cancel, or another error: it is not
+        shown any more, and the next mount finishes it.
         """
         self._check_writable()
         async with self._lock:
             record = self._snapshots.named(name.encode(errors="surrogateescape"))
             if record is None:
                 raise UserError(f"there is no snapshot {name!r}; 'disfs snapshot list' shows them", ExitCode.USAGE)
+            await self._check_writer()
             self._snapshots.begin_removal(record.snapshot)
             await self._tell(record.name)
             await self._make_durable()
@@ -174,11 +177,20 @@ class SnapshotDesk:
         with trio.CancelScope(shield=True):
             await self._tell_kernel(FIRST_VIEW_INODE, name)
 
+    async def _check_writer(self) -> None:
+        """USAGE when this machine is not the volume's writer any more, as far as can be known now."""
+        try:
+            may_delete = await self._shipments.may_delete()
+        except StorageError:
+            return  # nothing is deleted in Discord before the next look
+        if not may_delete:
+            raise UserError(_NOT_SENT, ExitCode.USAGE)
+
     def _check_writable(self) -> None:
         if self._read_only:
             raise UserError("the volume is mounted read-only; mount it without 'ro' for that", ExitCode.USAGE)
         if self._is_stopped():
-            raise UserError("nothing of this mount is sent any more; 'disfs status' says why", ExitCode.USAGE)
+            raise UserError(_NOT_SENT, ExitCode.USAGE)
 
 
 def _checked(name: str) -> bytes:

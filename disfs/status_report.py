@@ -157,6 +157,11 @@ def problems(report: Mapping[str, Any]) -> Iterator[str]:
         report["warmup_problem"],
     )
     yield from dict.fromkeys(text for text in told if text)
+    if report["lease"]["takes_over"]:
+        yield "the volume is to be taken over as soon as Discord answers"
+    if report["lease"]["taken_from"]:
+        host = report["lease"]["taken_from"]
+        yield f"the volume was taken over from {host}: if it is still mounted there, what is written there is not sent"
     if report["journal"]["unreadable"]:
         yield (
             f"{human_count(report['journal']['unreadable'], 'attachment')} in the index channel cannot be read: "

@@ -58,6 +58,8 @@ class _Restoring:
     """One restoration and how far it is."""
 
     done: Undeleted = field(default_factory=Undeleted)
+    since_ns: int = 0
+    """What was deleted before stays where it is."""
     directories: list[Trashed] = field(default_factory=list)
     """Those that were restored; their times are set last."""
 
@@ -134,17 +136,20 @@ class TrashDesk:
 
     # -- restoring ----------------------------------------------------------------------------------------------
 
-    def order(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> Undeletion:
-        """What restores the path `rest` in a directory; not begun yet."""
-        return Undeletion(self, directory, rest, version)
+    def order(
+        self, directory: InodeNumber, rest: str, version: InodeNumber | None, since_ns: int | None = None
+    ) -> Undeletion:
+        """What restores the path `rest` in a directory, of what was deleted since a moment; not begun yet."""
+        return Undeletion(self, directory, rest, version, since_ns)
 
     async def restore(self, path: bytes, version: InodeNumber | None, restoring: _Restoring) -> None:
         """Restore what was last at a path, and what is missing below it; or one version. USAGE when there is nothing.
 
+        Nothing that was deleted before `restoring.since_ns`, save directories in which the rest lay.
         Cancel, or an error: what is restored stays restored.
         """
         async with self._lock:
-            entries = self._trash.at(path)
+            entries = [entry for entry in self._trash.at(path) if entry.trashed_ns >= restoring.since_ns]
             if version is not None:
                 entries = [entry for entry in entries if entry.inode == version]
             if entries:
@@ -157,8 +162,9 @@ class TrashDesk:
                 await self._set_times(entry)
         if not entries and not restoring.done.restored and not restoring.done.taken:
             shown = path.decode(errors="backslashreplace")
+            since = " since then" if restoring.since_ns else ""
             raise UserError(
-                f"there is nothing of {shown} in the trash; 'disfs undelete --list' shows it", ExitCode.USAGE
+                f"there is nothing of {shown} in the trash{since}; 'disfs undelete --list' shows it", ExitCode.USAGE
             )
 
     async def _set_times(self, directory: Trashed) -> None:
@@ -182,12 +188,14 @@ class TrashDesk:
         while True:
             page = self._trash.below(directory, position, _PAGE_COUNT)
             for entry in page:
+                position = entry.path, entry.inode
+                if entry.trashed_ns < restoring.since_ns:
+                    continue
                 if best is not None and best.path != entry.path:
                     await self._restore_missing(best, restoring)
                     best = None
                 if best is None or entry.trashed_ns >= best.trashed_ns:
                     best = entry
-                position = entry.path, entry.inode
             if len(page) < _PAGE_COUNT:
                 if best is not None:
                     await self._restore_missing(best, restoring)
@@ -268,12 +276,19 @@ class TrashDesk:
 class Undeletion:
     """Something that is being restored on somebody's behalf."""
 
-    def __init__(self, desk: TrashDesk, directory: InodeNumber, rest: str, version: InodeNumber | None) -> None:
+    def __init__(
+        self,
+        desk: TrashDesk,
+        directory: InodeNumber,
+        rest: str,
+        version: InodeNumber | None,
+        since_ns: int | None = None,
+    ) -> None:
         self._desk = desk
         self._directory = directory
         self._rest = rest
         self._version = version
-        self._restoring = _Restoring()
+        self._restoring = _Restoring(since_ns=since_ns or 0)
 
     def progress(self) -> Undeleted:
         """How far it is."""

@@ -41,6 +41,7 @@ LAYERS = [
         "disfs.control",
         "disfs.volume",
         "disfs.local_volume",
+        "disfs.late_forgets",
         "disfs.polled_loop",
         "disfs.tree_walk",
         "disfs.session_hook",

@@ -140,7 +140,7 @@ class Cache(Cuts):
     def write_new(self, inode: InodeNumber, content: bytes) -> None:
         """`write` where `has_room_for_new`: `content` is all that the inode has. FilesystemError, nothing changed."""
         record = InodeChunks(inode)
-        revision = self.small.write(record, 0, content, b"")
+        revision = self.small.write_new(record, content)
         self._free_space.took(len(content))
         self.map.wrote_new(record, revision, trio.current_time())
 

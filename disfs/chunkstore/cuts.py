@@ -101,7 +101,8 @@ class Cuts(Room):
             return
         # Most files are small, and many go before they were sent.
         self._ledger.discard(inode)
-        self._recorded.pop(ChunkKey(inode, ChunkIndex(0)), None)
+        if self._recorded:
+            self._recorded.pop(ChunkKey(inode, ChunkIndex(0)), None)
         if self.map.discard_unsent(record):
             self.small.discarded(record)
             self._needs_no_sync(inode)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _ASKED_EACH = 4096
 """Chunks that are made urgent one by one: about a millisecond."""
+_FIRST = ChunkIndex(0)
 _WITHOUT_ENTRY = frozenset({ChunkState.ABSENT, ChunkState.CLEAN})
 
 
@@ -114,13 +115,7 @@ class ChunkMap:
         chunks.sending_count += (state in ON_THEIR_WAY) - (before in ON_THEIR_WAY)
         if before in UNSENT and state not in UNSENT:
             assert entry is not None
-            self.dirty_count -= 1
-            self.dirty_bytes -= entry.length
-            self._count_sent(chunks, entry.length, arrived=state is ChunkState.RECORDED)
-            entry.length = 0
-            entry.asked = False
-            for drain in self._drains:
-                drain.remaining -= entry.born <= drain.until and drain.concerns(chunks.inode)
+            self._no_longer_unsent(chunks, entry, arrived=state is ChunkState.RECORDED)
         elif state in UNSENT and before not in UNSENT:
             self.dirty_count += 1
             self._count_unsent(chunks)
@@ -141,6 +136,15 @@ class ChunkMap:
             if arrived and self.on_sent is not None:
                 self.on_sent(chunks.inode, chunks.sent_bytes)
             chunks.sent_bytes = 0
+
+    def _no_longer_unsent(self, chunks: InodeChunks, entry: Entry, *, arrived: bool) -> None:
+        self.dirty_count -= 1
+        self.dirty_bytes -= entry.length
+        self._count_sent(chunks, entry.length, arrived=arrived)
+        entry.length = 0
+        entry.asked = False
+        for drain in self._drains:
+            drain.remaining -= entry.born <= drain.until and drain.concerns(chunks.inode)
 
     def recorded_older(self, key: ChunkKey) -> None:
         """A rewritten chunk's copy was recorded: what is dirty of it from now on was written after that copy."""
@@ -228,10 +232,9 @@ class ChunkMap:
     def wrote_new(self, chunks: InodeChunks, revision: Revision, now: float) -> None:
         """`wrote` for chunk 0 of an inode that is not known yet; all that there is of it ends with that chunk."""
         inode, length = chunks.inode, chunks.end
-        key = ChunkKey(inode, ChunkIndex(0))
         assert inode not in self.inodes
         entry = Entry(ChunkState.DIRTY, length, revision, now, now, revision)
-        chunks.entries[key.chunk] = entry
+        chunks.entries[_FIRST] = entry
         chunks.present[0] = chunks.count = 1
         self.inodes[inode] = chunks
         self._newest = max(self._newest, revision)
@@ -239,7 +242,7 @@ class ChunkMap:
         self._count_unsent(chunks)
         chunks.unsent_bytes += length
         self.dirty_bytes += length
-        self.waiting.add(key, entry)
+        self.waiting.add(ChunkKey(inode, _FIRST), entry)
         chunks.weight = min(self.chunk_bytes, -(-length // BLOCK_BYTES) * BLOCK_BYTES)
         self.weight += chunks.weight
         if inode in self.recency.pinned:
@@ -247,11 +250,11 @@ class ChunkMap:
 
     def discard_unsent(self, chunks: InodeChunks) -> bool:
         """CUT of all, where all is one chunk that waits to be sent; False, and nothing done, where it is more."""
-        entry = chunks.entries.get(ChunkIndex(0))
+        entry = chunks.entries.get(_FIRST)
         if entry is None or entry.state is not ChunkState.DIRTY or chunks.count != 1 or len(chunks.entries) != 1:
             return False
-        self.waiting.remove(ChunkKey(chunks.inode, ChunkIndex(0)), entry)
-        self._count(chunks, entry, ChunkState.DIRTY, ChunkState.ABSENT)
+        self.waiting.remove(ChunkKey(chunks.inode, _FIRST), entry)
+        self._no_longer_unsent(chunks, entry, arrived=False)
         self.recency.pass_over((chunks.inode, 0))
         self.weight -= chunks.weight
         if chunks.inode in self.recency.pinned:

@@ -191,9 +191,13 @@ class Readahead:
         self._present_until = 0
         self._closed = False
 
+    def follows(self, offset: int, length: int) -> bool:
+        """Take note of a read of what is cached, if there is nothing to advise; if False, `on_read` has to be asked."""
+        return self._closed or self._policy.follows(offset, length, self._present_until)
+
     def on_read(self, offset: int, length: int, *, hit: bool) -> Advice:
         """As `ReadaheadPolicy.on_read`; a seek takes back what was begun and nobody waits for."""
-        if self._closed or (hit and self._policy.follows(offset, length, self._present_until)):
+        if self._closed:
             return _NOTHING
         self._present_until = 0  # what was found lies ahead of another position, perhaps
         advice = self._policy.on_read(offset, length, hit=hit, max_bytes=self._budget.share(self))

@@ -71,7 +71,8 @@ class Reads:
         No checkpoint if all of it is cached. FilesystemError(EIO) if any of it cannot be had; the log names the file.
         """
         chunks = chunk_range(offset, length, self._chunk_bytes)
-        hit = self._cache.has_all(inode, chunks)
+        record = self._map.inodes.get(inode)
+        hit = record is not None and record.has_all(chunks)
         if hit:
             self._cached_chunks += len(chunks)
             try:
@@ -80,6 +81,8 @@ class Reads:
                 if not self._cache.drop_damaged(inode):
                     raise
                 hit = False
+        if hit and (readahead is None or readahead.follows(offset, length)):
+            return found
         if readahead is not None and (absent := self._wanted_ahead(inode, offset, length, readahead, hit=hit)):
             await self._fetch_ahead(inode, absent, readahead)
         if hit:

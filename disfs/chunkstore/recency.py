@@ -76,7 +76,13 @@ class Recency:
 
     def used(self, inode: InodeNumber, chunks: range) -> None:
         """Chunks were read: their groups are evicted last."""
-        order = self._order(inode)
+        order = self._pinned_groups if inode in self.pinned else self._groups
+        number = chunks.start // GROUP_CHUNKS
+        if not self._marks and (chunks.stop - 1) // GROUP_CHUNKS == number:
+            # Most reads, of files that were there before.
+            if (inode, number) in order:
+                order.move_to_end((inode, number))
+            return
         for group, bits in group_bits(inode, chunks):
             if group in order:
                 order.move_to_end(group)

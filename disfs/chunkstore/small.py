@@ -88,9 +88,16 @@ class SmallContents:
             # Nothing of what there was is looked at where nothing of it stays: it may be damaged.
             old = b"" if self.is_covered(record, offset, offset + len(data)) else self.read(record)
             return self._rewrite(record, overwritten(old, offset, data))
-        revision = self._rewrite(record, overwritten(fill, offset, data))
-        if not fill:
-            self._fresh.add(record.inode)
+        if fill:
+            return self._rewrite(record, overwritten(fill, offset, data))
+        return self.write_new(record, overwritten(b"", offset, data))
+
+    def write_new(self, record: InodeChunks, content: bytes) -> Revision:
+        """`content` is all there is of the inode, which has no row. It is dirty then."""
+        revision = self._ledger.write_small(record.inode, content)
+        record.end = len(content)
+        self.total_bytes += record.end
+        self._fresh.add(record.inode)
         return revision
 
     def shorten(self, record: InodeChunks, size_bytes: int) -> Revision:

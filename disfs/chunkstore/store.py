@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -29,6 +28,7 @@ from disfs.chunkstore.recovery import note_clean_stop, recover
 from disfs.chunkstore.room import CacheLimits
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.small import SmallContents
+from disfs.chunkstore.store_values import ChunkStoreStatistics
 from disfs.chunkstore.strays import Strays
 from disfs.chunkstore.sweep import Sweeper
 from disfs.chunkstore.syncing import CacheSync
@@ -43,50 +43,19 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Sequence
     from pathlib import Path
 
-    from disfs.chunkstore.compaction import CompactionStatistics
     from disfs.chunkstore.content_state import ContentState
-    from disfs.chunkstore.fetch import FetchStatistics
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
-    from disfs.chunkstore.reads import ReadStatistics
     from disfs.chunkstore.reclaim import Reclaimed
     from disfs.chunkstore.recovery import CacheMarks
-    from disfs.chunkstore.sweep import Copies, SweepStatistics
+    from disfs.chunkstore.sweep import Copies
     from disfs.chunkstore.transport.base import Buffer, Transport
-    from disfs.chunkstore.writeback import WritebackStatistics
     from disfs.values import Attributes, ChannelId, InodeNumber
 
 log = logging.getLogger(__name__)
 
 _CUT_AT_ONCE = 256
 """Chunks of a huge file that go in one step: about a millisecond of the main thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkStoreStatistics:
-    """For `disfs status`."""
-
-    cache_bytes: int
-    cache_limit_bytes: int
-    dirty_bytes: int
-    dirty_chunks: int
-    dirty_limit_bytes: int
-    lost_chunks: int
-    """Dirty chunks whose only copy is gone from the cache; reading them is an error."""
-    evicted_chunks: int
-    pinned_bytes: int
-    """What pinned inodes take of the cache."""
-    pinned_limit_bytes: int
-    """How much of it they may take."""
-    pinned_inodes: int
-    open_files: int
-    unsettled: int
-    """Cuts and records that wait until they are durable."""
-    writeback: WritebackStatistics
-    reads: ReadStatistics
-    fetch: FetchStatistics
-    sweep: SweepStatistics
-    compaction: CompactionStatistics
 
 
 class ChunkStore:

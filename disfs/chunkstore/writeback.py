@@ -18,10 +18,8 @@ is tried again here after a pause, for ever; what is permanent makes the channel
 
 from __future__ import annotations
 
-import enum
 import errno
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -32,13 +30,14 @@ from disfs.chunkstore.packer import max_pack_bytes
 from disfs.chunkstore.selection import Elevator, Quiet, Situation, is_backlog, is_full, next_send_at
 from disfs.chunkstore.sending import Sending
 from disfs.chunkstore.sizes import SizeLimits, UploadRate, write_delay_seconds
+from disfs.chunkstore.writeback_values import MessageInFlight, Waiting, WritebackStatistics
 from disfs.errors import DisfsError, FilesystemError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from disfs.chunkstore.cache import Cache
-    from disfs.chunkstore.channels import ChannelStatistics, DataChannel
+    from disfs.chunkstore.channels import DataChannel
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.settings import ChunkStoreSettings
@@ -49,58 +48,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.05
-
-
-class Waiting(enum.StrEnum):
-    """Why no further message is being packed at this moment."""
-
-    NOTHING_DIRTY = "everything is in Discord, or on its way there"
-    NOT_DUE = "what is unsent waits to be quiet, or for company"
-    PAUSED = "uploads are paused"
-    ENOUGH_IN_FLIGHT = "enough is on its way"
-    NO_CHANNEL = "every channel is busy or rests after a failure"
-    RATE_LIMIT = "Discord's rate limit"
-    FAILURE = "unsent data cannot be read at the moment"
-
-
-@dataclass(frozen=True, slots=True)
-class MessageInFlight:
-    """A message on its way."""
-
-    channel: ChannelId
-    size_bytes: int
-    seconds: float
-    """Since when it is being sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class WritebackStatistics:
-    """For `disfs status`."""
-
-    sending_bytes: int
-    """Of the dirty bytes, those whose copy is on its way."""
-    sent_bytes: int
-    """Sealed bytes that Discord acknowledged."""
-    sent_packs: int
-    sent_messages: int
-    attachment_limit_bytes: int
-    """As far as it is known."""
-    message_limit_bytes: int
-    """How much a message carries now."""
-    bytes_per_second: float | None
-    """How fast uploads were lately; None before the first one."""
-    in_flight: tuple[MessageInFlight, ...]
-    paused: bool
-    """Uploads were paused by somebody; writers wait at the dirty limit until they are resumed."""
-    waiting_for: Waiting | None
-    """Why nothing further is being packed; None while something is."""
-    waiting_writers: int
-    """How many writers wait for room."""
-    failures: tuple[str, ...]
-    """Why channels do not take data now, one line for each reason; empty when all is well."""
-    channels: tuple[ChannelStatistics, ...]
-    stopped: bool
-    """No channel takes data, and trying again will not help until somebody changes something."""
 
 
 class _Turn(NamedTuple):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from disfs.recovery.fsck import Check, Scope
     from disfs.recovery.fsck_data import Subset
     from disfs.recovery.fsck_repair import Repair
+    from disfs.recovery.repair_right import RepairRight
 
 _LABELS = {
     Kind.DATABASE: "database",
@@ -42,12 +43,17 @@ _LABELS = {
     Kind.SET_ASIDE: "set aside",
     Kind.MISSING: "missing",
     Kind.DAMAGED_PACK: "damaged pack",
+    Kind.OUTBOX: "not told",
+    Kind.COPY: "names in Discord",
+    Kind.FORK: "elsewhere",
+    Kind.SNAPSHOT: "snapshot",
     Kind.SUPERBLOCK: "superblock",
     Kind.STRAY: "left over",
     Kind.UNKNOWN: "unknown",
+    Kind.IN_TRASH: "in the trash",
     Kind.NOTE: "note",
 }
-_OF_FILES = frozenset({Kind.DAMAGED_FILE, Kind.SEND_AGAIN, Kind.SET_ASIDE})
+_OF_FILES = frozenset({Kind.DAMAGED_FILE, Kind.SEND_AGAIN, Kind.SET_ASIDE, Kind.SNAPSHOT, Kind.IN_TRASH})
 _ALIKE_SHOWN = 20
 """How many findings of one kind are printed, other than files: --json has all of them."""
 
@@ -83,7 +89,8 @@ def fsck(
 
     Damaged files are listed by path, with what is wrong. A check changes nothing, and a mounted volume can be checked
     too; --repair needs it unmounted. A repair never deletes a file: what lost bytes goes to lost+found/damaged, and a
-    copy of the metadata is kept first.
+    copy of the metadata is kept first. It holds the volume as a mount does: while another machine has it mounted,
+    nothing is repaired, unless --local says that Discord is to be left out.
 
     Exits with 0 when the volume is clean, 33 when everything that was found is repaired, 34 when errors are left.
 
@@ -113,7 +120,7 @@ def fsck(
             mounted=lock is None,
             lost_chunks=int(status.get("lost_chunks") or 0),
         )
-        code = _run(scope, wanted, _Discord(access, key))
+        code = _run(scope, wanted, _Discord(access, key, repair))
     finally:
         if lock is not None:
             lock.release()
@@ -205,19 +212,32 @@ class _Discord:
 
     access: Access | None
     key: VolumeKey | None
+    repairs: bool
+    """Whether anything is to be changed there, so that no other machine may have the volume meanwhile."""
 
-    def run(self, work: Callable[[Transport | None], Awaitable[None]]) -> None:
-        """Run `work` with a connection, if there is to be one."""
+    def run(self, check: Check, work: Callable[[Transport | None, RepairRight | None], Awaitable[None]]) -> None:
+        """Run `work` with a connection, if there is to be one; and with the right to repair, if that is wanted.
+
+        VOLUME_HELD when another machine has the volume.
+        """
         import trio
 
         from disfs.chunkstore.transport.stack import open_connection
+        from disfs.recovery.repair_right import right_to_repair
 
         async def connected() -> None:
-            if self.access is None:
-                await work(None)
+            if self.access is None or self.key is None:
+                await work(None, None)
                 return
             async with open_connection(self.access.token, api_url=self.access.api_url) as connection:
-                await work(connection.transport)
+                transport, scope = connection.transport, check.scope
+                if not self.repairs or check.scope.mounted:
+                    await work(transport, None)
+                    return
+                async with right_to_repair(
+                    scope.volume, scope.state_directory, check.rows, transport, self.key
+                ) as right:
+                    await work(transport, right)
 
         trio.run(connected)
 
@@ -230,25 +250,27 @@ def _run(scope: Scope, wanted: _Wanted, discord: _Discord) -> ExitCode:
     with Check(scope) as check:
         with progress.checking_shown() as show:
             check.on_step = show
-            discord.run(lambda transport: check.run(transport, discord.key, wanted.subset))
+            discord.run(check, lambda transport, _right: check.run(transport, discord.key, wanted.subset))
         report = _Report(check, as_json=wanted.as_json)
         report.show_findings()
         code = ExitCode.ERRORS_LEFT if check.findings.error_count else ExitCode.OK
         repair = Repair(check, online=discord.access is not None, delete_unknown=wanted.delete_unknown)
         if wanted.repair:
-            code = _repair(repair, wanted, discord, report, code)
+            code = _repair(check, repair, wanted, discord, report, code)
         report.end(code, repair.plan() if not wanted.repair else [])
     return code
 
 
-def _repair(repair: Repair, wanted: _Wanted, discord: _Discord, report: _Report, code: ExitCode) -> ExitCode:
+def _repair(
+    check: Check, repair: Repair, wanted: _Wanted, discord: _Discord, report: _Report, code: ExitCode
+) -> ExitCode:
     plan = repair.plan()
     if not plan:
         return code
     report.show_plan(plan)
     if not wanted.yes and not click.confirm("Do this?", err=True):
         return code
-    discord.run(lambda transport: repair.run(transport, report.show_repair))
+    discord.run(check, lambda transport, right: repair.run(transport, right, report.show_repair))
     left = repair.errors_left()
     report.show_left(left)
     return ExitCode.ERRORS_LEFT if left else ExitCode.REPAIRED

@@ -36,13 +36,11 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.keys import VolumeKey
     from disfs.cli.connect import Access
-    from disfs.metadata.restoring import Incomplete
+    from disfs.metadata.completing import Incomplete
     from disfs.recovery.rebuild import Progress, Report
     from disfs.volume import PlacedVolume
 
 _UNFINISHED = f"{METADATA_NAME}.recovering"
-_KEEP_BYTES = 64 * 1024 * 1024
-"""How much of what is looked at is kept in memory, so that it is not fetched twice."""
 _LISTED = 20
 """How many files are named of each kind."""
 
@@ -193,7 +191,7 @@ def _rebuild(
     from disfs.chunkstore.transport.stack import open_connection
     from disfs.local_volume import CACHE_IDENTITY, check_room
     from disfs.recovery.frames import SHIPMENT_KINDS
-    from disfs.recovery.index_channel import IndexChannel
+    from disfs.recovery.index_channel import KEEP_BYTES, IndexChannel
     from disfs.recovery.rebuild import rebuild
     from disfs.recovery.salvage import PackSearch, salvage
 
@@ -212,7 +210,7 @@ def _rebuild(
                 key,
                 superblock.volume_id,
                 SHIPMENT_KINDS,
-                keep_bytes=_KEEP_BYTES,
+                keep_bytes=KEEP_BYTES,
             )
             if from_packs:
                 return await salvage(
@@ -254,7 +252,7 @@ def report_lines(name: str, report: Report) -> Iterator[str]:
     )
     if report.snapshots:
         yield f"{human_count(len(report.snapshots), 'snapshot')} came back too: {', '.join(report.snapshots)}"
-    if not (rebuilt.lost.count or rebuilt.older.count or report.missing or rebuilt.problems):
+    if not (rebuilt.lost.count or rebuilt.older.count or rebuilt.lost_trash or report.missing or rebuilt.problems):
         yield "nothing is missing; 'disfs mount MOUNTPOINT' mounts it"
 
 
@@ -263,6 +261,9 @@ def warnings(report: Report) -> Iterator[str]:
     yield from report.missing
     rebuilt = report.rebuilt
     yield from (f"it did not all fit together: {problem}" for problem in rebuilt.problems)
+    if rebuilt.lost_trash:
+        deleted = human_count(rebuilt.lost_trash, "deleted file")
+        yield f"{deleted} cannot be restored any more: Discord has not got all contents"
     for files, what in (
         (rebuilt.lost, "had contents that Discord has not got; reading those parts is an error"),
         (rebuilt.older, "had newer contents that had not been sent, and shows those from before"),

@@ -15,7 +15,7 @@ from disfs.cli.exits import INTERRUPTED, complain
 from disfs.config import Paths
 from disfs.control.client import ControlClient
 from disfs.errors import ExitCode, UserError
-from disfs.quantities import human_count, human_size
+from disfs.quantities import human_count, human_size, parse_moment
 from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
@@ -35,8 +35,13 @@ _KINDS = {
 @click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="PATH...")
 @click.option("--list", "lists", is_flag=True, help="Show what can be restored of it, and restore nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: one JSON object a line.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="Only what was deleted since then: 2h ago (s, m, h, d, w), or since '2026-11-25 10:00'.",
+)
 @click.option("--version", type=click.IntRange(1), help="The number that --list shows: this one and not the newest.")
-def undelete(paths: tuple[str, ...], lists: bool, as_json: bool, version: int | None) -> None:
+def undelete(paths: tuple[str, ...], lists: bool, as_json: bool, since: str | None, version: int | None) -> None:
     """Restore files that were deleted, replaced by a rename, or emptied, as they were just before.
 
     A file comes back where it was, or beside that if something is there now; a directory comes back with all that was
@@ -47,27 +52,40 @@ def undelete(paths: tuple[str, ...], lists: bool, as_json: bool, version: int | 
     Examples:
         disfs undelete --list ~/discord/photos
         disfs undelete ~/discord/photos/2024
+        disfs undelete --since 2h ~/discord/photos
         disfs undelete --version 1234 ~/discord/notes.txt
     """
     if version is not None and (len(paths) > 1 or lists):
         raise UserError("--version goes with one path, and not with --list", ExitCode.USAGE)
     if as_json and not lists:
         raise UserError("--json goes with --list", ExitCode.USAGE)
+    since_ns = _since(since)
     if lists:
         for path in paths:
-            for entry in _entries(path):
+            for entry in _entries(path, since_ns):
                 click.echo(json.dumps(entry) if as_json else line_of(entry))
         return
     for path in paths:
-        _restore(path, version)
+        _restore(path, version, since_ns)
 
 
-def _restore(path: str, version: int | None) -> None:
+def _since(text: str | None) -> int | None:
+    """In nanoseconds since 1970. USAGE."""
+    if text is None:
+        return None
+    try:
+        moment = parse_moment(text, datetime.datetime.now().astimezone())
+    except ValueError as error:
+        raise UserError(f"--since: {error}", ExitCode.USAGE) from error
+    return int(moment.timestamp() * 1e9)
+
+
+def _restore(path: str, version: int | None, since_ns: int | None) -> None:
     daemon, directory, rest = daemon_of_path(Paths.from_environment(os.environ), path)
     chosen = None if version is None else InodeNumber(version)
     try:
         with ControlClient.connect(daemon.state_directory) as client:
-            done = client.undelete(directory, rest, chosen, lambda progress: None)
+            done = client.undelete(directory, rest, chosen, since_ns, lambda progress: None)
     except KeyboardInterrupt as interrupt:
         complain("interrupted; what is restored stays so: repeat the command to go on")
         raise click.exceptions.Exit(INTERRUPTED) from interrupt
@@ -80,13 +98,13 @@ def _restore(path: str, version: int | None) -> None:
         click.echo(f"left alone {is_there} there now; name one to have the old version beside it")
 
 
-def _entries(path: str) -> Iterator[Mapping[str, Any]]:
+def _entries(path: str, since_ns: int | None) -> Iterator[Mapping[str, Any]]:
     daemon, directory, rest = daemon_of_path(Paths.from_environment(os.environ), path)
     after = None
     while True:
         with ControlClient.connect(daemon.state_directory) as client:
             page = client.trash(directory, rest, after)
-        yield from page["entries"]
+        yield from (each for each in page["entries"] if since_ns is None or each["trashed_ns"] >= since_ns)
         after = page["after"]
         if after is None:
             return

@@ -147,10 +147,21 @@ class ControlClient:
         return self._request({"request": "trash", "directory": directory, "rest": rest, "after": after})
 
     def undelete(
-        self, directory: InodeNumber, rest: str, version: InodeNumber | None, on_progress: Callable[[Undeleted], None]
+        self,
+        directory: InodeNumber,
+        rest: str,
+        version: InodeNumber | None,
+        since_ns: int | None,
+        on_progress: Callable[[Undeleted], None],
     ) -> Undeleted:
-        """Restore what was at a path, and is missing below it; or one version of it."""
-        request = {"request": "undelete", "directory": directory, "rest": rest, "version": version}
+        """Restore what was at a path, and is missing below it; or one version; of what was deleted since a moment."""
+        request = {
+            "request": "undelete",
+            "directory": directory,
+            "rest": rest,
+            "version": version,
+            "since_ns": since_ns,
+        }
         return undeleted_of(self._request(request, lambda message: on_progress(undeleted_of(message))))
 
     def snapshots(self) -> Sequence[Mapping[str, Any]]:

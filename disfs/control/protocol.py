@@ -19,7 +19,7 @@ One JSON object a line. A client sends one request and reads until an answer tha
                                            {"event": "progress"} now and then; it has no end
     {"request": "trash", "directory": 1, "rest": "a/b", "after": null}
                                            {"event": "done", "result": {"entries": [...], "after": ["/a/b", 7]}}
-    {"request": "undelete", "directory": 1, "rest": "a/b", "version": null}
+    {"request": "undelete", "directory": 1, "rest": "a/b", "version": null, "since_ns": null}
                                            {"event": "progress", ...}*, then done with what was restored
     {"request": "snapshots"}               {"event": "done", "result": {"snapshots": [...]}}
     {"request": "snapshot", "action": "create", "name": "monday"}, "delete"
@@ -218,8 +218,10 @@ class Controlled(Protocol):
         """Some of what is in the trash at a path, and below it; where to go on after, or null. USAGE."""
         ...
 
-    def undeletion(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> Undeletion:
-        """What restores what was at a path, and is missing below it; or one version. Not begun yet. USAGE."""
+    def undeletion(
+        self, directory: InodeNumber, rest: str, version: InodeNumber | None, since_ns: int | None
+    ) -> Undeletion:
+        """What restores what was at a path, and is missing below it; see `TrashDesk.order`. Not begun yet. USAGE."""
         ...
 
     def snapshots(self) -> Mapping[str, object]:
@@ -292,6 +294,13 @@ def warm_progress_of(message: Mapping[str, Any]) -> WarmProgress:
 def undeleted_of(message: Mapping[str, Any]) -> Undeleted:
     """Read what `progressed` made of an `Undeleted`."""
     return Undeleted(int(message["restored"]), int(message["taken"]), str(message["path"]))
+
+
+def since_of(number: object) -> int | None:
+    """From when on a restoration goes back, in nanoseconds since 1970; None: for ever. `ProtocolError`."""
+    if number is None or (type(number) is int and 0 <= number < 1 << 63):
+        return number
+    raise ProtocolError("not a moment")
 
 
 def position_of(after: Sequence[object]) -> tuple[str, InodeNumber]:

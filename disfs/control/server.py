@@ -26,6 +26,7 @@ from disfs.control.protocol import (
     inodes_of,
     position_of,
     progressed,
+    since_of,
 )
 from disfs.errors import DisfsError, ExitCode, FilesystemError, UserError
 
@@ -133,7 +134,8 @@ async def _perform(daemon: Controlled, request: dict[str, Any], stream: trio.Soc
             await _with_progress(stream, lambda: daemon.trash(directory, rest, place), Undeleted)
         case {"request": "undelete", "directory": number, "rest": str(rest), "version": version}:
             chosen = None if version is None else inodes_of([version])[0]
-            undeletion = daemon.undeletion(inodes_of([number])[0], rest, chosen)
+            since_ns = since_of(request.get("since_ns"))
+            undeletion = daemon.undeletion(inodes_of([number])[0], rest, chosen, since_ns)
             await _with_progress(stream, undeletion.run, undeletion.progress)
         case {"request": "snapshot", "action": "create", "name": str(name)}:
             await _with_progress(stream, lambda: daemon.create_snapshot(name), daemon.progress)

@@ -34,6 +34,11 @@ class Inherited(NamedTuple):
     default: Acl = ()
 
 
+def mode_with_umask(new: NewInode) -> int:
+    """The mode of a new inode where there is no default ACL."""
+    return new.mode if stat.S_ISLNK(new.mode) else new.mode & ~new.umask
+
+
 class Acls:
     """The ACLs of every inode. What changes rows must be called inside a change."""
 
@@ -85,11 +90,9 @@ class Acls:
 
     def inherited(self, directory: InodeNumber, new: NewInode) -> Inherited:
         """What a new inode in the directory begins with."""
-        if stat.S_ISLNK(new.mode):
-            return Inherited(new.mode)
-        default = self.find(directory, AclKind.DEFAULT)
+        default = () if stat.S_ISLNK(new.mode) else self.find(directory, AclKind.DEFAULT)
         if not default:
-            return Inherited(new.mode & ~new.umask)
+            return Inherited(mode_with_umask(new))
         access = inherited_acl(default, new.mode)
         mode = mode_with_acl(new.mode, access)
         return Inherited(mode, () if is_minimal(access) else access, default if stat.S_ISDIR(mode) else ())

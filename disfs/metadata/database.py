@@ -55,7 +55,7 @@ V = TypeVar("V")
 
 _PAGES_PER_CHANGE = 4
 """A changed row touches its table and up to three indexes."""
-_HELD_BACK = 256
+_HELD_BACK = 1024
 """Entries that are altered in memory before they are written in any case: about a millisecond of writing."""
 _ABSENT: Any = object()
 

@@ -6,18 +6,21 @@ place (as editors save files) is never missing from a listing.
 
 What was looked up last is known in memory, absent names too, and names are changed there; the rows follow when the
 database flushes what is held back. Whatever asks for names by a query flushes first. Of a directory that was made a
-short while ago all names are known, so that filling it asks for none.
+short while ago all names are known, so that filling it asks for none; and of a small one in which names were looked for
+in vain, as whoever makes files in it does for each.
 """
 
 from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import stat
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from disfs.errors import FilesystemError
+from disfs.errors import FilesystemError, MetadataDamagedError
 from disfs.metadata.base import NAME_MAX
+from disfs.metadata.batches import insert_rows
 from disfs.metadata.inodes import COLUMNS, LastName, stale
 from disfs.metadata.views import SNAPSHOTS_NAME, refuse_view
 from disfs.values import (
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from disfs.metadata.outbox import Outbox
     from disfs.values import TrashReason
 
+log = logging.getLogger(__name__)
+
 _Key: TypeAlias = tuple[InodeNumber, bytes]
 _Entry: TypeAlias = tuple[InodeNumber, int]
 """What a name stands for, and the name's cookie."""
@@ -48,6 +53,10 @@ _KNOWN = 32_768
 """Names that are kept in memory, about 250 bytes each."""
 _COMPLETE = 4096
 """Directories of which all names are known at most."""
+_IN_VAIN = 16
+"""After so many absent names, a power of two, all names of a directory are learnt, if they are not many."""
+_LEARNT = 512
+"""So many: half a millisecond."""
 _PATHS = 4096
 """Paths of directories that are kept in memory at most."""
 _UNKNOWN: Any = object()
@@ -55,6 +64,8 @@ _LOOKUP = (
     f"SELECT {_INODE_COLUMNS}, dentries.cookie FROM dentries JOIN inodes ON inodes.inode = dentries.inode"  # noqa: S608 - constants of this module
     " WHERE dentries.parent = ? AND dentries.name = ?"
 )
+_INSERT = "INSERT INTO dentries (parent, name, inode, cookie) VALUES {values}"
+_NAMES = "SELECT name, inode, cookie FROM dentries WHERE parent = ? LIMIT ?"
 _LIST = (
     f"SELECT dentries.name, dentries.cookie, {_INODE_COLUMNS}"  # noqa: S608 - constants of this module
     " FROM dentries JOIN inodes ON inodes.inode = dentries.inode"
@@ -84,6 +95,8 @@ class Dentries:
         """Names whose row is not as known, and whether there may be a row at all."""
         self._complete: dict[InodeNumber, int] = {}
         """Directories whose names are all known, and how many they are."""
+        self._in_vain: dict[InodeNumber, int] = {}
+        """In which others names were looked for that are not there, and how often."""
         self._paths: dict[InodeNumber, bytes] = {}
         """Where directories are, with a slash at the end; forgotten when any of them moves."""
         self.notes_paths = False
@@ -109,23 +122,53 @@ class Dentries:
         """The inode that an ordinary name stands for, None when there is no such name."""
         entry = self._known.get((parent, name), _UNKNOWN)
         if entry is _UNKNOWN:
-            self._make_room()
-            return None if parent in self._complete else self._query(parent, name)
+            if len(self._known) >= _KNOWN or len(self._complete) > _COMPLETE:
+                self._make_room()
+            return self._unnamed(parent, name) if parent in self._complete else self._query(parent, name)
         return None if entry is None else self._inodes.attributes(entry[0])
 
     def _query(self, parent: InodeNumber, name: bytes) -> Attributes | None:
         if parent >= FIRST_VIEW_INODE:
             return self._inodes.views.lookup(parent, name)
         row = self._database.row(_LOOKUP, (parent, name))
-        if row is None and name == SNAPSHOTS_NAME and parent == ROOT_INODE:
-            return self._inodes.attributes(FIRST_VIEW_INODE)
-        if row is None and name == REPORTS_NAME and parent == ROOT_INODE:
-            return self._inodes.attributes(REPORTS_INODE)
         if row is None:
-            self._known[parent, name] = None
-            return None
+            shown = self._unnamed(parent, name)
+            if shown is None:
+                self._known[parent, name] = None
+                self._looked_in_vain(parent)
+            return shown
         self._known[parent, name] = (row[0], row[-1])
         return self._inodes.learn(row[:-1])
+
+    def _unnamed(self, parent: InodeNumber, name: bytes) -> Attributes | None:
+        """What a name stands for that is in no row: mostly nothing."""
+        if name == SNAPSHOTS_NAME and parent == ROOT_INODE:
+            return self._inodes.attributes(FIRST_VIEW_INODE)
+        if name == REPORTS_NAME and parent == ROOT_INODE:
+            return self._inodes.attributes(REPORTS_INODE)
+        return None
+
+    def _looked_in_vain(self, parent: InodeNumber) -> None:
+        """Learn all names of a directory if this was often enough. Not between the alterations of a change."""
+        count = self._in_vain.get(parent, 0) + 1
+        if len(self._in_vain) >= _COMPLETE:
+            self._in_vain.clear()
+        self._in_vain[parent] = count
+        # At each power of two: it may be larger than what is learnt. Where damage is feared nothing else is looked at.
+        if count < _IN_VAIN or count & (count - 1) or self._database.guards_changes:
+            return
+        try:
+            self._database.flush()
+            rows = self._database.rows(_NAMES, (parent, _LEARNT + 1))
+        except MetadataDamagedError as error:
+            log.debug("the names of directory %d are not learnt: %s", parent, error)
+            return
+        if len(rows) > _LEARNT:
+            return
+        for name, inode, cookie in rows:
+            self._known.setdefault((parent, name), (inode, cookie))
+        self._complete[parent] = len(rows)
+        del self._in_vain[parent]
 
     def directory(self, inode: InodeNumber) -> Attributes:
         """The attributes of a directory in which a name is looked for: ENOENT when it is gone, ENOTDIR."""
@@ -262,7 +305,10 @@ class Dentries:
             self._put(key, None, has_row=True)
         else:
             # Made since the last flush: there is nothing to delete.
-            self._database.alter(self._known, key, None)
+            if key[0] in self._complete:
+                self._database.erase(self._known, key)
+            else:
+                self._database.alter(self._known, key, None)
             self._database.erase(self._changed, key)
 
     def _count(self, parent: InodeNumber, more: int) -> None:
@@ -292,14 +338,16 @@ class Dentries:
             "DELETE FROM dentries WHERE parent = ? AND name = ?",
             [key for key, has_row in self._changed.items() if has_row],
         )
-        self._database.write_all(
-            "INSERT INTO dentries (parent, name, inode, cookie) VALUES (?, ?, ?, ?)",
-            [(*key, *entry) for key in self._changed if (entry := self._known[key]) is not None],
-        )
+        rows = [(*key, *entry) for key in self._changed if (entry := self._known[key]) is not None]
+        insert_rows(self._database, _INSERT, rows, width=4)
+        for key in self._changed:
+            # Of a directory whose names are all known it is no news what is not there.
+            if key[0] in self._complete and self._known[key] is None:
+                del self._known[key]
         self._changed.clear()
 
     def _make_room(self) -> None:
-        """If much is known, forget a quarter of it, what was learnt first. Not between the alterations of a change."""
+        """Much is known: forget a quarter of it, what was learnt first. Not between the alterations of a change."""
         if len(self._complete) > _COMPLETE:
             self._complete.clear()
         if len(self._known) < _KNOWN:

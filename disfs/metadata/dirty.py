@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from disfs.metadata.batches import rows_of
+from disfs.metadata.batches import insert_rows, rows_of
 from disfs.metadata.held_back import HeldBack
 from disfs.values import ChunkIndex, ChunkKey, DirtyChunk, InodeNumber, Revision
 
@@ -20,6 +20,7 @@ _FIND_EACH = (
     "WITH wanted (inode, chunk) AS (VALUES {values}) SELECT dirty.inode, dirty.chunk, revision, born"
     " FROM wanted CROSS JOIN dirty ON dirty.inode = wanted.inode AND dirty.chunk = wanted.chunk"
 )
+_INSERT = "INSERT INTO dirty (inode, chunk, revision, born) VALUES {values}"
 _INSERT_FIRST = "INSERT INTO dirty (inode, chunk, revision, born) VALUES (?, 0, ?, ?)"
 _RENEW = "UPDATE dirty SET revision = max(revision, ?) WHERE inode = ? AND chunk >= ? AND chunk < ?"
 """What is held back may be older than a row by now: a revision only rises."""
@@ -161,7 +162,7 @@ class Dirty:
             self._discarded.clear()
         if self._first:
             _, rows = self._first.take()
-            self._database.write_all(_INSERT_FIRST, [(inode, *held) for inode, held in rows])
+            insert_rows(self._database, _INSERT, [(inode, 0, *held) for inode, held in rows], width=4)
         if self._renewed:
             self._database.write_all(_RENEW, [(revision, *chunks) for chunks, revision in self._renewed.items()])
             self._renewed.clear()

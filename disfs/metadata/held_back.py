@@ -18,7 +18,7 @@ class HeldBack(Generic[K, V]):
     """
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._alter, self._erase = database.alter, database.erase
         self._held: dict[K, tuple[V | None, bool]] = {}
         """The row, and whether the table may have one of that key."""
 
@@ -36,20 +36,20 @@ class HeldBack(Generic[K, V]):
     def put(self, key: K, value: V, *, is_new: bool = False) -> None:
         """The row is this from now on. `is_new`: the caller knows that the table has none."""
         held = self._held.get(key)
-        self._database.alter(self._held, key, (value, not is_new if held is None else held[1]))
+        self._alter(self._held, key, (value, not is_new if held is None else held[1]))
 
     def remove(self, key: K) -> None:
         """There is no such row from now on."""
         held = self._held.get(key)
         if held is None or held[1]:
-            self._database.alter(self._held, key, (None, True))
+            self._alter(self._held, key, (None, True))
         else:
-            self._database.erase(self._held, key)
+            self._erase(self._held, key)
 
     def withdraw(self, key: K) -> V | None:
         """Hold it back no longer: the caller writes it."""
         value = self.get(key)
-        self._database.erase(self._held, key)
+        self._erase(self._held, key)
         return value
 
     def take(self) -> tuple[list[K], list[tuple[K, V]]]:

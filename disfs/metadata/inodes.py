@@ -13,7 +13,9 @@ import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from disfs.errors import FilesystemError
+from disfs.metadata.acls import mode_with_umask
 from disfs.metadata.base import SYMLINK_MAX, Unlinked, read_moves_atime
+from disfs.metadata.batches import insert_rows
 from disfs.metadata.views import Views, refuse_view
 from disfs.values import FIRST_VIEW_INODE, ROOT_INODE, Attributes, InodeNumber, TrashReason
 
@@ -42,7 +44,7 @@ keep those that change: parents of new names, files that are written."""
 
 _SELECT = f"SELECT {COLUMNS} FROM inodes WHERE inode = ?"  # noqa: S608 - constants of this module
 _UPDATE = f"UPDATE inodes SET {' = ?, '.join(COLUMNS.split(', ')[1:])} = ? WHERE inode = ?"  # noqa: S608 - names of columns
-_INSERT = f"INSERT INTO inodes ({COLUMNS}, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants of this module
+_INSERT = f"INSERT INTO inodes ({COLUMNS}, target) VALUES {{values}}"  # noqa: S608 - constants of this module
 
 
 class LastName(NamedTuple):
@@ -169,8 +171,8 @@ class Inodes:
     def create(self, new: NewInode, directory: Attributes, now_ns: int) -> Attributes:
         """A new row for a name in `directory`, inside a change."""
         is_directory = stat.S_ISDIR(new.mode)
-        inherited = self._acls.inherited(directory.inode, new)
-        mode, gid = inherited.mode, new.gid
+        inherited = self._acls.inherited(directory.inode, new) if self._acls.may_exist else None
+        mode, gid = mode_with_umask(new) if inherited is None else inherited.mode, new.gid
         if directory.mode & stat.S_ISGID:
             gid = directory.gid
             mode |= stat.S_ISGID if is_directory else 0
@@ -189,7 +191,8 @@ class Inodes:
         )
         self._database.alter(self._known, made.inode, made)
         self._database.alter(self._new, made.inode, new.target)
-        self._acls.give(made.inode, inherited)
+        if inherited is not None:
+            self._acls.give(made.inode, inherited)
         self._totals.add_inodes(1)
         return made
 
@@ -292,7 +295,8 @@ class Inodes:
     def _put(self, new: Attributes) -> None:
         """From now on an inode is like this. Inside a change."""
         inode = new.inode
-        refuse_view(inode)
+        if inode >= FIRST_VIEW_INODE:
+            refuse_view(inode)
         self._database.alter(self._known, inode, new)
         if inode not in self._changed and inode not in self._new:
             self._database.alter(self._changed, inode, None)
@@ -302,7 +306,8 @@ class Inodes:
         write_all = self._database.write_all
         if self._new:
             self._outbox.note_inodes(self._new)
-            write_all(_INSERT, [(*self._known[inode], target) for inode, target in self._new.items()])
+            rows = [(*self._known[inode], target) for inode, target in self._new.items()]
+            insert_rows(self._database, _INSERT, rows, width=12)
             self._new.clear()
         if self._changed:
             self._outbox.note_inodes(self._changed)

@@ -52,3 +52,5 @@ class FileView:
     size_bytes: int
     set_aside: bool
     """It lies where a repair put damaged files."""
+    in_trash: bool = False
+    """It was deleted, and can be restored for a while; the path is where it was."""

@@ -1,8 +1,8 @@
 """A look at a volume's metadata from beside: a connection that reads, and a list of what turned out to be damaged.
 
-Nothing is changed: what is found is kept in temporary tables of the connection, which SQLite keeps in a file once they
-are large. Results are streamed, so a million files need no memory to speak of. Beside a mounted volume each query sees
-what was committed when it began; no transaction stays open, so that the log of the writer can begin anew.
+Nothing is changed: what is found is kept in temporary tables of the connection, in memory. Results are streamed, so a
+million files need little. Beside a mounted volume each query sees what was committed when it began; no transaction
+stays open, so that the log of the writer can begin anew.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from disfs.errors import ExitCode, MetadataDamagedError, UserError
+from disfs.metadata.connections import Access, connected
 from disfs.metadata.inspected import BadRun, Broken, FileView, KnownPack, LiveRun
 from disfs.metadata.invariants import IN_NO_SLOT, INVARIANTS, LEFT_BY_A_CRASH, broken, broken_totals, low_counters
 from disfs.metadata.migrations import check_version
 from disfs.metadata.opening import check_end, damaged, log_exists
 from disfs.metadata.schema import SCHEMA_VERSION
 from disfs.metadata.settings import CHUNK_BYTES
+from disfs.metadata.sqlite_errors import reading
 from disfs.values import (
     ROOT_INODE,
     AttachmentId,
@@ -77,7 +79,7 @@ class Inspection:
         if not path.is_file():
             raise damaged(path, "it is missing")
         has_log = log_exists(path)
-        connection = sqlite3.connect(path.absolute().as_uri() + "?mode=ro", uri=True, isolation_level=None)
+        connection = connected(path, Access.READ)
         try:
             connection.execute("PRAGMA cell_size_check = ON")
             if check_version(connection) < SCHEMA_VERSION:
@@ -101,7 +103,7 @@ class Inspection:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
         """All queries inside see one state. Not for long beside a mount: its log cannot begin anew meanwhile."""
-        with _reading():
+        with reading():
             self._connection.execute("BEGIN")
             try:
                 yield
@@ -122,7 +124,7 @@ class Inspection:
     def check(self, on_step: Callable[[int, int], None]) -> Iterator[Broken]:
         """Each place where an invariant does not hold; `on_step` hears how many questions of how many are answered."""
         steps = len(INVARIANTS) + 3
-        with _reading():
+        with reading():
             for number, invariant in enumerate(INVARIANTS):
                 on_step(number, steps)
                 for row in broken(self._connection, invariant):
@@ -140,7 +142,7 @@ class Inspection:
 
     def orphans(self) -> Iterator[InodeNumber]:
         """Inodes without a name that a crash, or a mount that is still up, has left."""
-        with _reading():
+        with reading():
             for row in broken(self._connection, LEFT_BY_A_CRASH):
                 yield InodeNumber(int(str(row[0])))
 
@@ -192,6 +194,9 @@ class Inspection:
     def file(self, inode: InodeNumber) -> FileView:
         """What to say of a file; an inode that does not exist has no path."""
         row = self._row("SELECT size_bytes FROM inodes WHERE inode = ?", (inode,))
+        trashed = self._row("SELECT path, size_bytes FROM trash WHERE inode = ?", (inode,)) if row is None else None
+        if trashed is not None:
+            return FileView(bytes(trashed[0]), trashed[1], set_aside=False, in_trash=True)
         name = self._row("SELECT parent, name FROM dentries WHERE inode = ? ORDER BY parent, name LIMIT 1", (inode,))
         directory = None if name is None else self.path_of_directory(name[0])
         path = None if name is None or directory is None else directory + bytes(name[1])
@@ -215,7 +220,7 @@ class Inspection:
 
     def dirty_chunks(self) -> Iterator[DirtyChunk]:
         """Every dirty chunk, by inode and index."""
-        with _reading():
+        with reading():
             for inode, chunk, revision, born in self._connection.execute(
                 "SELECT inode, chunk, revision, born FROM dirty ORDER BY inode, chunk"
             ):
@@ -223,7 +228,7 @@ class Inspection:
 
     def small_contents(self) -> Iterator[tuple[InodeNumber, bool]]:
         """Every inode with a small content, and whether that is what was written."""
-        with _reading():
+        with reading():
             for inode, content, checksum in self._connection.execute(
                 "SELECT inode, content, checksum FROM small_contents ORDER BY inode"
             ):
@@ -267,6 +272,10 @@ class Inspection:
         """Whether a message is recorded now."""
         return self._row("SELECT 1 FROM messages WHERE message = ?", (message,)) is not None
 
+    def is_held(self, message: MessageId) -> bool:
+        """Whether a snapshot refers to a recorded message."""
+        return self._row("SELECT 1 FROM messages WHERE message = ? AND held > 0", (message,)) is not None
+
     def packs_of(self, message: MessageId) -> list[KnownPack]:
         """The recorded packs of a message."""
         return [self._pack(row) for row in self._rows(f"{_PACKS} WHERE packs.message = ? ORDER BY pack", (message,))]
@@ -287,7 +296,7 @@ class Inspection:
 
     def live_runs(self, number: int) -> list[LiveRun]:
         """The runs that lie in a pack now, by slot."""
-        with _reading():
+        with reading():
             return list(self._runs(number))
 
     def _runs(self, number: int) -> Iterator[LiveRun]:
@@ -306,7 +315,7 @@ class Inspection:
 
     def note_bad_pack(self, number: int, cause: str) -> bool:
         """What lies in the pack cannot be had; False when nothing lies there."""
-        with _reading():
+        with reading():
             noted = self._connection.execute(
                 "INSERT INTO temp.bad SELECT inode, first_chunk, count, ? FROM extents WHERE pack = ?", (cause, number)
             )
@@ -315,7 +324,7 @@ class Inspection:
 
     def note_unreadable_runs(self, cause: str) -> None:
         """Runs that lie in no slots of a known pack are damaged."""
-        with _reading():
+        with reading():
             self._connection.execute(
                 "INSERT INTO temp.bad SELECT extents.inode, extents.first_chunk, max(extents.count, 1), ?1"
                 f" {IN_NO_SLOT}",
@@ -324,14 +333,14 @@ class Inspection:
 
     def note_bad_chunks(self, inode: InodeNumber, first: int, count: int, cause: str) -> None:
         """These chunks cannot be had."""
-        with _reading():
+        with reading():
             self._connection.execute("INSERT INTO temp.bad VALUES (?, ?, ?, ?)", (inode, first, count, cause))
 
     def bad_files(self) -> Iterator[tuple[InodeNumber, list[BadRun]]]:
         """Every inode with noted damage, and which chunks, in order."""
         inode: InodeNumber | None = None
         runs: list[BadRun] = []
-        with _reading():
+        with reading():
             for found, *run in self._connection.execute(
                 "SELECT DISTINCT inode, first_chunk, count, cause FROM temp.bad ORDER BY inode, first_chunk"
             ):
@@ -344,7 +353,7 @@ class Inspection:
                 yield inode, runs
 
     def _rows(self, query: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        with _reading():
+        with reading():
             return self._connection.execute(query, parameters).fetchall()
 
     def _row(self, query: str, parameters: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
@@ -356,14 +365,6 @@ _PACKS = (
     "SELECT pack, pack_id, coalesce(channel, 0), packs.message, attachment, size_bytes, slots, packs.live_bytes"
     " FROM packs LEFT JOIN messages ON messages.message = packs.message"
 )
-
-
-@contextlib.contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise MetadataDamagedError(f"the metadata database cannot be read: {error}") from error
 
 
 def _shown(row: tuple[object, ...]) -> str:

@@ -15,6 +15,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from disfs.errors import ExitCode, UserError
+from disfs.metadata.connections import Access, connected
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +69,7 @@ def keep_copy(connection: sqlite3.Connection, target: Path, no_room: str) -> Non
 
 def _copy(connection: sqlite3.Connection, target: Path) -> None:
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    with contextlib.closing(sqlite3.connect(target)) as copy:
+    with contextlib.closing(connected(target, Access.WRITE)) as copy:
         connection.backup(copy, pages=_PAGES_PER_STEP)
     # A descriptor that is closed drops SQLite's locks on the file, but nobody else has this one open.
     _sync(target, os.O_RDWR)

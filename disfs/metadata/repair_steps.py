@@ -250,7 +250,8 @@ def _leave_trash(connection: sqlite3.Connection) -> int:
     return connection.execute("DELETE FROM trash WHERE inode IN (SELECT inode FROM inodes)").rowcount
 
 
-def _count_holds(connection: sqlite3.Connection) -> int:
+def count_holds(connection: sqlite3.Connection) -> int:
+    """How many snapshots hold each message."""
     return connection.execute(
         f"UPDATE messages SET held = {HOLDS_OF_MESSAGE} WHERE held <> {HOLDS_OF_MESSAGE}"
     ).rowcount
@@ -369,6 +370,6 @@ STEPS: tuple[Step, ...] = (
     Step("chunk counts corrected", _count_chunks),
     Step("sums of packs corrected", _sum_packs),
     Step("sums of messages corrected", _sum_messages),
-    Step("holds of snapshots counted anew", _count_holds),
+    Step("holds of snapshots counted anew", count_holds),
     Step("totals corrected", _sum_totals),
 )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from disfs.metadata.invariants import IN_NO_SLOT
 from disfs.metadata.old_copies import keep_copy
 from disfs.metadata.opening import open_connection
-from disfs.metadata.repair_steps import STEPS, raise_counters, set_aside, take_number
+from disfs.metadata.repair_steps import STEPS, count_holds, raise_counters, set_aside, take_number
+from disfs.metadata.snapshots import SnapshotState
 from disfs.metadata.sqlite_errors import translated
 from disfs.values import ChunkIndex, ChunkKey, InodeNumber, Revision
 
@@ -79,6 +80,34 @@ class Repairs:
         """What is repaired is not noted row by row: where a journal is kept, a whole copy has to be shipped."""
         if self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox'").fetchone() is not None:
             self._connection.execute("INSERT OR REPLACE INTO settings (name, value) VALUES ('unshipped', '1')")
+
+    def ship_all(self) -> None:
+        """A whole copy of the names goes to Discord at the next mount, whatever was noted as changed."""
+        with self._transaction():
+            pass
+
+    def ship_snapshots(self, snapshots: Iterable[int]) -> None:
+        """These go to Discord again at the next mount; what is there of them is deleted before."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE snapshots SET state = ? WHERE snapshot = ? AND state = ?",
+                [(SnapshotState.WHOLE, snapshot, SnapshotState.SENT) for snapshot in snapshots],
+            )
+
+    def hold(self, snapshot: int, file: Path) -> int:
+        """Keep all recorded messages that a snapshot refers to from being deleted; returns how many were not."""
+        self._connection.execute("ATTACH ? AS copy", (str(file),))
+        try:
+            with self._transaction() as connection:
+                held = connection.execute(
+                    "INSERT OR IGNORE INTO holds (snapshot, message) SELECT ?, message FROM copy.messages"
+                    " WHERE message IN (SELECT message FROM main.messages)",
+                    (snapshot,),
+                ).rowcount
+                count_holds(connection)
+        finally:
+            self._connection.execute("DETACH copy")
+        return held
 
     def rebuild_indexes(self) -> None:
         """Make every index anew from its table."""

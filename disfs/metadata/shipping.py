@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from disfs.metadata.settings import (
     ABANDONED,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from disfs.metadata.counters import Counter
     from disfs.metadata.database import Database
     from disfs.metadata.outbox import Outbox
-    from disfs.metadata.settings import Settings
+    from disfs.metadata.settings import Setting, Settings
     from disfs.metadata.snapshot import Snapshot
 
 ID_BYTES = 16
@@ -162,25 +162,11 @@ class Shipping:
 
     def position(self) -> Position:
         """Where things stand. The first call of a new state gives it its device id."""
-        get = self._settings.get
-        device = get(DEVICE)
+        device = self._settings.get(DEVICE)
         if device is None:
             device = os.urandom(ID_BYTES).hex()
             self._settings.set(DEVICE, device)
-        return Position(
-            device=bytes.fromhex(device),
-            sequence=get(SEQUENCE) or 0,
-            state=bytes.fromhex(get(STATE) or "") or NO_STATE,
-            copy_sequence=get(COPY_SEQUENCE) or 0,
-            copy_bytes=get(COPY_BYTES) or 0,
-            journal_bytes=get(JOURNAL_BYTES) or 0,
-            journal_count=self._journal_count(get(COPY_SEQUENCE) or 0),
-            needs_copy=get(UNSHIPPED) is True or not get(COPY_SEQUENCE),
-            examined=MessageId(get(INDEX_EXAMINED) or 0),
-            attempts=_ids(get(ATTEMPTS)),
-            abandoned=_ids(get(ABANDONED)),
-            superseded=tuple(sorted(_ids(get(SUPERSEDED)))),
-        )
+        return position_of(self._settings.get, bytes.fromhex(device), self._journal_count)
 
     @property
     def has_unshipped(self) -> bool:
@@ -304,6 +290,25 @@ class Shipping:
             " SET kind = excluded.kind, sequence = excluded.sequence",
             [(each.message, each.kind, each.sequence) for each in messages],
         )
+
+
+def position_of(get: Callable[[Setting[Any]], Any], device: bytes, journals_since: Callable[[int], int]) -> Position:
+    """Where the state with these settings stands. ValueError for ids that are none."""
+    copy_sequence = get(COPY_SEQUENCE) or 0
+    return Position(
+        device=device,
+        sequence=get(SEQUENCE) or 0,
+        state=bytes.fromhex(get(STATE) or "") or NO_STATE,
+        copy_sequence=copy_sequence,
+        copy_bytes=get(COPY_BYTES) or 0,
+        journal_bytes=get(JOURNAL_BYTES) or 0,
+        journal_count=journals_since(copy_sequence),
+        needs_copy=get(UNSHIPPED) is True or not copy_sequence,
+        examined=MessageId(get(INDEX_EXAMINED) or 0),
+        attempts=_ids(get(ATTEMPTS)),
+        abandoned=_ids(get(ABANDONED)),
+        superseded=tuple(sorted(_ids(get(SUPERSEDED)))),
+    )
 
 
 def _ids(text: str | None) -> frozenset[bytes]:

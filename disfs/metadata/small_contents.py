@@ -14,6 +14,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from disfs.errors import FilesystemError, MetadataDamagedError
+from disfs.metadata.batches import insert_rows
 from disfs.metadata.held_back import HeldBack
 from disfs.values import InodeNumber
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from disfs.metadata.database import Database
 
 log = logging.getLogger(__name__)
+
+_PUT = (
+    "INSERT INTO small_contents (inode, content, checksum) VALUES {values}"
+    " ON CONFLICT (inode) DO UPDATE SET content = excluded.content, checksum = excluded.checksum"
+)
 
 
 class SmallContents:
@@ -98,8 +104,6 @@ class SmallContents:
         if gone:
             self._database.write_all("DELETE FROM small_contents WHERE inode = ?", [(inode,) for inode in gone])
         if rows:
-            self._database.write_all(
-                "INSERT INTO small_contents (inode, content, checksum) VALUES (?, ?, ?)"
-                " ON CONFLICT (inode) DO UPDATE SET content = excluded.content, checksum = excluded.checksum",
-                [(inode, content, zlib.crc32(content)) for inode, content in rows],
+            insert_rows(
+                self._database, _PUT, [(inode, content, zlib.crc32(content)) for inode, content in rows], width=3
             )

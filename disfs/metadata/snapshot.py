@@ -5,7 +5,8 @@ on the main thread, in the very step after a commit; everything else may be done
 sqlite3 and not aiosqlite: what reads here also compresses and seals, row blocks of it, and belongs into one worker
 anyway; a queue between two threads for each block would be all that aiosqlite adds.
 
-Memory is bounded by blocks: what was noted is sorted out by SQLite, in temporary tables.
+Rows come in blocks of bounded size. What was noted is sorted out by SQLite, in temporary tables that stay in memory:
+keys alone, and the outbox is bounded.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ class Snapshot:
         MetadataDamagedError when it cannot be made out which they are; `everything` may still be read.
         """
         with _explained():
-            self._sort_out(last)
+            self.sort_out(last)
             for table, sql in _CHANGES:
                 yield from self._blocks(table, sql)
             yield from self._dirty_blocks(_CHANGED_DIRTY)
@@ -170,7 +171,8 @@ class Snapshot:
                 yield from self._blocks(table, sql)
             yield from self._dirty_blocks(_ALL_DIRTY)
 
-    def _sort_out(self, last: int) -> None:
+    def sort_out(self, last: int) -> None:
+        """Fill the temporary tables with what rows of the outbox up to number `last` note. Errors as of `changes`."""
         for table in _NOTED_TABLES:
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - constants of this module
         for (keys,) in _unhurried(self._connection.execute("SELECT keys FROM outbox WHERE number <= ?", (last,)), 1):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from disfs.metadata.connections import Access, connected
 from disfs.metadata.migrations import SUM_STORED_BYTES
 from disfs.metadata.snapshot import Snapshot
 from disfs.metadata.snapshots import SnapshotState
@@ -36,7 +37,7 @@ class ToldSnapshot:
 def snapshot_read(path: Path) -> Iterator[tuple[Snapshot, Mapping[str, int]]]:
     """The rows of a snapshot, and the volume's counters of then. FilesystemError."""
     try:
-        connection = sqlite3.connect(path.absolute().as_uri() + "?mode=ro&immutable=1", uri=True, isolation_level=None)
+        connection = connected(path, Access.UNCHANGING)
         try:
             yield Snapshot(connection), dict(connection.execute("SELECT name, value FROM counters"))
         finally:
@@ -47,7 +48,7 @@ def snapshot_read(path: Path) -> Iterator[tuple[Snapshot, Mapping[str, int]]]:
 
 def adopt(path: Path, file: Path, told: ToldSnapshot, messages: Sequence[int], kind: int) -> bytes:
     """Note a snapshot in the rebuilt database, with what it holds; returns its name, which nobody else has."""
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = connected(path, Access.WRITE)
     try:
         execute = connection.execute
         execute("PRAGMA synchronous = FULL")
@@ -97,9 +98,12 @@ def _add_packs(connection: sqlite3.Connection) -> None:
 
 def note_remains(path: Path, messages: Sequence[int]) -> None:
     """Parts of snapshots that never came to be whole are deleted one day."""
-    connection = sqlite3.connect(path)
-    with connection:
+    connection = connected(path, Access.WRITE)
+    try:
+        connection.execute("BEGIN")
         connection.executemany(
             "INSERT OR IGNORE INTO shipped (message, kind, sequence) VALUES (?, 0, 0)", [(each,) for each in messages]
         )
-    connection.close()
+        connection.execute("COMMIT")
+    finally:
+        connection.close()

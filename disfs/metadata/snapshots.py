@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.errors import FilesystemError, UserError
+from disfs.metadata.connections import Access, connected
 from disfs.metadata.migrations import check_version, create_tables, upgrade
 from disfs.metadata.opening import connect
 from disfs.metadata.schema import SCHEMA_VERSION
@@ -214,7 +215,7 @@ def _prepare(main: Path, path: Path) -> sqlite3.Connection:
     _remove_files(path)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        made = sqlite3.connect(path, isolation_level=None)
+        made = connected(path, Access.WRITE)
         try:
             made.execute("BEGIN")
             create_tables(made)
@@ -257,7 +258,7 @@ def _copy(connection: sqlite3.Connection, path: Path) -> list[int]:
 def _bring_up_to_date(path: Path) -> None:
     """Give a snapshot of an older disfs the schema of this one. FilesystemError when it cannot be read."""
     try:
-        connection = sqlite3.connect(path.absolute().as_uri() + "?mode=rw", uri=True, isolation_level=None)
+        connection = connected(path, Access.WRITE)
         try:
             if check_version(connection) < SCHEMA_VERSION:
                 upgrade(connection)

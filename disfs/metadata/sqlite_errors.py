@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import sqlite3
+from typing import TYPE_CHECKING
 
 from disfs.errors import FilesystemError, MetadataDamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
@@ -32,3 +37,12 @@ def translated(error: sqlite3.Error) -> FilesystemError:
     if code in DAMAGED:
         return MetadataDamagedError(f"metadata database: {error}")
     return FilesystemError(number, f"metadata database: {error}")
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Turn what SQLite says while a check reads into MetadataDamagedError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise MetadataDamagedError(f"the metadata database cannot be read: {error}") from error

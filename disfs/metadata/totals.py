@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
 from disfs.errors import FilesystemError
 from disfs.metadata.base import VolumeUsage
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 _ONLY = "now"
 
 
-class _Sums(NamedTuple):
-    inode_count: int
-    logical_bytes: int
-    allocated_bytes: int
+_Sums: TypeAlias = tuple[int, int, int]
+"""Inodes, logical bytes, allocated bytes: as VolumeUsage, in a plain tuple, since every write makes one."""
 
 
 class Totals:
@@ -34,29 +32,32 @@ class Totals:
         self._settings = settings
         self._chunk_bytes = chunk_bytes
         self.capacity_bytes = capacity_bytes
-        self._written = _Sums(
-            settings.get(INODE_COUNT) or 0, settings.get(LOGICAL_BYTES) or 0, settings.get(ALLOCATED_BYTES) or 0
+        self._written: _Sums = (
+            settings.get(INODE_COUNT) or 0,
+            settings.get(LOGICAL_BYTES) or 0,
+            settings.get(ALLOCATED_BYTES) or 0,
         )
         self._now = {_ONLY: self._written}
         database.before_commit.append(self._write)
 
     def add_inodes(self, count: int) -> None:
         """The open transaction makes `count` inodes, empty ones."""
-        inode_count, logical_bytes, allocated_bytes = self._now[_ONLY]
-        self._database.alter(self._now, _ONLY, _Sums(inode_count + count, logical_bytes, allocated_bytes))
+        inode_count, logical_bytes, taken = self._now[_ONLY]
+        self._database.alter(self._now, _ONLY, (inode_count + count, logical_bytes, taken))
 
     def removed(self, size_bytes: int, chunks: int) -> None:
         """The open transaction removes an inode, which took what a file of that size takes; 0 of what is no file."""
         inode_count, logical_bytes, taken = self._now[_ONLY]
         taken -= allocated_bytes(size_bytes, chunks, self._chunk_bytes)
-        self._database.alter(self._now, _ONLY, _Sums(inode_count - 1, logical_bytes - size_bytes, taken))
+        self._database.alter(self._now, _ONLY, (inode_count - 1, logical_bytes - size_bytes, taken))
 
     def resized(self, old_bytes: int, old_chunks: int, new_bytes: int, new_chunks: int) -> None:
         """The open transaction changes a file's size or chunk count. Every such change comes through here."""
-        inode_count, logical_bytes, allocated_bytes = self._now[_ONLY]
-        logical_bytes += new_bytes - old_bytes
-        allocated_bytes += self.growth(old_bytes, old_chunks, new_bytes, new_chunks)
-        self._database.alter(self._now, _ONLY, _Sums(inode_count, logical_bytes, allocated_bytes))
+        inode_count, logical_bytes, taken = self._now[_ONLY]
+        if old_bytes:
+            taken -= allocated_bytes(old_bytes, old_chunks, self._chunk_bytes)
+        taken += allocated_bytes(new_bytes, new_chunks, self._chunk_bytes)
+        self._database.alter(self._now, _ONLY, (inode_count, logical_bytes + new_bytes - old_bytes, taken))
 
     def growth(self, old_bytes: int, old_chunks: int, new_bytes: int, new_chunks: int) -> int:
         """How much more a file takes after such a change."""
@@ -65,7 +66,7 @@ class Totals:
 
     def has_room(self, growth_bytes: int) -> bool:
         """Whether the files may take that much more."""
-        return self._now[_ONLY].allocated_bytes + growth_bytes <= self.capacity_bytes
+        return self._now[_ONLY][2] + growth_bytes <= self.capacity_bytes
 
     def check_growth(self, old_bytes: int, old_chunks: int, new_bytes: int, new_chunks: int) -> None:
         """ENOSPC when such a change would make the files take more than they may, and more than before."""
@@ -80,7 +81,6 @@ class Totals:
     def _write(self) -> None:
         now = self._now[_ONLY]
         if now != self._written:
-            self._settings.put(INODE_COUNT, now.inode_count)
-            self._settings.put(LOGICAL_BYTES, now.logical_bytes)
-            self._settings.put(ALLOCATED_BYTES, now.allocated_bytes)
+            for setting, value in zip((INODE_COUNT, LOGICAL_BYTES, ALLOCATED_BYTES), now, strict=True):
+                self._settings.put(setting, value)
             self._written = now

@@ -8,7 +8,7 @@ was in it gets a number of its own. What takes no part in this: contents that we
     a file with recorded contents, if little of it is unsent  a file of which nothing, or not nearly all, was sent
     links, special files, directories, empty files,           those that were made an instant ago
     of an emptied file what lies before its first unsent      an emptied file whose beginning is unsent
-    chunk
+    chunk                                                     what lies at a path of more than 64 KiB
 
 The trash counts neither as inodes nor as bytes of the volume: deleting gives room at once.
 """
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from disfs.metadata.inodes import Inodes
     from disfs.metadata.outbox import Outbox
 
+PATH_BYTES = 64 * 1024
+"""What lies at a longer path is not kept: directories can be as deep as one likes, and a row that tells of a path must
+fit into any attachment."""
 UNSENT_CHUNKS = 64
 """A file with more dirty chunks than this is not kept: whoever deletes it would have them sent first."""
 _COLUMNS = "inode, path, trashed_ns, reason, mode, uid, gid, rdev, size_bytes, atime_ns, mtime_ns, target"
@@ -79,7 +82,7 @@ class Trash:
         if old is None or old.nlink or not self._is_worth_it(old):
             return False
         last = self._inodes.last_name(inode)
-        if last is None or self._database.room.is_low:
+        if last is None or len(last.path) > PATH_BYTES or self._database.room.is_low:
             return False
         target = self._inodes.symlink_target(inode) if stat.S_ISLNK(old.mode) else None
         with self._database.changing:
@@ -100,7 +103,7 @@ class Trash:
         if attributes is None or not attributes.nlink:
             return None
         path = next(iter(self._dentries.paths(inode)), None)
-        return None if path is None else LastName(path, TrashReason.EMPTIED)
+        return None if path is None or len(path) > PATH_BYTES else LastName(path, TrashReason.EMPTIED)
 
     def take_content(self, inode: InodeNumber, last: LastName) -> None:
         """What is recorded of a file's content, up to the first chunk that is dirty, moves away. Inside a change."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from disfs.errors import FilesystemError
+from disfs.metadata.connections import Access, connected
 from disfs.metadata.sqlite_errors import translated
 from disfs.values import (
     FIRST_VIEW_INODE,
@@ -87,9 +88,7 @@ class Views:
     def open(self, snapshot: int, name: bytes, created_ns: int, path: Path) -> None:
         """Show a snapshot. FilesystemError when its database cannot be read."""
         try:
-            # Nobody writes it any more: without locks, and without a log.
-            uri = path.absolute().as_uri() + "?mode=ro&immutable=1"
-            connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+            connection = connected(path, Access.UNCHANGING)
             connection.execute("SELECT 1 FROM inodes WHERE inode = 1").fetchone()
         except sqlite3.Error as error:
             raise translated(error) from error

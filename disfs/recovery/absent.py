@@ -37,6 +37,28 @@ async def absent_messages(
     return absent
 
 
+class Contents:
+    """Looks for messages with contents; what was looked for once is remembered: snapshots share most of theirs."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._seen: set[MessageId] = set()
+        self._absent: set[MessageId] = set()
+
+    async def absent(
+        self, wanted: Mapping[ChannelId, Sequence[MessageId]], on_found: Callable[[int], None] = lambda count: None
+    ) -> list[MessageId]:
+        """See `absent_messages`."""
+        new = {
+            channel: left
+            for channel, messages in wanted.items()
+            if (left := [each for each in messages if each not in self._seen])
+        }
+        self._absent.update(await absent_messages(self._transport, new, on_found))
+        self._seen.update(*new.values())
+        return [each for messages in wanted.values() for each in messages if each in self._absent]
+
+
 async def _not_listed(transport: Transport, channel: ChannelId, wanted: Sequence[MessageId]) -> list[MessageId]:
     """Which of `wanted`, in ascending order, a listing does not show."""
     missing: list[MessageId] = []

@@ -36,11 +36,18 @@ async def admit(holder: LeaseHolder, name: str, *, takes_over: bool) -> list[str
     except (StorageError, trio.TooSlowError) as error:
         reason = str(error) or "no answer in time"
         log.warning("the lease cannot be claimed now: %s", reason)
-        return [f"it is not known yet whether another machine has volume {name!r} mounted ({reason})"]
+        unknown = f"it is not known yet whether another machine has volume {name!r} mounted ({reason})"
+        return [unknown, *(take_over_later(holder, name) if takes_over else [])]
     if before is None:
         return []
     log.warning("the volume was taken over from %s", before.lease.host)
     return [takeover_warning(name, before)]
+
+
+def take_over_later(holder: LeaseHolder, name: str) -> list[str]:
+    """Discord does not answer a mount that is to take volume `name` over; returns what a person should know."""
+    holder.take_over_later()
+    return [f"volume {name!r} is taken over as soon as Discord answers, unless another machine has gone on with it"]
 
 
 async def give_back(holder: LeaseHolder) -> None:

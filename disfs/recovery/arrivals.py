@@ -23,7 +23,7 @@ from disfs.metadata.shipping import ShippedMessage
 from disfs.recovery.chain import gather
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from typing import TypeAlias
 
     from disfs.chunkstore.transport.base import StoredMessage
@@ -75,7 +75,7 @@ class Arrivals:
             else:
                 unknown.append(shipment)
         for shipment in unknown:
-            _check(shipment, position)
+            check_follows(shipment, position)
         self._take_in(unknown, position)
         newest = messages[-1].message
         self._known = {message for message in self._known if message > newest}
@@ -97,7 +97,18 @@ class Arrivals:
         self._shipping.note_remains(remains)
 
 
-def _check(shipment: Shipment, position: Position) -> None:
+async def refuse_fork(index: IndexChannel, position: Position, known: Collection[MessageId]) -> None:
+    """Raise ForkedError when something new in the channel was not sent by the machine at `position`; changes nothing.
+
+    `known` are messages that it has sent. Errors as of `IndexChannel`.
+    """
+    messages = await index.messages(position.examined)
+    for shipment in gather(await index.parts([each for each in messages if each.message not in known])):
+        check_follows(shipment, position)
+
+
+def check_follows(shipment: Shipment, position: Position) -> None:
+    """Raise ForkedError unless the machine at `position` knows a shipment of the channel, or may have sent it."""
     header = shipment.header
     if header.device != position.device:
         when = datetime.datetime.fromtimestamp(header.created_ns / 1e9).astimezone()

@@ -6,10 +6,11 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from disfs.metadata.settings import LEASE
 from disfs.metadata.shipping import ID_BYTES
+from disfs.recovery.arrivals import refuse_fork
 from disfs.recovery.building import Builder, CopyRule
 from disfs.recovery.holding import LeaseHolder
 from disfs.recovery.index_channel import IndexChannel
@@ -20,6 +21,8 @@ from disfs.recovery.snapshot_shipments import Place, SnapshotShipments
 from disfs.values import MessageId
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.store import ChunkStore
     from disfs.chunkstore.transport.base import Transport
@@ -62,13 +65,18 @@ def make_shipper(
     holder: LeaseHolder,
 ) -> Shipper:
     """What brings the metadata of a mounted volume to its index channel; `directory` takes what waits to be sent."""
-    superblock = volume.superblock
+    superblock, shipping = volume.superblock, metadata.shipping
+    index = IndexChannel(transport, volume.index_channel, key, superblock.volume_id)
 
+    async def refuse_takeover() -> None:
+        await refuse_fork(index, shipping.position(), {each.message for each in shipping.messages()})
+
+    holder.before_late_takeover = refuse_takeover
     return Shipper(
-        metadata.shipping,
+        shipping,
         transport,
         volume.index_channel,
-        IndexChannel(transport, volume.index_channel, key, superblock.volume_id),
+        index,
         Builder(superblock.volume_id, key, directory, COPY_RULE),
         ShipperSettings(delay_seconds=settings.writeback_delay_seconds, message_bytes=settings.message_bytes),
         Surroundings(
@@ -82,29 +90,52 @@ def make_shipper(
     )
 
 
+class Origin(NamedTuple):
+    """Which state of a volume somebody claims the lease for."""
+
+    device: bytes
+    directory: Path
+    """Where this machine keeps it."""
+    remembered: str | None
+    """The setting with this machine's newest lease."""
+
+
 def make_holder(
     volume: VolumeConfig, *, key: VolumeKey, metadata: SqliteMetadataStore, transport: Transport, directory: Path
 ) -> LeaseHolder:
     """The claim of a mount to the lease; `directory` is where this machine keeps the volume's state."""
-    host = os.uname().nodename
-    lease = Lease(
-        volume=volume.superblock.volume_id,
-        device=metadata.shipping.position().device,
-        place=place_of(host, _machine(), str(directory.resolve())),
-        session=os.urandom(ID_BYTES),
-        host=host,
-    )
 
     def remember(posted: Posted | None) -> None:
         metadata.settings.set(LEASE, f"{posted.message} {posted.first} {posted.takeover}" if posted else "")
 
+    origin = Origin(metadata.shipping.position().device, directory, metadata.settings.get(LEASE))
+    return holder_of(volume, origin, key=key, transport=transport, remember=remember)
+
+
+def holder_of(
+    volume: VolumeConfig,
+    origin: Origin,
+    *,
+    key: VolumeKey,
+    transport: Transport,
+    remember: Callable[[Posted | None], None],
+) -> LeaseHolder:
+    """The claim of a mount, or of a repair, to the lease; `remember` as of `LeaseHolder`."""
+    host = os.uname().nodename
+    lease = Lease(
+        volume=volume.superblock.volume_id,
+        device=origin.device,
+        place=place_of(host, _machine(), str(origin.directory.resolve())),
+        session=os.urandom(ID_BYTES),
+        host=host,
+    )
     return LeaseHolder(
         transport,
         volume.index_channel,
         key,
         lease,
         remember=remember,
-        remembered=_remembered(metadata.settings.get(LEASE), lease),
+        remembered=_remembered(origin.remembered, lease),
         text=f"lease of volume {volume.superblock.name}: a machine has it mounted; ends by itself within minutes",
         now=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     )

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from disfs.chunkstore.codec import PackKind
 from disfs.errors import MetadataDamagedError
-from disfs.metadata.shipping import ID_BYTES
+from disfs.metadata.shipping import ID_BYTES, ShippedMessage
 from disfs.recovery.frames import Header, write_parts
 
 if TYPE_CHECKING:
@@ -46,6 +46,13 @@ class Built:
     def is_sent(self) -> bool:
         """Whether Discord has acknowledged all of it."""
         return len(self.messages) == len(self.parts)
+
+    @property
+    def shipped_messages(self) -> list[ShippedMessage]:
+        """What is to be written down of it once it is sent, and deleted one day."""
+        return [
+            ShippedMessage(message, self.kind, self.header.sequence) for message in sorted(set(self.messages.values()))
+        ]
 
     def read(self, part: Part) -> bytes:
         """A part's bytes. Blocks."""

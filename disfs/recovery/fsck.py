@@ -14,17 +14,22 @@ import trio
 from disfs.errors import MetadataDamagedError, NotFoundError, UserError
 from disfs.metadata.inspection import Inspection
 from disfs.metadata.settings import VOLUME_ID
+from disfs.metadata.told import ToldRows
 from disfs.quantities import human_count
+from disfs.recovery.frames import SHIPMENT_KINDS
 from disfs.recovery.fsck_cache import SMALL_DAMAGED, UNSENT_LOST, CacheView, check_cache, check_small_contents
 from disfs.recovery.fsck_data import DataCheck
 from disfs.recovery.fsck_discord import DiscordCheck
 from disfs.recovery.fsck_findings import Findings, Kind, shown_path
+from disfs.recovery.fsck_index import IndexCheck, check_outbox
+from disfs.recovery.fsck_snapshots import SnapshotCheck
+from disfs.recovery.index_channel import KEEP_BYTES, IndexChannel
 from disfs.spans import chunk_count
 from disfs.volume import find_superblock
 from disfs.volume_state import METADATA_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from disfs.chunkstore.keys import VolumeKey
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
     from disfs.metadata.inspected import BadRun, FileView
     from disfs.recovery.fsck_data import DataProgress, Subset
     from disfs.recovery.fsck_discord import Unreferenced
-    from disfs.values import InodeNumber, SlotTable
+    from disfs.values import InodeNumber, PackId, SlotTable
 
 NO_SLOTS = "the metadata do not know any more where it lies in Discord"
 _ONLY_HERE = frozenset({UNSENT_LOST, SMALL_DAMAGED})
@@ -91,17 +96,23 @@ class Check:
     """The database is damaged beyond its indexes: nothing of it is to be relied upon, or changed."""
     indexes_damaged: bool = False
     inspection: Inspection = field(init=False)
+    rows: ToldRows = field(init=False)
+    """What Discord was told, as the metadata have it."""
+    snapshots: SnapshotCheck | None = field(init=False, default=None)
     findings: Findings = field(init=False)
     cache: CacheView | None = field(init=False, default=None)
 
     def __enter__(self) -> Self:
-        self.inspection = Inspection.open(self.scope.state_directory / METADATA_NAME)
-        self.findings = Findings()
+        path = self.scope.state_directory / METADATA_NAME
+        self.inspection = Inspection.open(path)
+        self.rows = ToldRows(path)
+        self.findings = Findings(self.scope.state_directory)
         return self
 
     def __exit__(self, *_exception: object) -> None:
         if self.cache is not None:
             self.cache.close()
+        self.rows.close()
         self.inspection.close()
         self.findings.__exit__()
 
@@ -144,6 +155,9 @@ class Check:
                 self.findings.add(Kind.METADATA, what, inode=broken.inode)
             self.inspection.note_unreadable_runs(NO_SLOTS)
             orphans = sum(1 for _ in self.inspection.orphans())
+        check_outbox(self.rows, self.findings)
+        self.snapshots = SnapshotCheck(self.rows, self.inspection, self.findings, self.scope.state_directory)
+        self.snapshots.local()
         if orphans and not self.scope.mounted:
             self.findings.add(Kind.NOTE, f"{orphans} deleted files were open at a crash; the next mount removes them")
         self.on_step("cache", 0, 1)
@@ -177,10 +191,39 @@ class Check:
         self.totals.foreign_messages = listing.foreign_count
         self.strays, self.unknown = listing.strays, listing.unknown
         self.slot_tables |= listing.slot_tables
+        await self._check_index(transport, key, listing.gone_packs)
         if subset is not None:
             reading = DataCheck(self.inspection, transport, key, self.findings, self._on_data)
             self.totals.packs_read = await reading.run(subset)
             self.slot_tables |= reading.slot_tables
+
+    async def _check_index(self, transport: Transport, key: VolumeKey, gone: Collection[PackId]) -> None:
+        """The index channel: the names, as a recovery would bring them back, and the snapshots."""
+        volume = self.scope.volume
+        index = IndexChannel(
+            transport,
+            volume.index_channel,
+            key,
+            volume.superblock.volume_id,
+            SHIPMENT_KINDS,
+            keep_bytes=KEEP_BYTES,
+        )
+        names = IndexCheck(
+            self.rows,
+            index,
+            self.findings,
+            self.scope.state_directory,
+            mounted=self.scope.mounted,
+            on_progress=lambda done, total: self.on_step("names in Discord", done, total),
+        )
+        try:
+            found = await names.run()
+        except NotFoundError:
+            return  # the channel is gone, and that was told
+        assert self.snapshots is not None, "the local check has come before"
+        await self.snapshots.remote(
+            transport, index, found.snapshots, gone, lambda done, total: self.on_step("snapshots", done, total)
+        )
 
     def _on_data(self, progress: DataProgress) -> None:
         self.on_step("data", progress.done_bytes, progress.total_bytes)
@@ -221,8 +264,9 @@ class Check:
                 total = chunk_count(file.size_bytes, self.inspection.chunk_bytes)
                 but = " (where the cache has no copy)" if self.scope.mounted else ""
                 causes = "; ".join(judgement.causes)
-                what = f"{path}: {judgement.lost_count} of {total} chunks cannot be read{but}: {causes}"
-                kind = Kind.SET_ASIDE if file.set_aside else Kind.DAMAGED_FILE
+                where = f"{path} (deleted)" if file.in_trash else path
+                what = f"{where}: {judgement.lost_count} of {total} chunks cannot be read{but}: {causes}"
+                kind = Kind.SET_ASIDE if file.set_aside else Kind.IN_TRASH if file.in_trash else Kind.DAMAGED_FILE
                 self.findings.add(kind, what, path=path, inode=inode, chunks=judgement.lost_count)
 
     def judge(self, inode: InodeNumber, file: FileView, runs: Sequence[BadRun]) -> Judgement:

@@ -67,6 +67,8 @@ class DiscordCheck:
         """Messages that are none of this volume's; nothing else is said about them."""
         self.strays: list[Unreferenced] = []
         self.unknown: list[Unreferenced] = []
+        self.gone_packs: set[PackId] = set()
+        """Recorded packs that are not in Discord, or not as they were."""
         self.slot_tables: dict[int, SlotTable] = {}
         """By the number of a pack: its own slot table, where what is recorded of it cannot be right."""
 
@@ -85,7 +87,12 @@ class DiscordCheck:
         self._findings.add(Kind.MISSING, f"the data channel {channel} was deleted", channel=channel)
         for message in self._recorded(channel, MessageId(0), None):
             for pack in self._inspection.packs_of(message):
-                self._inspection.note_bad_pack(pack.number, CHANNEL_GONE)
+                self._note_bad(pack, CHANNEL_GONE)
+
+    def _note_bad(self, pack: KnownPack, cause: str) -> bool:
+        """What lies in the pack cannot be had; False when nothing of the volume itself lies there."""
+        self.gone_packs.add(pack.record.pack)
+        return self._inspection.note_bad_pack(pack.number, cause)
 
     async def _compare(self, channel: ChannelId) -> None:
         position = MessageId(0)
@@ -123,8 +130,8 @@ class DiscordCheck:
         packs = self._inspection.packs_of(message)
         if not packs:
             return
-        concerned = [self._inspection.note_bad_pack(pack.number, MESSAGE_GONE) for pack in packs]
-        if any(concerned):
+        concerned = [self._note_bad(pack, MESSAGE_GONE) for pack in packs]
+        if any(concerned) or self._inspection.is_held(message):
             what = f"message {message} of channel {channel} was deleted"
             self._findings.add(Kind.MISSING, what, channel=channel, message=message)
         elif not self._mounted:
@@ -145,7 +152,8 @@ class DiscordCheck:
                 if gone
                 else f"an attachment has {size_bytes} bytes, not {pack.record.size_bytes}"
             )
-            if self._inspection.note_bad_pack(pack.number, ATTACHMENT_GONE if gone else ATTACHMENT_CHANGED):
+            is_needed = self._note_bad(pack, ATTACHMENT_GONE if gone else ATTACHMENT_CHANGED)
+            if is_needed or self._inspection.is_held(found.message):
                 self._findings.add(Kind.MISSING, what, channel=found.channel, message=found.message)
 
     async def _ask_for_slots(self, pack: KnownPack) -> None:

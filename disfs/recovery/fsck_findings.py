@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SHOWN_BYTES = 400
 """How much of one text is kept: a damaged database may hold anything."""
@@ -36,6 +37,14 @@ class Kind(enum.Enum):
     """A recorded channel, message or attachment is not in Discord, or not as it was."""
     DAMAGED_PACK = "damaged-pack"
     """Something in a pack fails authentication, or is another's."""
+    OUTBOX = "outbox"
+    """What has changed since Discord was told the last time is not all known."""
+    COPY = "copy"
+    """A recovery would not bring back the names as they were sent last."""
+    FORK = "fork"
+    """Another machine, or another state of this one, has gone on with the volume."""
+    SNAPSHOT = "snapshot"
+    """A snapshot, or some file in it, cannot be read or recovered any more."""
     SUPERBLOCK = "superblock"
     """The volume's superblock in Discord is gone or another one."""
     STRAY = "stray"
@@ -44,11 +53,26 @@ class Kind(enum.Enum):
     """A message of this volume that this machine never sent: its state was put back from a backup, perhaps."""
     SET_ASIDE = "set-aside"
     """A damaged file that an earlier repair has moved to lost+found/damaged."""
+    IN_TRASH = "in-trash"
+    """Some of a deleted file cannot be read any more; it goes with the trash."""
     NOTE = "note"
     """Worth knowing, and nothing wrong."""
 
 
-ERRORS = frozenset({Kind.DATABASE, Kind.METADATA, Kind.CACHE, Kind.DAMAGED_FILE, Kind.SEND_AGAIN, Kind.SUPERBLOCK})
+ERRORS = frozenset(
+    {
+        Kind.DATABASE,
+        Kind.METADATA,
+        Kind.CACHE,
+        Kind.DAMAGED_FILE,
+        Kind.SEND_AGAIN,
+        Kind.OUTBOX,
+        Kind.COPY,
+        Kind.FORK,
+        Kind.SNAPSHOT,
+        Kind.SUPERBLOCK,
+    }
+)
 """Kinds that make a volume not clean. What is missing or damaged in Discord is one where a file needs it."""
 
 
@@ -84,8 +108,9 @@ def shown_path(path: bytes | None, inode: int) -> str:
 class Findings:
     """Everything that was found, in order. `close` it."""
 
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - `__exit__` closes it
+    def __init__(self, directory: Path | None = None) -> None:
+        """`directory` takes the file, which holds names of the volume."""
+        self._file = tempfile.TemporaryFile("w+", encoding="utf-8", dir=directory)  # noqa: SIM115 - `__exit__` closes it
         self.counts: Counter[Kind] = Counter()
 
     def __enter__(self) -> Self:

@@ -17,11 +17,14 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from disfs.chunkstore.transport.base import DELETE_LIMIT, Urgency
+from disfs.errors import CorruptDataError, NotFoundError
 from disfs.metadata.inspection import Inspection
 from disfs.metadata.repairs import Repairs
 from disfs.quantities import human_count
+from disfs.recovery.arrivals import ForkedError
 from disfs.recovery.fsck import NO_SLOTS
 from disfs.recovery.fsck_findings import Kind
+from disfs.recovery.rebuild_snapshots import Volume, rebuild_one
 from disfs.volume import send_superblock
 from disfs.volume_state import METADATA_NAME
 
@@ -32,11 +35,14 @@ if TYPE_CHECKING:
     from disfs.chunkstore.transport.base import Transport
     from disfs.recovery.fsck import Check
     from disfs.recovery.fsck_discord import Unreferenced
+    from disfs.recovery.index_channel import IndexChannel
+    from disfs.recovery.repair_right import RepairRight
     from disfs.values import ChannelId, ChunkKey, InodeNumber, MessageId
 
 COPY_NAME = "metadata.db.before-fsck"
 _FILES_AT_ONCE = 256
 _SHOWN_MOVES = 20
+_SHOWN_ERRORS = 10
 
 
 class Repair:
@@ -75,14 +81,26 @@ class Repair:
             (files, f"move {human_count(files, 'damaged file')} to lost+found/damaged; what is left of them stays"),
             (messages, f"delete {human_count(messages, 'message')} that nothing refers to"),
             (
+                counts[Kind.OUTBOX] or counts[Kind.COPY],
+                "send a whole copy of the names to Discord, at the next mount",
+            ),
+            *self._plan_of_snapshots(),
+            (
                 self._check.superblock_missing and self._online,
                 "send the superblock again, from this machine's copy",
             ),
         )
         return [line for wanted, line in lines if wanted]
 
-    async def run(self, transport: Transport | None, on_line: Callable[[str], None]) -> None:
-        """Do it; `on_line` hears what was done. `transport` is there if it is `online`.
+    def _plan_of_snapshots(self) -> Iterator[tuple[int, str]]:
+        found = self._check.snapshots
+        if found is not None:
+            yield len(found.again), f"send {human_count(len(found.again), 'snapshot')} again, at the next mount"
+            yield len(found.sound), f"take the names of {human_count(len(found.sound), 'snapshot')} from Discord"
+            yield len(found.not_held), f"keep the messages of {human_count(len(found.not_held), 'snapshot')} again"
+
+    async def run(self, transport: Transport | None, right: RepairRight | None, on_line: Callable[[str], None]) -> None:
+        """Do it; `on_line` hears what was done. `transport` and `right` are there if it is `online`.
 
         UserError, FilesystemError, and storage errors as of `Transport`.
         """
@@ -93,10 +111,15 @@ class Repair:
             on_line(f"a copy of the metadata is kept as {copy}")
             self._repair_metadata(repairs, on_line)
             self._repair_files(repairs, on_line)
+            self._repair_replication(repairs, on_line)
         finally:
             repairs.close()
-        if transport is not None:
-            await self._repair_discord(transport, on_line)
+        if transport is not None and right is not None:
+            try:
+                await self._fetch_snapshots(right.index, on_line)
+                await self._repair_discord(transport, right, on_line)
+            except ForkedError as error:
+                on_line(f"in Discord nothing is changed any more: {error}")
 
     def _repair_metadata(self, repairs: Repairs, on_line: Callable[[str], None]) -> None:
         repairs.raise_counters()
@@ -165,14 +188,51 @@ class Repair:
             if judgement.again:
                 repairs.mark_dirty(inode, judgement.again, repairs.new_revision())
                 chunks += len(judgement.again)
-            if (judgement.lost_count or inode in self._without_place) and not file.set_aside:
+            is_damaged = judgement.lost_count or inode in self._without_place
+            if is_damaged and not (file.set_aside or file.in_trash):
                 yield inode
         if chunks:
             on_line(f"{human_count(chunks, 'chunk')} marked as unsent; the next mount sends them")
 
-    async def _repair_discord(self, transport: Transport, on_line: Callable[[str], None]) -> None:
+    def _repair_replication(self, repairs: Repairs, on_line: Callable[[str], None]) -> None:
+        counts = self._check.findings.counts
+        if counts[Kind.OUTBOX] or counts[Kind.COPY]:
+            repairs.ship_all()
+            on_line("the next mount sends a whole copy of the names")
+        found = self._check.snapshots
+        if found is None:
+            return
+        for number in sorted(found.not_held):
+            on_line(f"snapshot {number} keeps {repairs.hold(number, found.file(number))} messages again")
+        if found.again:
+            repairs.ship_snapshots(found.again)
+            on_line(f"the next mount sends {human_count(len(found.again), 'snapshot')} again")
+
+    async def _fetch_snapshots(self, index: IndexChannel, on_line: Callable[[str], None]) -> None:
+        """What cannot be read here and is whole in Discord comes from there; the old file stays beside it."""
+        found = self._check.snapshots
+        if found is None:
+            return
+        superblock = self._check.scope.volume.superblock
+        for number, shipment in sorted(found.sound.items()):
+            file = found.file(number)
+            unfinished = file.with_name(f"{file.name}.new")
+            unfinished.unlink(missing_ok=True)
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            try:
+                await rebuild_one(index, shipment, unfinished, Volume(superblock.volume_id, superblock.chunk_bytes))
+            except (CorruptDataError, NotFoundError) as error:
+                on_line(f"the names of snapshot {number} cannot be had from Discord: {error}")
+                continue
+            if file.exists():
+                file.replace(file.with_name(f"{file.name}.damaged"))
+            unfinished.replace(file)
+            on_line(f"the names of snapshot {number} were taken from Discord")
+
+    async def _repair_discord(self, transport: Transport, right: RepairRight, on_line: Callable[[str], None]) -> None:
         volume = self._check.scope.volume
         if self._check.superblock_missing:
+            await right.confirm()
             await send_superblock(transport, volume.index_channel, volume.superblock)
             on_line("the superblock was sent again")
         by_channel: dict[ChannelId, list[MessageId]] = defaultdict(list)
@@ -180,18 +240,34 @@ class Repair:
             by_channel[doomed.channel].append(doomed.message)
         for channel, messages in by_channel.items():
             for start in range(0, len(messages), DELETE_LIMIT):
+                await right.confirm()
                 await transport.delete(channel, messages[start : start + DELETE_LIMIT], urgency=Urgency.SWEEP)
         if self._doomed:
             on_line(f"{human_count(len(self._doomed), 'message')} deleted")
 
     def errors_left(self) -> list[str]:
-        """What the metadata still contradict themselves in after `run`."""
+        """What the metadata still contradict themselves in after `run`, and what no repair can put right."""
         inspection = Inspection.open(self._check.scope.state_directory / METADATA_NAME)
         try:
-            left = list(islice(inspection.damage(), 10))
-            return left or [f"{b.sentence} ({b.detail})" for b in islice(inspection.check(lambda _d, _t: None), 10)]
+            left = list(islice(inspection.damage(), _SHOWN_ERRORS))
+            if not left:
+                broken = islice(inspection.check(lambda _done, _total: None), _SHOWN_ERRORS)
+                left = [f"{each.sentence} ({each.detail})" for each in broken]
         finally:
             inspection.close()
+        return [*left, *self._beyond_repair()]
+
+    def _beyond_repair(self) -> Iterator[str]:
+        yield from (finding.what for finding in self._check.findings if finding.kind is Kind.FORK)
+        if self._check.findings.counts[Kind.SUPERBLOCK] and not (self._check.superblock_missing and self._online):
+            yield "the superblock in Discord"
+        found = self._check.snapshots
+        if found is not None:
+            lost = len(found.unreadable - found.sound.keys())
+            if lost:
+                yield f"the names of {human_count(lost, 'snapshot')}"
+            for name in sorted(found.hopeless):
+                yield f"contents of snapshot {name}; 'disfs snapshot delete' ends that"
 
 
 def _new_name(path: Path) -> Path:

@@ -7,6 +7,9 @@
     ensure     before anything is sent that would contradict another machine's: renew first if the lease may have ended
     release    delete it
 
+A takeover that was asked for while Discord did not answer is made with the first claim that it answers, unless another
+machine has sent names meanwhile: then this one cannot go on, and must not push the other aside.
+
 While Discord does not answer the volume works from what is here, with a lease or without one; the first answer decides.
 Whoever finds that another machine's lease counts deletes its own and never claims again.
 """
@@ -46,7 +49,7 @@ from disfs.recovery.lease import (
 from disfs.values import Location, MessageId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.transport.base import StoredMessage, Transport
@@ -85,6 +88,10 @@ class LeaseStatistics:
     renewals: int
     failure: str | None
     """Why it could not be had or renewed the last time; None when all is well."""
+    takes_over: bool = False
+    """Whether the volume is to be taken over as soon as Discord answers."""
+    taken_from: str | None = None
+    """The machine from which it was taken over, late; None when it was not, or when nobody had it."""
 
 
 class ShipperLike(Protocol):
@@ -135,11 +142,21 @@ class LeaseHolder:
         self._lost: HeldElsewhereError | None = None
         self._renewals = 0
         self._failure: str | None = None
+        self._takes_over = False
+        self._taken_from: str | None = None
+        self.before_late_takeover: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        """Raises ForkedError when this machine cannot go on with the volume; errors as of `Transport`."""
 
     def statistics(self) -> LeaseStatistics:
         """How it is."""
         since = None if self._mine is None else unix_seconds(self._mine.first)
-        return LeaseStatistics(self._mine is not None, since, self._renewals, self._failure)
+        return LeaseStatistics(
+            self._mine is not None, since, self._renewals, self._failure, self._takes_over, self._taken_from
+        )
+
+    def take_over_later(self) -> None:
+        """Discord does not answer now: the next claim that it answers takes the volume over."""
+        self._takes_over = True
 
     async def ensure(self) -> None:
         """Return when this mount has the lease and nobody else can have taken it for ended. See `claim`."""
@@ -153,14 +170,18 @@ class LeaseHolder:
 
         HeldElsewhereError when it is another machine's, whatever is asked of this object later. Errors as of
         `Transport`; then nothing is decided. TransientStorageError also when Discord does not show what it has taken.
+        Where a takeover is still to be made, errors as of `before_late_takeover`.
         """
+        if self._takes_over:
+            await self.before_late_takeover()
         async with self._lock:
             if self._lost is not None:
                 raise self._lost
+            is_late, now_takes_over = self._takes_over, takes_over or self._takes_over
             await self._check_remembered()
             before, was_loose = self._mine, self._is_loose
             self._is_loose = True
-            posted = await self._post(takes_over=takes_over)
+            posted = await self._post(takes_over=now_takes_over)
             began = self._began or posted.message
             others = await self._look(posted)
             found = rival(posted, began, others)
@@ -172,7 +193,18 @@ class LeaseHolder:
             self._renewals += before is not None
             await self._tidy(posted, others)
             log.debug("the lease is message %d", posted.message)
-            return _pushed_aside(posted, others) if takes_over else None
+            pushed = _pushed_aside(posted, others) if now_takes_over else None
+            if is_late:
+                self._note_takeover(pushed)
+            return pushed
+
+    def _note_takeover(self, pushed: Posted | None) -> None:
+        self._takes_over = False
+        if pushed is None:
+            log.info("no other machine had the volume that was to be taken over")
+        else:
+            self._taken_from = pushed.lease.host
+            log.warning("the volume was taken over from %s, as it was asked for at the mount", pushed.lease.host)
 
     async def notice(self, messages: Sequence[StoredMessage]) -> frozenset[MessageId]:
         """New messages of the channel that somebody has listed; returns which of them are leases.
@@ -198,7 +230,7 @@ class LeaseHolder:
             pause = AGAIN_SECONDS if self._mine is None else SETTLE_SECONDS
             while not await self._stopped_within(shipper, pause):
                 pause = await self._turn()
-        except (HeldElsewhereError, NewerFormatError) as error:
+        except (ForkedError, NewerFormatError) as error:
             shipper.give_way(error)
         else:
             await self.release()
@@ -234,7 +266,7 @@ class LeaseHolder:
                 await self.claim()
             else:
                 await self._settle()
-        except (HeldElsewhereError, NewerFormatError):
+        except (ForkedError, NewerFormatError):
             raise
         except DisfsError as error:
             if self._failure is None:

@@ -41,6 +41,8 @@ _ATTEMPTS = 3
 _MAX_HEADER_BYTES = 64 * 1024
 _AT_ONCE = 8
 """Attachments that are looked at side by side."""
+KEEP_BYTES = 64 * 1024 * 1024
+"""How much of what is looked at is kept in memory by who reads it all, so that it is not fetched twice."""
 UNREADABLE = "damaged, not of this volume, or of a newer disfs; it was passed over"
 """What is said of an attachment whose frame says another version than ours."""
 

@@ -14,9 +14,10 @@ import trio
 
 from disfs.chunkstore.codec import PackKind
 from disfs.errors import CorruptDataError, ExitCode, NotFoundError, UserError
-from disfs.metadata.restoring import Origin, Restoration
+from disfs.metadata.completing import Origin
+from disfs.metadata.restoring import Restoration
 from disfs.metadata.shipping import ShippedMessage
-from disfs.recovery.absent import absent_messages
+from disfs.recovery.absent import Contents
 from disfs.recovery.chain import Chain, gather
 from disfs.recovery.frames import MAX_SUPERSEDED
 from disfs.recovery.index_channel import UNREADABLE
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from disfs.chunkstore.transport.base import Transport
-    from disfs.metadata.restoring import Rebuilt
+    from disfs.metadata.completing import Rebuilt
     from disfs.recovery.chain import Plan, Shipment, State
     from disfs.recovery.frames import PartReader
     from disfs.recovery.index_channel import IndexChannel
@@ -78,15 +79,15 @@ async def rebuild(
     newer, USAGE when it is not clear which branch is meant. Storage errors as of `Transport`. A file that is left
     behind by an error is of no use.
     """
-    found = await _look_through(index, on_progress)
+    found = await look_through(index, on_progress)
     restoration = await trio.to_thread.run_sync(Restoration, path)
     try:
         while True:
             plan = _choose(found, device)
-            broken = await _apply(index, restoration, plan, on_progress)
+            broken = await apply_plan(index, restoration, plan, on_progress)
             if broken is None:
                 break
-            found.missing.append(_what_is_wrong(broken))
+            found.missing.append(what_is_wrong(broken))
             await trio.to_thread.run_sync(restoration.clear)
         header = plan.state.header
         origin = Origin(
@@ -100,7 +101,8 @@ async def rebuild(
             found.newest,
             settings,
         )
-        found.missing += await _lose_absent(transport, restoration, on_progress)
+        contents = Contents(transport)
+        found.missing += await _lose_absent(contents, restoration, on_progress)
         on_progress(Progress("checking", 0, 0))
         rebuilt = await trio.to_thread.run_sync(restoration.finish, origin)
     finally:
@@ -111,6 +113,7 @@ async def rebuild(
         found.snapshots,
         path,
         Volume(volume, chunk_bytes),
+        contents,
         lambda done, total: on_progress(Progress("snapshots", done, total)),
     )
     found.missing += missing
@@ -119,7 +122,9 @@ async def rebuild(
 
 
 @dataclass(slots=True)
-class _Found:
+class Found:
+    """What lies in an index channel."""
+
     shipments: list[Shipment]
     chain: Chain
     snapshots: list[Shipment]
@@ -127,7 +132,8 @@ class _Found:
     missing: list[str]
 
 
-async def _look_through(index: IndexChannel, on_progress: Callable[[Progress], None]) -> _Found:
+async def look_through(index: IndexChannel, on_progress: Callable[[Progress], None]) -> Found:
+    """List the index channel and read the header of each part in it. Errors as of `IndexChannel`."""
     on_progress(Progress("listing", 0, 0))
     messages = await index.messages(MessageId(0))
     total = sum(len(message.attachments) for message in messages)
@@ -144,13 +150,13 @@ async def _look_through(index: IndexChannel, on_progress: Callable[[Progress], N
     newest = messages[-1].message if messages else MessageId(0)
     count = index.unreadable_count
     missing = [f"attachments of the index channel that are {UNREADABLE}: {count}"] if count else []
-    return _Found(shipments, Chain(shipments), snapshots, newest, missing)
+    return Found(shipments, Chain(shipments), snapshots, newest, missing)
 
 
-def _choose(found: _Found, device: str | None) -> Plan:
+def _choose(found: Found, device: str | None) -> Plan:
     heads = found.chain.heads()
     if not heads and found.shipments:
-        wrong = found.missing or [_what_is_wrong(each) for each in found.shipments if not each.is_whole]
+        wrong = found.missing or [what_is_wrong(each) for each in found.shipments if not each.is_whole]
         raise UserError(
             "no state of this volume is whole in Discord any more: "
             f"{'; '.join(wrong[:5]) or 'no checkpoint copy is left'}; --from-packs brings contents back without names",
@@ -177,10 +183,13 @@ def _choose(found: _Found, device: str | None) -> Plan:
     return plan
 
 
-async def _apply(
+async def apply_plan(
     index: IndexChannel, restoration: Restoration, plan: Plan, on_progress: Callable[[Progress], None]
 ) -> Shipment | None:
-    """Apply a plan; returns the shipment that turned out to be damaged, if one did."""
+    """Read a plan's shipments into a restoration; returns the one that turned out to be damaged, if one did.
+
+    Errors as of `IndexChannel`, and FilesystemError.
+    """
     shipments = (plan.copy, *plan.journals)
     total = sum(shipment.size_bytes for shipment in shipments)
     done = 0
@@ -209,7 +218,7 @@ def _apply_part(restoration: Restoration, reader: PartReader) -> None:
 
 
 async def _lose_absent(
-    transport: Transport, restoration: Restoration, on_progress: Callable[[Progress], None]
+    contents: Contents, restoration: Restoration, on_progress: Callable[[Progress], None]
 ) -> list[str]:
     """Look whether the contents are there; returns what is to be said of those that are not."""
     wanted = await trio.to_thread.run_sync(restoration.messages)
@@ -222,14 +231,14 @@ async def _lose_absent(
         on_progress(Progress("looking for contents", done, total))
 
     looked(0)
-    absent = await absent_messages(transport, wanted, looked)
+    absent = await contents.absent(wanted, looked)
     if not absent:
         return []
     await trio.to_thread.run_sync(restoration.lose, absent)
     return [f"messages with contents that are not in Discord any more: {len(absent)}"]
 
 
-def _messages(found: _Found, chosen: State) -> list[ShippedMessage]:
+def _messages(found: Found, chosen: State) -> list[ShippedMessage]:
     """What the rebuilt state answers for, and deletes one day: what led to it. Other branches are left alone."""
     lineage = found.chain.ancestors(chosen) | {chosen.header.state}
     return [
@@ -240,7 +249,8 @@ def _messages(found: _Found, chosen: State) -> list[ShippedMessage]:
     ]
 
 
-def _what_is_wrong(shipment: Shipment) -> str:
+def what_is_wrong(shipment: Shipment) -> str:
+    """Of one that is not whole or is damaged, for people. Pure."""
     what = "journal" if shipment.kind is PackKind.JOURNAL else "checkpoint copy"
     if shipment.broken is None:
         return f"{what} {shipment.header.sequence} is not whole"

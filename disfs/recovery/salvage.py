@@ -20,8 +20,9 @@ from disfs.chunkstore.codec import PackKind
 from disfs.chunkstore.packer import TRAILER_BYTES, open_directory, tail_bytes
 from disfs.chunkstore.transport.base import LIST_LIMIT, Urgency
 from disfs.errors import CorruptDataError, ExitCode, NotFoundError, UserError
+from disfs.metadata.completing import Origin
 from disfs.metadata.replicated import Block, Table
-from disfs.metadata.restoring import Origin, Restoration
+from disfs.metadata.restoring import Restoration
 from disfs.metadata.shipping import NO_STATE
 from disfs.metadata.snapshot import BLOCK_ROWS
 from disfs.recovery.chain import Chain, gather

@@ -33,7 +33,6 @@ import trio
 from disfs.chunkstore.codec import PackKind
 from disfs.chunkstore.transport.base import Urgency
 from disfs.errors import DisfsError, FilesystemError, TooLargeError, TransientStorageError
-from disfs.metadata.shipping import ShippedMessage
 from disfs.recovery.arrivals import Arrivals, ForkedError
 from disfs.recovery.delivery import Delivery
 from disfs.recovery.frames import NewerFormatError
@@ -52,7 +51,7 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.5
 """How often it is looked whether contents that were waited for have been sent."""
-_FLOOR_BYTES = 256 * 1024
+FLOOR_BYTES = 256 * 1024
 """However much Discord refuses, attachments are not made smaller."""
 
 
@@ -63,6 +62,7 @@ class _Turn(NamedTuple):
     begun: Begun
     copy: Built | None
     """Of the same state, to be sent after it."""
+    fixed_at: float
 
     def close(self) -> None:
         """It is given up: what it would have sent goes."""
@@ -109,6 +109,8 @@ class Shipper:
         """The copy that is being sent beside."""
         self._refused_bytes: int | None = None
         self._last_end = float("-inf")
+        self._fixed: float | None = None
+        """When the newest state was fixed that Discord has: no change that it lacks is older."""
         self._waiters = 0
         self._paused = False
         self._failures = 0
@@ -270,9 +272,12 @@ class Shipper:
 
     async def _until_due(self) -> bool:
         """Wait until something is to be shipped. False when nothing will be any more."""
+        began = self._fixed
         if not self._shipping.has_unshipped:
             await self._shipping.pending.wait()
-        began = trio.current_time()
+            began = None
+        if began is None:
+            began = trio.current_time()
         while True:
             now = trio.current_time()
             due = began + self._settings.delay_seconds
@@ -287,6 +292,7 @@ class Shipper:
     async def _begin(self) -> _Turn:
         """Fix the state of this moment and make it ready to be sent. A step that fails leaves nothing behind."""
         position = self._shipping.position()
+        fixed_at = trio.current_time()
         begun = self._shipping.begin()
         try:
             built, copy = await trio.to_thread.run_sync(
@@ -299,7 +305,7 @@ class Shipper:
             )
         finally:
             self._shipping.snapshot.end()
-        turn = _Turn(built, begun, copy)
+        turn = _Turn(built, begun, copy, fixed_at)
         try:
             self._shipping.attempt(built.header.state)
             await self._ask.make_durable()
@@ -315,15 +321,17 @@ class Shipper:
 
     def _refused(self, built: Built) -> None:
         """Discord takes smaller attachments only: what has arrived of this shipment is of no use."""
-        self._refused_bytes = max(_FLOOR_BYTES, max(part.size_bytes for part in built.parts) // 2)
+        self._refused_bytes = max(FLOOR_BYTES, max(part.size_bytes for part in built.parts) // 2)
         self._shipping.note_remains(sorted(set(built.messages.values())))
 
     def _acknowledged(self, turn: _Turn) -> None:
         """Discord has all of it. One step: the record is whole, or it is made anew from what is in the channel."""
         built = turn.built
         is_copy = built.kind is PackKind.CHECKPOINT
-        messages = _messages_of(built)
-        self._shipping.acknowledged(turn.begun, built.header.state, messages, built.size_bytes, as_copy=is_copy)
+        self._shipping.acknowledged(
+            turn.begun, built.header.state, built.shipped_messages, built.size_bytes, as_copy=is_copy
+        )
+        self._fixed = turn.fixed_at
         if is_copy:
             self._shipping.copied(built.header.sequence, (), built.size_bytes, 0)
             self._copy_count += 1
@@ -339,7 +347,7 @@ class Shipper:
             before = self._shipping.position().journal_bytes
             if await self._is_sent(copy):
                 since = self._shipping.position().journal_bytes - before
-                self._shipping.copied(copy.header.sequence, _messages_of(copy), copy.size_bytes, since)
+                self._shipping.copied(copy.header.sequence, copy.shipped_messages, copy.size_bytes, since)
                 self._copy_count += 1
                 self._failure = None
         except (DisfsError, OSError) as error:
@@ -391,9 +399,3 @@ class Shipper:
         pause: float = self._settings.backoff_seconds * 2.0 ** min(failures - 1, 20)
         asked = error.retry_after_seconds if isinstance(error, TransientStorageError) else None
         return max(asked or 0.0, min(pause, self._settings.backoff_limit_seconds))
-
-
-def _messages_of(built: Built) -> list[ShippedMessage]:
-    return [
-        ShippedMessage(message, built.kind, built.header.sequence) for message in sorted(set(built.messages.values()))
-    ]

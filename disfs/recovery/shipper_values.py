@@ -19,13 +19,19 @@ class ShipperSettings:
 
     delay_seconds: float = 5.0
     """How old the oldest change is when it is shipped."""
-    hold_seconds: float = 5.0
-    """How much longer it waits while contents are still on their way: they then go with the same journal."""
-    pause_seconds: float = 4.0
-    """The least time between two journals."""
+    hold_seconds: float = 2.0
+    """How much longer it waits while contents are still on their way, about as long as a message of them takes: they
+    then go with the same journal. Not longer: whoever loses this machine meanwhile loses the names too."""
+    longest_pause_seconds: float = 4.0
+    """The least time between two journals, unless `delay_seconds` is less."""
     message_bytes: int = 24 * 1024 * 1024
     backoff_seconds: float = 1.0
     backoff_limit_seconds: float = 60.0
+
+    @property
+    def pause_seconds(self) -> float:
+        """The least time between two journals; never what makes a change wait longer than it was promised."""
+        return min(self.longest_pause_seconds, self.delay_seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@
 
 What was sent and not written down here, as a kill leaves it, is found again by looking through what came to the
 channel since the snapshot was begun.
+
+Before each deletion it is confirmed that nobody else has gone on with the volume: another machine may have recovered
+the very snapshot, and count on it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from disfs.errors import TooLargeError
 from disfs.metadata.replicated import Block, Table
 from disfs.metadata.shipping import ID_BYTES, NO_STATE, ShippedMessage
 from disfs.metadata.snapshot_files import snapshot_read
+from disfs.recovery.arrivals import ForkedError
 from disfs.recovery.building import Built
 from disfs.recovery.delivery import Delivery
 from disfs.recovery.frames import COUNTERS, Header, write_parts
@@ -88,7 +92,10 @@ class SnapshotShipments:
             return
 
     async def delete(self, record: SnapshotRecord, *, looks_for_remains: bool) -> None:
-        """Delete what Discord has of a snapshot. `looks_for_remains`: it may have what was never noted."""
+        """Delete what Discord has of a snapshot. `looks_for_remains`: it may have what was never noted.
+
+        ForkedError, and nothing more deleted, when another machine has gone on with the volume.
+        """
         noted = [
             each.message
             for each in self._shipping.messages()
@@ -98,8 +105,14 @@ class SnapshotShipments:
         doomed = sorted({*noted, *found})
         for position in range(0, len(doomed), DELETE_LIMIT):
             step = doomed[position : position + DELETE_LIMIT]
+            if not await self.may_delete():
+                raise ForkedError("this machine may not delete anything of the volume in Discord any more")
             await self._place.transport.delete(self._place.channel, step)
             self._shipping.forget_messages(step)
+
+    async def may_delete(self) -> bool:
+        """Look whether nobody else has gone on with the volume, so that what Discord has of a snapshot may go."""
+        return await self._shipping.confirm_deletions()
 
     async def _remains(self, record: SnapshotRecord) -> Sequence[MessageId]:
         transport, channel, key, volume = self._place

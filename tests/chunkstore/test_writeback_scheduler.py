@@ -14,7 +14,7 @@ from support.writeback_worlds import CHUNK, MESSAGE, MIB, SCALE, Link, incompres
 from trio.testing import wait_all_tasks_blocked
 
 from disfs.chunkstore.transport.faults import Fault
-from disfs.chunkstore.writeback import Waiting
+from disfs.chunkstore.writeback_values import Waiting
 from disfs.errors import FilesystemError, PermissionMissingError, TransientStorageError
 from disfs.values import InodeNumber
 

@@ -117,7 +117,10 @@ class FakeDaemon:
         place = None if after is None else list(after)
         return {"entries": [{"asked": [directory, rest, place]}], "after": ["/a/b", 7] if after is None else None}
 
-    def undeletion(self, directory: InodeNumber, rest: str, version: InodeNumber | None) -> FakeUndeletion:
+    def undeletion(
+        self, directory: InodeNumber, rest: str, version: InodeNumber | None, since_ns: int | None
+    ) -> FakeUndeletion:
+        self.asked_since = since_ns
         return FakeUndeletion(self, rest, version)
 
     def snapshots(self) -> Mapping[str, object]:
@@ -368,7 +371,7 @@ async def test_undeleting_says_what_it_did(tmp_path: Path) -> None:
             trio.from_thread.run_sync(daemon.may_finish.set)
 
         root = InodeNumber(1)
-        result = await asked(tmp_path, lambda client: client.undelete(root, "a/\udcff", InodeNumber(7), show))
+        result = await asked(tmp_path, lambda client: client.undelete(root, "a/\udcff", InodeNumber(7), 5, show))
     assert Undeleted() == seen[0]
     assert Undeleted(1, 7, "/a/\udcff") == result
 

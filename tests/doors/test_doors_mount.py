@@ -128,14 +128,20 @@ def test_volume_mounted_elsewhere(mounted: Home, tmp_path: Path) -> None:
 
 
 def test_unreachable_discord_does_not_stop_a_mount(home: Home, discord: Emulator) -> None:
-    """Without Discord the volume mounts from local data, says so in one line and in status, and catches up later."""
+    """Without Discord the volume mounts from local data, says so in one line and in status, and catches up later.
+
+    A takeover that was asked for is not forgotten meanwhile: that is said too.
+    """
     home.ok("init", f"{NAME}-offline")
     with Emulator.start(discord.data_dir.parent / "other", rate_limits=False) as other:
         url = other.api_url
-    done = home.run("mount", str(home.mountpoint), DISFS_API_URL=url)
+    done = home.run("mount", str(home.mountpoint), "--takeover", DISFS_API_URL=url)
     assert 0 == done.returncode
-    assert 1 == len(done.stderr.splitlines())
-    assert "Discord cannot be reached" in done.stderr
+    unreachable, later = done.stderr.splitlines()
+    assert "Discord cannot be reached" in unreachable
+    assert "is taken over as soon as Discord answers" in later
+    assert home.status()["lease"]["takes_over"]
+    assert "is to be taken over as soon as Discord answers" in home.ok("status", str(home.mountpoint))
     (home.mountpoint / "file").write_text("kept")
     assert "cannot be reached" in home.status()["warning"]
     home.ok("umount", "--no-wait", str(home.mountpoint))

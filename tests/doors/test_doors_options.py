@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 
 from disfs.config import VolumeSettings
 from disfs.errors import ExitCode, UserError
 from disfs.metadata.base import Atime
 from disfs.mount_options import Behaviour, parse_options
-from disfs.quantities import Bandwidth, human_count, human_duration, parse_bandwidth, parse_size
+from disfs.quantities import Bandwidth, human_count, human_duration, parse_bandwidth, parse_moment, parse_size
 
 
 @pytest.mark.parametrize(
@@ -192,3 +194,30 @@ def test_count_has_its_plural() -> None:
         human_count(0, "file"),
         human_count(2, "fetch", "fetches"),
     ]
+
+
+NOW = datetime.datetime(2026, 11, 25, 12, 0, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("90s", NOW - datetime.timedelta(seconds=90)),
+        ("2h", NOW - datetime.timedelta(hours=2)),
+        (" 3 D ", NOW - datetime.timedelta(days=3)),
+        ("1w", NOW - datetime.timedelta(weeks=1)),
+        ("2026-11-25 10:00+00:00", NOW - datetime.timedelta(hours=2)),
+        ("2026-11-20", datetime.datetime(2026, 11, 20).astimezone()),
+        ("2026-11-20 10:30", datetime.datetime(2026, 11, 20, 10, 30).astimezone()),
+    ],
+)
+def test_moment_is_what_a_person_means(text: str, moment: datetime.datetime) -> None:
+    """So long ago, or a date of here."""
+    assert moment == parse_moment(text, NOW)
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "2 fortnights", "yesterday", "2026-13-01", "2026-11-26", "999999999w"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    """Neither is what lies in the future."""
+    with pytest.raises(ValueError, match=r"is not a time|lies in the future"):
+        parse_moment(text, NOW)

@@ -13,8 +13,9 @@ from disfs.chunkstore.transport.base import Upload
 from disfs.chunkstore.transport.memory import MemoryTransport
 from disfs.cli.recover import metadata_explained, put_in_place, refuse_existing, report_lines, warnings
 from disfs.errors import ExitCode, UserError
+from disfs.metadata.completing import Incomplete, Rebuilt
 from disfs.metadata.replicated import Block, Table
-from disfs.metadata.restoring import Incomplete, Rebuilt, Restoration
+from disfs.metadata.restoring import Restoration
 from disfs.private_files import explained
 from disfs.recovery.rebuild import Report
 from disfs.superblock import ATTACHMENT_NAME
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from disfs.volume import PlacedVolume
 
 NONE = Incomplete((), 0)
-REBUILT = Rebuilt(3, 5, 3 << 20, 0, NONE, NONE, ())
+REBUILT = Rebuilt(3, 5, 3 << 20, 0, NONE, NONE, 0, ())
 REPORT = Report(REBUILT, 7, 10**18, 2, ())
 
 

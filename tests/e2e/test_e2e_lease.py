@@ -37,11 +37,13 @@ def mount(machine: Product, *arguments: str) -> tuple[int, str]:
 
 
 def test_second_machine_is_refused_and_may_read(disk: Product, second: Product) -> None:
-    """One line with the way out; a read-only mount is let in and disturbs nobody; after an unmount a mount is."""
+    """One line with the way out, for a repair too; a read-only mount is let in; after an unmount any mount is."""
     code, said = mount(second)
     assert ExitCode.VOLUME_HELD == code
     assert 1 == len(said.splitlines())
     assert "volume 'emulator' is mounted on" in said
+    repair = second.run("fsck", "emulator", "--repair", "--yes", check=False)
+    assert (ExitCode.VOLUME_HELD, 1) == (repair.returncode, len(repair.stderr.splitlines()))
     assert (0, "") == mount(second, "-o", "ro")
     assert b"1" == (second.mountpoint / "one").read_bytes()
     second.umount()

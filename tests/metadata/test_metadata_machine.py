@@ -15,7 +15,7 @@ from disfs.metadata import dentries, inodes
 class HeldBackMachine(NamesMachine):
     """The same while rows are held back: what is looked at after each step makes the store write nothing.
 
-    With `_KNOWN` so small that most of what is asked for has to be read again.
+    With `_KNOWN` so small that most of what is asked for has to be read again, and small directories learnt at once.
     """
 
     def __init__(self) -> None:
@@ -24,6 +24,8 @@ class HeldBackMachine(NamesMachine):
         self.patched.setattr(inodes, "_KNOWN", 4)
         self.patched.setattr(dentries, "_KNOWN", 4)
         self.patched.setattr(dentries, "_COMPLETE", 2)
+        self.patched.setattr(dentries, "_IN_VAIN", 1)
+        self.patched.setattr(dentries, "_LEARNT", 2)
 
     @rule(flushed=st.booleans())
     def look_at_everything(self, flushed: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +13,11 @@ from support.answers import answer
 from support.ledger_contract import a_pack, key, mark, pack_id
 from support.new_inodes import a_file
 
+import disfs
 from disfs.chunkstore.keys import VolumeKey
 from disfs.chunkstore.packer import PackBuilder
 from disfs.errors import ExitCode, UserError
+from disfs.metadata.connections import Access, connected
 from disfs.metadata.migrations import STEPS, create_tables, upgrade
 from disfs.metadata.schema import APPLICATION_ID, SCHEMA_VERSION
 from disfs.metadata.settings import VOLUME_ID, Setting
@@ -22,8 +25,6 @@ from disfs.metadata.store import SqliteMetadataStore
 from disfs.values import ROOT_INODE, AttachmentId, ChannelId, Location, MessageId, PackRecord, Revision, SentPack
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from disfs.values import ChunkKey
 
 
@@ -305,3 +306,17 @@ def test_upgrade_counts_the_chunks_of_version_1(path: Path) -> None:
     bring_back(path, 1)
     with contextlib.closing(SqliteMetadataStore.open(path)) as store:
         assert 5 == answer(store.attributes(inode)).chunk_count
+
+
+def test_no_connection_puts_names_into_temporary_files(tmp_path: Path) -> None:
+    """What SQLite sorts, names among it, stays in memory: all connections of the product are made in one place."""
+    (tmp_path / "some.db").touch()
+    with contextlib.closing(connected(tmp_path / "some.db", Access.WRITE)) as connection:
+        assert (2,) == connection.execute("PRAGMA temp_store").fetchone()
+    package = Path(disfs.__file__).parent
+    others = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "sqlite3.connect(" in path.read_text() and "emulator" not in path.parts
+    }
+    assert {"metadata/connections.py"} == others

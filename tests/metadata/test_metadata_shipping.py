@@ -22,7 +22,8 @@ from support.shipped_rows import shipped_rows
 from disfs.errors import MetadataDamagedError
 from disfs.metadata import outbox
 from disfs.metadata.base import RenameMode, XattrMode
-from disfs.metadata.restoring import Origin, Restoration
+from disfs.metadata.completing import Origin
+from disfs.metadata.restoring import Restoration
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.posix_acl import AclKind
 from disfs.values import (
@@ -46,8 +47,8 @@ from disfs.values import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from disfs.metadata.completing import Rebuilt
     from disfs.metadata.replicated import Block
-    from disfs.metadata.restoring import Rebuilt
     from disfs.metadata.shipping import Begun
 
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 from support.real_stores import real_stores
 from test_recovery_shipping import (  # type: ignore[import-not-found]  # mypy sees no module in this directory
@@ -19,18 +22,17 @@ from test_recovery_shipping import (  # type: ignore[import-not-found]  # mypy s
     write,
 )
 
+import disfs
 from disfs.chunkstore.codec import PackKind
 from disfs.chunkstore.transport.base import Upload
 from disfs.chunkstore.transport.faults import Fault
-from disfs.errors import TransientStorageError
+from disfs.errors import TransientStorageError, UserError
 from disfs.metadata.shipping import ShippedMessage
+from disfs.recovery.arrivals import ForkedError
 from disfs.recovery.retention import superfluous
 from disfs.values import ROOT_INODE, MessageId
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
     from support.real_stores import RealStores
 
     from disfs.chunkstore.transport.base import StoredMessage
@@ -110,6 +112,61 @@ async def test_old_journals_stay_when_another_machine_has_come(tmp_path: Path, a
             await world.shipper._retention.clean_up()
             assert doomed in {each.message for each in world.memory.messages(world.index)}
             assert world.shipper.is_stopped
+
+
+async def test_regression_snapshot_stays_when_another_machine_has_come(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """Deleting a snapshot of a volume that was recovered elsewhere is refused: it is shown, and it is in Discord."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        await write(world, b"one", b"x")
+        desk = world.make_snapshot_desk()
+        await desk.create("monday")
+        await settle(world)
+        before = [each.message for each in world.memory.messages(world.index)]
+        async with another_machine(world, tmp_path / "second.db"):
+            with pytest.raises(UserError, match="nothing of this mount is sent any more"):
+                await desk.delete("monday")
+        assert {*before} <= {each.message for each in world.memory.messages(world.index)}
+        assert ["monday"] == [each["name"] for each in desk.listed()]
+
+
+async def test_regression_remains_of_a_snapshot_stay_when_another_machine_has_come(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """What a kill left to be deleted is not deleted by a machine that was left behind."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        await write(world, b"one", b"x")
+        desk = world.make_snapshot_desk()
+        await desk.create("monday")
+        await settle(world)
+        (record,) = world.metadata.snapshots.all()
+        world.metadata.snapshots.begin_removal(record.snapshot)
+        before = [each.message for each in world.memory.messages(world.index)]
+        async with another_machine(world, tmp_path / "second.db"):
+            with pytest.raises(ForkedError):
+                await desk.finish()
+        assert {*before} <= {each.message for each in world.memory.messages(world.index)}
+
+
+def test_every_place_that_deletes_in_discord_is_known() -> None:
+    """Each of them confirms before it deletes, which `ConfirmedDeletions` enforces in tests; leases alone need not."""
+    package = Path(disfs.__file__).parent
+    found = set()
+    for path in package.rglob("*.py"):
+        place = path.relative_to(package).as_posix()
+        if not place.startswith(("chunkstore/transport/", "emulator/")) and ".delete(" in path.read_text():
+            calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+            names = {ast.unparse(call.func) for call in calls}
+            found |= {place for name in names if name.endswith("transport.delete")}
+    assert {
+        "chunkstore/strays.py",
+        "chunkstore/sweep.py",
+        "recovery/fsck_repair.py",
+        "recovery/holding.py",
+        "recovery/retention.py",
+        "recovery/snapshot_shipments.py",
+    } == found
 
 
 async def test_each_batch_comes_after_a_look(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:

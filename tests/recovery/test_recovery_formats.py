@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from support.shipments import KEY, header, names, opened, sealed, state
 from disfs.chunkstore.codec import PackKind
 from disfs.chunkstore.keys import VolumeKey
 from disfs.errors import CorruptDataError, ExitCode
+from disfs.metadata.base import NAME_MAX, SYMLINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX
 from disfs.metadata.replicated import LAYOUTS, Block, Table
+from disfs.metadata.trash import PATH_BYTES
 from disfs.recovery import frames
 from disfs.recovery.blocks import decode_blocks, encode_block
-from disfs.recovery.frames import Header, NewerFormatError, PartReader
+from disfs.recovery.frames import MAX_SUPERSEDED, Header, NewerFormatError, PartReader
+from disfs.recovery.shipper import FLOOR_BYTES
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 INTEGERS = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -154,3 +158,24 @@ def test_golden_journal_can_be_read() -> None:
     ]
     assert (state("a"), state("b"), 42) == (reader.header.state, reader.header.previous, reader.header.sequence)
     assert told["counters"] == dict(reader.header.counters)
+
+
+def test_longest_rows_fit_into_the_smallest_attachment() -> None:
+    """No row can keep a journal from being sent: each of the longest, alone or among others, goes into 256 KiB."""
+    attributes = (0o100644, 1, 0, 0, 0, 0, 1, 2, 3)
+    slots = os.urandom(4 * (FLOOR_BYTES // 53))  # of a pack of as many bytes, with as many slots as it can have
+    blocks = [
+        Block.of_rows(Table.INODES, [(1, *attributes, os.urandom(SYMLINK_MAX))]),
+        Block.of_rows(Table.TRASH, [(2, 1, 1, *attributes[:1], *attributes[2:8], os.urandom(PATH_BYTES), bytes(4095))]),
+        Block.of_rows(Table.NAMES, [(1, 2, 3, os.urandom(NAME_MAX))]),
+        Block.of_rows(
+            Table.XATTRS,
+            [(1, os.urandom(XATTR_NAME_MAX), os.urandom(XATTR_VALUE_MAX)) for _ in range(3)],
+        ),
+        Block.of_rows(Table.PACKS, [(1, 1 << 62, 1 << 62, 1 << 62, FLOOR_BYTES, os.urandom(16), slots)]),
+    ]
+    head = header("longest", superseded=tuple(f"{number}" for number in range(MAX_SUPERSEDED)))
+    parts = sealed(head, PackKind.JOURNAL, blocks, limit_bytes=FLOOR_BYTES)
+    assert max(map(len, parts)) <= FLOOR_BYTES
+    found = [row for part in parts for block in opened(part)[1] for row in block.rows()]
+    assert [row for block in blocks for row in block.rows()] == found

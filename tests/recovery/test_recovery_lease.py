@@ -21,6 +21,7 @@ from disfs.chunkstore.keys import VolumeKey
 from disfs.chunkstore.transport.base import Upload
 from disfs.errors import CorruptDataError, ExitCode, TransientStorageError, UserError
 from disfs.recovery.admission import admit
+from disfs.recovery.arrivals import ForkedError
 from disfs.recovery.frames import NewerFormatError
 from disfs.recovery.holding import RENEW_SECONDS, HeldElsewhereError
 from disfs.recovery.lease import (
@@ -394,6 +395,51 @@ async def test_machine_that_is_pushed_aside_stops_sending(autojump_clock: MockCl
             await one.holder.ensure()
         await trio.sleep(1000)
         assert (False, True, 1) == (one.has_it, two.has_it, discord.leases)
+        nursery.cancel_scope.cancel()
+
+
+async def test_regression_takeover_without_discord_is_made_when_it_answers(autojump_clock: MockClock) -> None:
+    """What the person asked for at the mount is not forgotten: the other one is pushed aside, and that is told."""
+    discord = Discord()
+    one, two = discord.machine("one"), discord.machine("two")
+    await one.holder.claim()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(one.run)
+        two.transport.is_up = False
+        told = await admit(two.holder, "photos", takes_over=True)
+        assert "volume 'photos' is taken over as soon as Discord answers" in told[1]
+        await nursery.start(two.run)
+        await trio.sleep(100)
+        assert (True, True, None) == (
+            one.has_it,
+            two.holder.statistics().takes_over,
+            two.holder.statistics().taken_from,
+        )
+        two.transport.is_up = True
+        await trio.sleep(RENEW_SECONDS + 20)
+        assert (False, True) == (one.has_it, two.has_it)
+        assert (False, "one") == (two.holder.statistics().takes_over, two.holder.statistics().taken_from)
+        nursery.cancel_scope.cancel()
+
+
+async def test_late_takeover_spares_a_machine_that_has_gone_on(autojump_clock: MockClock) -> None:
+    """Journals came meanwhile: this machine cannot go on anyway, so it gives way and the other one keeps the volume."""
+    discord = Discord()
+    one, two = discord.machine("one"), discord.machine("two")
+    await one.holder.claim()
+
+    async def forked() -> None:
+        await trio.lowlevel.checkpoint()
+        raise ForkedError("another machine has gone on")
+
+    two.holder.before_late_takeover = forked
+    two.holder.take_over_later()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(two.run)
+        await trio.sleep(30)
+        assert ["another machine has gone on"] == two.sender.reasons
+        await one.holder.claim()
+        assert (True, False) == (one.has_it, two.has_it)
         nursery.cancel_scope.cancel()
 
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import random
 import sqlite3
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -144,6 +144,27 @@ async def test_journals_keep_their_distance(tmp_path: Path, autojump_clock: trio
             await world.metadata.note_write(ROOT_INODE, 0, number + 5)
             await trio.sleep(0.5)
         assert 5 <= len(world.memory.messages(world.index)) <= 13
+
+
+async def test_a_change_is_in_discord_within_the_delay_and_a_message(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """However long contents stay unsent, and whatever was being shipped when it was made."""
+    async with real_stores(tmp_path, ships=True) as (world, _):
+        await write(world, b"busy", b"1")
+        await settle(world)
+        world.chunks.pause()  # there are contents to be sent for as long as this lasts
+        await world.chunks.write((await world.metadata.lookup(ROOT_INODE, b"busy")).inode, 0, b"2")
+        made: deque[tuple[float, int]] = deque()
+        oldest = 0.0
+        for number in range(300):
+            await world.metadata.set_xattr(ROOT_INODE, b"user.%d" % number, b"", XattrMode.CREATE, number)
+            made.append((trio.current_time(), world.metadata.shipping.mark()))
+            await trio.sleep(0.3)
+            while made and world.metadata.shipping.is_shipped(made[0][1]):
+                made.popleft()
+            oldest = max(oldest, trio.current_time() - made[0][0] if made else 0.0)
+        assert 5.0 <= oldest <= 5.0 + 2.0 + 0.6  # delay, at most one message of contents, and how often we look
 
 
 async def test_dirty_chunks_are_lost_and_overwritten_ones_older(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:

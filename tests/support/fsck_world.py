@@ -21,11 +21,19 @@ from disfs.filesystem import Filesystem
 from disfs.local_volume import keep_marks, take_over_cache
 from disfs.metadata.settings import VOLUME_ID
 from disfs.metadata.store import SqliteMetadataStore
+from disfs.recovery.building import Builder, CopyRule
 from disfs.recovery.fsck import Check, Scope
 from disfs.recovery.fsck_repair import Repair
+from disfs.recovery.index_channel import IndexChannel
+from disfs.recovery.repair_right import right_to_repair
+from disfs.recovery.shipper import Shipper
+from disfs.recovery.shipper_values import ShipperSettings, Surroundings
+from disfs.recovery.snapshot_shipments import Place, SnapshotShipments
+from disfs.snapshot_desk import SnapshotDesk
 from disfs.superblock import ATTACHMENT_NAME
 from disfs.values import ROOT_INODE, ChunkIndex, ChunkKey, InodeNumber, NewInode, Revision
 from support.chunk_worlds import CHUNK, SETTINGS
+from support.confirmed_deletions import ConfirmedDeletions
 from support.volumes import VOLUME
 
 if TYPE_CHECKING:
@@ -51,6 +59,9 @@ class FsckWorld:
     `directory/inside` is a hard link to `first`, `directory/link` a symbolic link.
     """
 
+    trash_seconds = 0
+    """How long what is deleted stays in the trash; counts from the next mount on."""
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.cache = directory / "cache"
@@ -61,6 +72,7 @@ class FsckWorld:
         superblock = dataclasses.replace(VOLUME.superblock, chunk_bytes=CHUNK, data_channels=tuple(self.channels))
         self.volume = dataclasses.replace(VOLUME, index_channel=self.index, superblock=superblock)
         self.inodes: dict[bytes, InodeNumber] = {}
+        self.rule = CopyRule(floor_bytes=1 << 30, share=1.0, journal_count=500)
 
     async def make(self) -> None:
         """Make the volume as the class says."""
@@ -88,7 +100,7 @@ class FsckWorld:
     @contextlib.asynccontextmanager
     async def mounted(self) -> AsyncIterator[Filesystem]:
         """Serve it, and stop in order; pause `chunks` to leave things unsent."""
-        metadata = SqliteMetadataStore.open(self.database)
+        metadata = self.metadata = SqliteMetadataStore.open(self.database, trash_seconds=self.trash_seconds)
         metadata.settings.set(VOLUME_ID, self.volume.superblock.volume_id.hex())
         self.chunks = ChunkStore(
             ledger=metadata,
@@ -112,6 +124,32 @@ class FsckWorld:
             self.chunks.close()
             metadata.close()
 
+    async def ship(self, *snapshots: str) -> None:
+        """Send the names of the mounted volume, and make and send these snapshots."""
+        volume_id = self.volume.superblock.volume_id
+        shipper = Shipper(
+            self.metadata.shipping,
+            self.memory,
+            self.index,
+            IndexChannel(self.memory, self.index, KEY, volume_id),
+            Builder(volume_id, KEY, self.directory, self.rule),
+            ShipperSettings(delay_seconds=0, longest_pause_seconds=0),
+            Surroundings(self.metadata.make_durable, lambda: False, lambda: 1 << 20),
+            text="a test",
+        )
+        place = Place(self.memory, self.index, KEY, volume_id)
+        shipments = SnapshotShipments(self.metadata.shipping, place, self.directory, lambda: 1 << 20, 1 << 20, "a test")
+        desk = SnapshotDesk(
+            self.metadata, self.chunks, shipments, self.metadata.make_durable, _no_kernel, read_only=False
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(shipper.run)
+            for snapshot in snapshots:
+                await desk.create(snapshot)
+            await desk.finish()
+            await shipper.drain()
+            nursery.cancel_scope.cancel()
+
     def sql(self, *statements: str) -> None:
         """Change the metadata behind everybody's back."""
         with contextlib.closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
@@ -119,13 +157,14 @@ class FsckWorld:
                 connection.execute(statement)
 
     @contextlib.contextmanager
-    def _opened(self, *, mounted: bool = False) -> Iterator[Check]:
+    def opened(self, *, mounted: bool = False) -> Iterator[Check]:
+        """A check that was not run yet."""
         with Check(Scope(self.volume, self.directory, self.cache, mounted)) as check:
             yield check
 
     async def check(self, *, subset: Subset | None = None, online: bool = True, mounted: bool = False) -> list[Finding]:
         """What a check finds."""
-        with self._opened(mounted=mounted) as check:
+        with self.opened(mounted=mounted) as check:
             await check.run(self.memory if online else None, KEY, subset)
             return list(check.findings)
 
@@ -133,14 +172,24 @@ class FsckWorld:
         self, *, subset: Subset | None = None, online: bool = True, delete_unknown: bool = False
     ) -> list[str]:
         """Check and repair; returns what is left in the metadata."""
-        with self._opened() as check:
+        with self.opened() as check:
             transport = self.memory if online else None
             await check.run(transport, KEY, subset)
             repair = Repair(check, online=online, delete_unknown=delete_unknown)
             self.plan = repair.plan()
             if self.plan:
-                await repair.run(transport, lambda _line: None)
+                await self._run(repair, check, transport)
             return repair.errors_left()
+
+    async def _run(self, repair: Repair, check: Check, transport: MemoryTransport | None) -> None:
+        self.lines: list[str] = []
+        if transport is None:
+            await repair.run(None, None, self.lines.append)
+            return
+        guarded = ConfirmedDeletions(transport)
+        async with right_to_repair(self.volume, self.directory, check.rows, guarded, KEY) as right:
+            right.confirm = guarded.confirming(right.confirm)  # type: ignore[method-assign,assignment] # so that it is noted
+            await repair.run(guarded, right, self.lines.append)
 
     async def contents(self) -> dict[str, bytes | int]:
         """Every file below the root: what it holds, or the errno of reading it."""
@@ -188,6 +237,10 @@ class FsckWorld:
         finished = builder.finish()
         self.stray_pack = finished.pack
         await self.memory.send(self.channels[0], [finished.upload], nonce="stray")
+
+
+async def _no_kernel(directory: InodeNumber, name: bytes) -> None:
+    await trio.lowlevel.checkpoint()
 
 
 def kinds(findings: list[Finding]) -> list[Kind]:

@@ -29,6 +29,7 @@ from disfs.snapshot_desk import SnapshotDesk
 from disfs.trash_desk import TrashDesk
 from disfs.values import ROOT_INODE, AttributeChanges, NewInode
 from support.chunk_worlds import CHUNK, SETTINGS
+from support.confirmed_deletions import ConfirmedDeletions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -80,6 +81,8 @@ class RealStores:
         """How large an attachment of the index channel may be."""
         self.memory = MemoryTransport()
         self.transport = FaultyTransport(self.memory)
+        self.confirmed = ConfirmedDeletions(self.transport)
+        self.confirmed.active = ships
         self.channels = [self.memory.add_channel() for _ in range(channels)]
         self.index = self.memory.add_channel()
         self.key = VolumeKey(bytes(32))
@@ -100,7 +103,7 @@ class RealStores:
         )
         self.chunks = ChunkStore(
             ledger=self.metadata,
-            transport=self.transport,
+            transport=self.confirmed,
             channels=self.channels,
             volume_key=self.key,
             cache_directory=self._directory / "cache",
@@ -113,8 +116,8 @@ class RealStores:
     def make_shipper(self, other: SqliteMetadataStore | None = None) -> Shipper:
         """What brings the metadata, or those of another machine, to the index channel."""
         metadata = other or self.metadata
-        transport = self.memory if other else self.transport
-        return Shipper(
+        transport = self.memory if other else self.confirmed
+        shipper = Shipper(
             metadata.shipping,
             transport,
             self.index,
@@ -128,6 +131,10 @@ class RealStores:
             ),
             text="a test",
         )
+        if other is None:
+            # Whoever deletes must have asked whether it may, immediately before.
+            metadata.shipping.look = self.confirmed.confirming(shipper.confirm)
+        return shipper
 
     def make_trash_desk(self) -> TrashDesk:
         """What restores from the trash; there is no kernel to be told."""
@@ -137,7 +144,7 @@ class RealStores:
         """What makes snapshots; there is no kernel to be told."""
         shipments = SnapshotShipments(
             self.metadata.shipping,
-            Place(self.transport, self.index, self.key, VOLUME_ID),
+            Place(self.confirmed, self.index, self.key, VOLUME_ID),
             self._directory,
             lambda: self.attachment_bytes,
             1 << 20,

@@ -17,7 +17,7 @@ from support.trash_worlds import DAY, Paths
 
 from disfs.errors import ExitCode, FilesystemError, UserError
 from disfs.metadata.base import XattrMode
-from disfs.metadata.trash import UNSENT_CHUNKS
+from disfs.metadata.trash import PATH_BYTES, UNSENT_CHUNKS
 from disfs.trash_desk import TrashDesk
 from disfs.values import ROOT_INODE, AttributeChanges, NewInode, TrashReason
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from disfs.values import InodeNumber
 
 CHUNK = 4096
+FILE = NewInode(stat.S_IFREG | 0o644, 0, 0)
 
 
 @asynccontextmanager
@@ -292,6 +293,46 @@ async def test_version_can_be_chosen(tmp_path: Path, autojump_clock: trio.abc.Cl
             await paths.undelete(b"/other", oldest)
         await paths.undelete(b"/file", oldest)
         assert b"1" == await paths.read(b"/file")
+
+
+async def test_what_was_deleted_before_stays_in_the_trash(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """Since a moment: an older version of the same path, and older deletions below a directory, are left alone."""
+    async with a_volume(tmp_path) as (paths, world, _):
+        await paths.make_directory(b"/all")
+        for name, content in ((b"/all/a", b"old"), (b"/all/b", b"b"), (b"/all/a", b"new")):
+            await paths.write(name, content)
+            await paths.sent()
+            await paths.unlink(name)
+        old, new = sorted((e for e in paths.trash() if e.path == b"/all/a"), key=lambda entry: entry.inode)
+        (other,) = (entry for entry in paths.trash() if entry.path == b"/all/b")
+        desk = world.make_trash_desk()
+        with pytest.raises(UserError, match="nothing of /all in the trash since then"):
+            await desk.order(ROOT_INODE, "all", None, new.trashed_ns + 1).run()
+        result = await desk.order(ROOT_INODE, "all", None, new.trashed_ns).run()
+        assert 1 == result["restored"]
+        assert b"new" == await paths.read(b"/all/a")
+        assert {old.inode, other.inode} == {entry.inode for entry in paths.trash()}
+
+
+async def test_what_lies_very_deep_is_not_kept(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
+    """Its path could not be told to Discord; at the bound it is kept."""
+    async with a_volume(tmp_path) as (_, world, _):
+        make, new = world.metadata.make_inode, NewInode(stat.S_IFDIR | 0o755, 0, 0)
+        parent = ROOT_INODE
+        for _ in range(PATH_BYTES // 256 - 1):
+            parent = (await make(parent, b"d" * 255, new, 1)).inode
+        names = (b"f" * 255, b"g" * 254)
+        paths = [next(iter(await world.metadata.paths((await make(parent, name, FILE, 1)).inode))) for name in names]
+        assert [PATH_BYTES, PATH_BYTES - 1] == [len(path) for path in paths]
+        deeper = (await make(parent, b"d", new, 1)).inode
+        await make(deeper, b"h" * 254, FILE, 1)
+        await world.metadata.commit()
+        for directory, name in ((deeper, b"h" * 254), (parent, names[0])):
+            gone = await world.metadata.unlink(directory, name, 2)
+            world.metadata.trash.take_orphan(gone.inode, 3)
+        assert [paths[0]] == [entry.path for entry in world.metadata.trash.at(paths[0])]
+        assert (1, 0) == world.metadata.trash.totals
+        await world.filesystem.remove_orphans()
 
 
 async def test_old_things_go_for_good(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:

@@ -57,6 +57,8 @@ class MemoryTransport:
         self._nonce_window_seconds = nonce_window_seconds
         self._counter = itertools.count(1)
         self._began: float | None = None
+        self._newest_ms = 0
+        """Since `_began`, of the newest id."""
         self._infos: dict[ChannelId, ChannelInfo] = {}
         self._channels: dict[ChannelId, dict[MessageId, StoredMessage]] = {}
         self._bytes: dict[AttachmentId, bytes] = {}
@@ -248,8 +250,9 @@ class MemoryTransport:
         """An id as Discord makes them: milliseconds, then a counter; they sort by time."""
         now = trio.current_time() if trio.lowlevel.in_trio_run() else 0.0  # a fixture may make channels beforehand
         if self._began is None or now < self._began:
-            self._began = now
-        return ((_FIRST_MOMENT_MS + int((now - self._began) * 1000)) << 22) | next(self._counter)
+            self._began = now - self._newest_ms / 1000  # another run of trio: its clock begins anew, ids do not
+        self._newest_ms = max(self._newest_ms, int((now - self._began) * 1000))
+        return ((_FIRST_MOMENT_MS + self._newest_ms) << 22) | next(self._counter)
 
     def _count(self, **added: int) -> None:
         old = self._statistics

@@ -71,7 +71,7 @@ async def open_connection(
         bridge.listen(Taken, taken.note)
         transport = OneByOneTransport(RetryingTransport(refreshing, retries))
         once = replace(retries, sends=RetryPolicy(attempts=1))
-        async with _running(refreshing.run):
+        async with running_beside(refreshing.run):
             yield Connection(
                 transport,
                 DiscordAdmin(bridge),
@@ -82,7 +82,7 @@ async def open_connection(
 
 
 @asynccontextmanager
-async def _running(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+async def running_beside(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Let `work` run beside the block and cancel it at the end.
 
     What the block raises goes on as it is: a group around it, as a nursery makes, would hide our errors from the
