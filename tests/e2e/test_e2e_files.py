@@ -83,8 +83,10 @@ def test_damage_shows_until_the_file_is_written_anew(shared_disk: Product) -> No
     content = write(disk, "fragile", MIB)
     sync(disk)
     (message,) = set(disk.data_messages()) - before
-    disk.cold()
+    disk.umount()
+    disk.drop_cache()
     disk.delete_message(message)
+    disk.mount()
     assert errno.EIO == failing(path.read_bytes)
     assert "damaged" == attribute(path, "state")
     assert listed(disk)["fragile"]["state"] == "damaged"
