@@ -118,15 +118,15 @@ class ChunkMap:
             self._no_longer_unsent(chunks, entry, arrived=state is ChunkState.RECORDED)
         elif state in UNSENT and before not in UNSENT:
             self.dirty_count += 1
-            self._count_unsent(chunks)
+            if not chunks.unsent_count:
+                self.unsent[chunks.inode] = chunks
+            chunks.unsent_count += 1
 
-    def _count_unsent(self, chunks: InodeChunks) -> None:
-        if not chunks.unsent_count:
-            self.unsent[chunks.inode] = chunks
-        chunks.unsent_count += 1
-
-    def _count_sent(self, chunks: InodeChunks, length: int, *, arrived: bool) -> None:
-        """One chunk of it is unsent no more; perhaps it was cut."""
+    def _no_longer_unsent(self, chunks: InodeChunks, entry: Entry, *, arrived: bool) -> None:
+        """One chunk of it has arrived, or was cut."""
+        length = entry.length
+        self.dirty_count -= 1
+        self.dirty_bytes -= length
         chunks.unsent_count -= 1
         chunks.unsent_bytes -= length
         if arrived:
@@ -136,11 +136,6 @@ class ChunkMap:
             if arrived and self.on_sent is not None:
                 self.on_sent(chunks.inode, chunks.sent_bytes)
             chunks.sent_bytes = 0
-
-    def _no_longer_unsent(self, chunks: InodeChunks, entry: Entry, *, arrived: bool) -> None:
-        self.dirty_count -= 1
-        self.dirty_bytes -= entry.length
-        self._count_sent(chunks, entry.length, arrived=arrived)
         entry.length = 0
         entry.asked = False
         for drain in self._drains:
@@ -239,8 +234,9 @@ class ChunkMap:
         self.inodes[inode] = chunks
         self._newest = max(self._newest, revision)
         self.dirty_count += 1
-        self._count_unsent(chunks)
-        chunks.unsent_bytes += length
+        self.unsent[inode] = chunks
+        chunks.unsent_count = 1
+        chunks.unsent_bytes = length
         self.dirty_bytes += length
         self.waiting.add(ChunkKey(inode, _FIRST), entry)
         chunks.weight = min(self.chunk_bytes, -(-length // BLOCK_BYTES) * BLOCK_BYTES)
