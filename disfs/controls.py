@@ -7,6 +7,7 @@ going down is the daemon's, a `Served`.
 from __future__ import annotations
 
 import enum
+import logging
 import os
 import time
 from dataclasses import asdict
@@ -15,15 +16,19 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from disfs.chunkstore.writeback_values import Waiting
+from disfs.config import VolumeSettings
 from disfs.control.protocol import Progress
 from disfs.event_desk import EventDesk, Situation
 from disfs.file_desk import FileDesk
-from disfs.quantities import NO_LIMIT
+from disfs.local_volume import chunk_store_settings
+from disfs.mount_options import LIVE_SETTINGS, changed_setting, written_setting
+from disfs.mount_plan import DAY_SECONDS
+from disfs.quantities import NO_LIMIT, Timetable, human_size
 from disfs.report_files import report_text
 from disfs.warmups import CacheRoom, WarmupDesk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from disfs.chunkstore.store import ChunkStore
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from disfs.event_desk import Listener
     from disfs.filesystem import Filesystem
     from disfs.metadata.store import SqliteMetadataStore
+    from disfs.mount_plan import MountPlan
     from disfs.mount_recovery import MountRecovery
     from disfs.quantities import Bandwidth
     from disfs.recovery.holding import LeaseHolder
@@ -41,6 +47,21 @@ if TYPE_CHECKING:
     from disfs.snapshot_desk import SnapshotDesk
     from disfs.trash_desk import TrashDesk
     from disfs.values import InodeNumber, Trashed
+
+
+LOOK_SECONDS = 10.0
+"""How late a limit of a timetable may begin to hold."""
+_FULL = 0.9
+"""The part of the dirty limit at which it counts as reached: a large write waits before it would pass it."""
+
+
+log = logging.getLogger(__name__)
+
+
+def minute_of_this_week() -> int:
+    """How many minutes have passed since Monday 00:00, by the clock on the wall here."""
+    now = time.localtime()
+    return (now.tm_wday * 24 + now.tm_hour) * 60 + now.tm_min
 
 
 class UploadState(enum.StrEnum):
@@ -107,7 +128,12 @@ class Controls:
         watch: DiscordWatch,
         trash: TrashDesk,
         snapshots: SnapshotDesk,
+        plan: MountPlan | None = None,
+        minute_of_week: Callable[[], int] = minute_of_this_week,
     ) -> None:
+        """`plan`: what the volume was mounted with; without one its settings cannot be changed."""
+        self._plan = plan
+        self._settings = VolumeSettings() if plan is None else plan.settings
         self._trash = trash
         self._snapshots = snapshots
         self._served = served
@@ -121,6 +147,8 @@ class Controls:
         self.recovery: MountRecovery | None = None
         """What the mount did to go on where the last one ended; None before it is done."""
         self._bandwidth = NO_LIMIT
+        self._timetable: Timetable | None = None
+        self._minute_of_week = minute_of_week
         self._started = time.monotonic()
         self._files = FileDesk(metadata, chunks)
         self._events = EventDesk(self._situation, self._files.known_path)
@@ -131,11 +159,34 @@ class Controls:
     async def run(self) -> None:
         """Carry what was asked for and is not waited for, and bring what is pinned and absent, until cancelled.
 
-        And look what happens, for whoever listens.
+        Limits of a timetable change at their time, and whoever listens is told what happens.
         """
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_timetable)
             nursery.start_soon(self._events.run)
-            nursery.start_soon(self._warmups.run, sorted(self._chunks.pinned))
+            await self._warmups.run(sorted(self._chunks.pinned))
+
+    async def _follow_timetable(self) -> None:
+        # By looking, not by sleeping until then: clocks are set, and machines sleep.
+        while True:
+            self._apply_timetable()
+            await trio.sleep(LOOK_SECONDS)
+
+    def keep_limits(self, limits: Bandwidth | Timetable) -> None:
+        """From now on keep to a limit, or to what a timetable says of each time of the week."""
+        if isinstance(limits, Timetable):
+            self._timetable = limits
+            self._apply_timetable()
+        else:
+            self.limit_bandwidth(limits)
+
+    def _apply_timetable(self) -> None:
+        if self._timetable is None:
+            return
+        limit = self._timetable.at(self._minute_of_week())
+        if limit != self._bandwidth:
+            log.info("bandwidth by the timetable: %s", limit)
+            self._set_bandwidth(limit)
 
     def _situation(self) -> Situation:
         writeback = self._chunks.statistics().writeback
@@ -158,6 +209,24 @@ class Controls:
             pinned_bytes=chunks.pinned_bytes,
             dirty_bytes=chunks.dirty_bytes,
         )
+
+    def troubles(self) -> Mapping[str, str]:
+        """What somebody should hear of at once, a sentence for each kind; empty while all is well."""
+        chunks, found = self._chunks.statistics(), {}
+        if self._metadata.statistics().damage or chunks.lost_chunks or chunks.fetch.damaged_chunks:
+            found["damage"] = (
+                "Something is damaged or lost: 'disfs status' says what, and 'disfs fsck' names the files."
+            )
+        if chunks.writeback.waiting_writers and chunks.dirty_bytes >= chunks.dirty_limit_bytes * _FULL:
+            found["full"] = (
+                f"{human_size(chunks.dirty_bytes)} wait to be sent, which is as much as may: programs that write have "
+                "to wait. 'disfs status' says what uploading does."
+            )
+        if self._shipper.conflict is not None:
+            found["lease"] = f"Nothing more is sent: {self._shipper.conflict}"
+        if self._watch.rejects_token and self._watch.warning:
+            found["token"] = self._watch.warning
+        return found
 
     # Controlled
 
@@ -233,8 +302,28 @@ class Controls:
 
     def limit_bandwidth(self, limit: Bandwidth) -> None:
         """See Controlled."""
+        self._timetable = None
+        self._set_bandwidth(limit)
+
+    def _set_bandwidth(self, limit: Bandwidth) -> None:
         self._connection.limit_bandwidth(limit.up_bytes_per_second, limit.down_bytes_per_second)
         self._bandwidth = limit
+
+    async def change_setting(self, name: str, value: str | None) -> Mapping[str, object]:
+        """See Controlled."""
+        changed = changed_setting(self._settings, name, value)
+        plan = self._plan
+        if plan is None or name not in LIVE_SETTINGS:
+            return {"applied": False}
+        self._settings = changed
+        log.info("%s is %s from now on", name, written_setting(changed, name))
+        if name == "bwlimit":
+            self.keep_limits(changed.bandwidth)
+        elif name == "trash_days":
+            self._trash.keep_for(changed.trash_days * DAY_SECONDS)
+        else:
+            await self._chunks.adjust(chunk_store_settings(plan.volume.superblock, changed, plan.cache_directory))
+        return {"applied": True}
 
     def warmup(self, inodes: Sequence[InodeNumber], *, pin: bool) -> Warmup:
         """See Controlled."""

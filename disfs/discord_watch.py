@@ -44,6 +44,8 @@ class DiscordWatch:
         on_attachment_bytes: Callable[[int], None],
     ) -> None:
         self.warning = first.warning
+        self.rejects_token = False
+        """Whether Discord said so at the last look."""
         self._admin = admin
         self._volume = volume
         self._is_refused = is_refused
@@ -69,7 +71,9 @@ class DiscordWatch:
             look = await look_at_discord(self._admin, self._volume)
         except UserError as error:
             warning: str | None = _while_mounted(error)
+            self.rejects_token = error.exit_code == ExitCode.TOKEN_REJECTED
         else:
+            self.rejects_token = False
             warning = look.warning
             if look.attachment_bytes is not None:
                 self._on_attachment_bytes(look.attachment_bytes)

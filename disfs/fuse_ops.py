@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pyfuse3 import ReaddirToken, RequestContext, SetattrFields, StatvfsData
 
     from disfs.filesystem import Filesystem, Space
+    from disfs.mount_options import Shown
     from disfs.values import Attributes
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,16 @@ def _changes(attr: EntryAttributes, fields: SetattrFields) -> AttributeChanges:
     )
 
 
+def _disguise(entry: EntryAttributes, shown: Shown) -> None:
+    if shown.uid is not None:
+        entry.st_uid = shown.uid
+    if shown.gid is not None:
+        entry.st_gid = shown.gid
+    if shown.permissions is not None:
+        # setuid, setgid and sticky stay: the kernel takes them away at a write only where it sees them.
+        entry.st_mode = entry.st_mode & ~0o777 | shown.permissions
+
+
 def _statvfs(space: Space) -> StatvfsData:
     used = space.usage.allocated_bytes // BLOCK_BYTES
     data = pyfuse3.StatvfsData()
@@ -151,8 +162,11 @@ class FuseOperations(pyfuse3.Operations):
         attribute_timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
         hook: SessionHook | None = None,
+        shown: Shown | None = None,
     ) -> None:
+        """`shown`: as whose, and with which mode, everything appears."""
         super().__init__()
+        self._shown = shown
         self._hook = hook or SessionHook()
         self.enable_acl = filesystem.has_acls
         self._chunk_bytes = chunk_bytes
@@ -189,6 +203,8 @@ class FuseOperations(pyfuse3.Operations):
         entry.st_atime_ns = atime_ns
         entry.st_mtime_ns = mtime_ns
         entry.st_ctime_ns = ctime_ns
+        if self._shown is not None:
+            _disguise(entry, self._shown)
         return entry
 
     def _file_info(self, fh: int) -> FileInfo:

@@ -46,6 +46,8 @@ def vary_answers(
             setattr(operations, name, _refused)
         _replace(operations, "open", _opened_to_read)
         return
+    if behaviour.shown is not None and behaviour.shown.permissions is not None:
+        _replace(operations, "setattr", functools.partial(_kept_permissions, filesystem, behaviour.shown.permissions))
     sync_file, sync_inode, sync_names = filesystem.files.fsync, filesystem.files.sync, filesystem.sync_names
     if behaviour.syncs_remotely:
         sync_file, sync_inode, sync_names = filesystem.files.send, filesystem.files.send_inode, filesystem.send_names
@@ -79,6 +81,19 @@ async def _opened_to_read(handler: Handler, inode: int, flags: int, *rest: Any) 
     if flags & _WRITING_FLAGS:
         raise FUSEError(errno.EROFS)
     return await handler(inode, flags, *rest)
+
+
+async def _kept_permissions(
+    filesystem: Filesystem, shown: int, handler: Handler, inode: int, attr: EntryAttributes, *rest: Any
+) -> Any:
+    """A mode with the permissions that are shown changes none: so the kernel takes setuid away at a write."""
+    if attr.st_mode & 0o777 == shown:
+        try:
+            stored = await filesystem.attributes(InodeNumber(inode))
+        except Exception as error:
+            raise FUSEError(errno_of(error, "setattr")) from error
+        attr.st_mode = attr.st_mode & ~0o777 | stored.mode & 0o777
+    return await handler(inode, attr, *rest)
 
 
 async def _interruptible(syncs: SyncRequests, handler: Handler, fh: int, datasync: bool) -> None:

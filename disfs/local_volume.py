@@ -17,6 +17,7 @@ from disfs.chunkstore.recovery import CacheMarks
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
 from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.message_texts import data_text
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.opening import damaged, look_at
 from disfs.metadata.settings import VOLUME_ID, Setting
@@ -166,8 +167,26 @@ def make_chunk_store(
 
     `taken_bytes`: see `Connection`.
     """
+    chosen = chunk_store_settings(superblock, settings, cache_directory, attachment_bytes)
+    return ChunkStore(
+        ledger=metadata,
+        transport=transport,
+        channels=superblock.data_channels,
+        volume_key=key,
+        cache_directory=cache_directory,
+        settings=chosen,
+        copies=RecordedCopies(metadata),
+        taken_bytes=taken_bytes,
+        message_text=data_text(superblock.name),
+    )
+
+
+def chunk_store_settings(
+    superblock: Superblock, settings: VolumeSettings, cache_directory: Path, attachment_bytes: int | None = None
+) -> ChunkStoreSettings:
+    """What a volume's settings mean for its chunk store."""
     defaults = ChunkStoreSettings()
-    chosen = ChunkStoreSettings(
+    return ChunkStoreSettings(
         chunk_bytes=superblock.chunk_bytes,
         cache_bytes=settings.cache_bytes,
         dirty_limit_bytes=settings.dirty_limit_bytes,
@@ -178,17 +197,6 @@ def make_chunk_store(
         readahead_bytes=defaults.readahead_bytes if settings.readahead_bytes is None else settings.readahead_bytes,
         attachment_bytes=attachment_bytes or defaults.attachment_bytes,
         min_free_bytes=reserve_bytes(cache_directory, defaults.min_free_bytes),
-    )
-    return ChunkStore(
-        ledger=metadata,
-        transport=transport,
-        channels=superblock.data_channels,
-        volume_key=key,
-        cache_directory=cache_directory,
-        settings=chosen,
-        copies=RecordedCopies(metadata),
-        taken_bytes=taken_bytes,
-        message_text=f"disfs: data of volume {superblock.name}; deleting this message destroys files",
     )
 
 

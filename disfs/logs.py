@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from disfs.private_files import explained, make_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from io import TextIOWrapper
     from pathlib import Path
 
@@ -25,6 +25,8 @@ LOG_FILE_BYTES = 4 * 1024 * 1024
 LOG_FILE_COUNT = 3
 
 _FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+"""As syslog numbers them."""
 _SIGNED_QUERY = re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]+")
 _BOT_TOKEN = re.compile(r"\b[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40}")
 _AUTHORIZATION = re.compile(r"(Authorization['\"]?\s*[:=]\s*['\"]?)(?:Bot\s+)?[^\s'\",]+", re.IGNORECASE)
@@ -47,13 +49,34 @@ class RedactingFormatter(logging.Formatter):
     put in, and the traceback is where a library's URL turns up.
     """
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        super().__init__(_FORMAT)
+    def __init__(self, secrets: Iterable[str] = (), form: str = _FORMAT) -> None:
+        super().__init__(form)
         self._secrets = tuple(secret for secret in secrets if secret)
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, or several with a traceback."""
         return redact(super().format(record), self._secrets)
+
+
+class JournalFormatter(RedactingFormatter):
+    """The same for systemd's journal: each line with its priority, and without the time, which the journal has."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        super().__init__(secrets, "%(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A traceback is many lines, which all matter alike."""
+        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
+def is_journal(stream: int, environment: Mapping[str, str]) -> bool:
+    """Whether a descriptor leads to systemd's journal: systemd says which device and inode that would be."""
+    try:
+        found = os.fstat(stream)
+    except OSError:
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 class _PrivateRotatingFile(logging.handlers.RotatingFileHandler):
@@ -75,12 +98,14 @@ def set_up(log_file: Path, *, to_stderr: bool, secrets: Iterable[str] = (), leve
         handlers: list[logging.Handler] = [
             _PrivateRotatingFile(log_file, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILE_COUNT, encoding="utf-8")
         ]
+    handlers[0].setFormatter(formatter)
     if to_stderr:
         handlers.append(logging.StreamHandler(sys.stderr))
+        goes_to_journal = is_journal(2, os.environ)
+        handlers[1].setFormatter(JournalFormatter(secrets) if goes_to_journal else formatter)
     shut_down()
     root = logging.getLogger()
     for handler in handlers:
-        handler.setFormatter(formatter)
         root.addHandler(handler)
     root.setLevel(level)
     logging.captureWarnings(True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from disfs.errors import ExitCode, UserError
 from disfs.metadata.base import Atime
-from disfs.quantities import parse_bandwidth, parse_size
+from disfs.quantities import Bandwidth, Timetable, parse_limits, parse_size, written_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,21 @@ KERNEL_FLAGS = frozenset(
 OUR_FLAGS = frozenset({"atime", "relatime", "norelatime", "strictatime", "nostrictatime", "diratime", "nodiratime"})
 """Who decides about atime is the daemon, and libfuse takes none of these words."""
 FSTAB_WORDS = frozenset(
-    {"defaults", "auto", "noauto", "user", "nouser", "users", "group", "owner", "nofail", "_netdev", "silent", "loud"}
+    {
+        "defaults",
+        "auto",
+        "noauto",
+        "user",
+        "nouser",
+        "users",
+        "group",
+        "owner",
+        "nofail",
+        "_netdev",
+        "_rnetdev",
+        "silent",
+        "loud",
+    }
     | {"mand", "nomand", "lazytime", "nolazytime", "iversion", "noiversion"}
 )
 """Meant for mount(8), systemd or other file systems, not for us."""
@@ -42,6 +57,16 @@ _ALTERNATIVES = (
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """As whose, and with which mode, everything appears, whatever is stored; None: as it is stored."""
+
+    uid: int | None = None
+    gid: int | None = None
+    permissions: int | None = None
+    """The lower nine bits of each mode: what a `umask=` leaves of 0777."""
+
+
+@dataclass(frozen=True, slots=True)
 class Behaviour:
     """What the flags ask of the daemon itself."""
 
@@ -55,6 +80,8 @@ class Behaviour:
     """So is every other change."""
     syncs_remotely: bool = False
     """What is synced is also in Discord before that is answered."""
+    shown: Shown | None = None
+    """Owners and modes are not shown as they are stored."""
 
     @property
     def keeps_listings(self) -> bool:
@@ -72,6 +99,8 @@ class MountOptions:
     """Fields of `VolumeSettings` that are different at this mount."""
     syncs_remotely: bool = False
     """fsync waits for Discord."""
+    shown: Shown | None = None
+    """Owners and modes that are shown in the place of those that are stored."""
 
     @property
     def kernel_flags(self) -> frozenset[str]:
@@ -92,6 +121,7 @@ class MountOptions:
             syncs_names=bool(flags & {"sync", "dirsync"}),
             syncs_everything="sync" in flags,
             syncs_remotely=self.syncs_remotely,
+            shown=self.shown,
         )
 
     def apply(self, settings: VolumeSettings) -> VolumeSettings:
@@ -107,6 +137,35 @@ class MountOptions:
         return dataclasses.replace(self, changes=(*self.changes, (setting, _read_value(name, value, read))))
 
 
+def changed_setting(settings: VolumeSettings, name: str, value: str | None) -> VolumeSettings:
+    """The settings with one of them, by its option's name, as a person has typed it; None: the default. USAGE."""
+    if name not in SETTINGS:
+        known = ", ".join(sorted(SETTINGS))
+        raise UserError(f"there is no setting {name!r}; there are {known}", ExitCode.USAGE)
+    field, read = SETTINGS[name]
+    defaults: dict[str, Any] = {each.name: each.default for each in dataclasses.fields(settings)}
+    try:
+        return dataclasses.replace(settings, **{field: defaults[field] if value is None else read(value)})
+    except ValueError as error:
+        raise UserError(f"{name}: {_as_typed(str(error))}; 'disfs mount --help' says more", ExitCode.USAGE) from error
+
+
+def written_setting(settings: VolumeSettings, name: str) -> str:
+    """A setting as one would type it; `default` where it has no value of its own."""
+    field, read = SETTINGS[name]
+    match getattr(settings, field):
+        case None:
+            return "default"
+        case bool(is_on):
+            return "on" if is_on else "off"
+        case int(number) if read is parse_size:
+            return written_size(number)
+        case float(number):
+            return f"{number:.15g}"
+        case value:
+            return value.to_option() if isinstance(value, Bandwidth | Timetable) else str(value)
+
+
 def _as_typed(complaint: str) -> str:
     """A complaint about a setting, with the name that the option has."""
     for option, (setting, _) in _SETTINGS.items():
@@ -119,14 +178,18 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
     flags: set[str] = set()
     changes: dict[str, Any] = {}
     syncs_remotely = False
+    shown: dict[str, int] = {}
     for word in (word.strip() for text in texts for word in text.split(",")):
         name, has_value, value = word.partition("=")
         if not has_value and word in KERNEL_FLAGS | OUR_FLAGS:
             flags = _with_flag(flags, word)
-        elif word in _ACL_WORDS:
-            changes["has_acls"] = _ACL_WORDS[word]
+        elif word in _WORDS:
+            changes.update([_WORDS[word]])
         elif name == "fsync" and has_value:
             syncs_remotely = _read_value(f"-o {word}", value, _read_sync)
+        elif name in _SHOWN and has_value:
+            field, read_shown = _SHOWN[name]
+            shown[field] = _read_value(f"-o {word}", value, read_shown)
         elif name in _SETTINGS and has_value:
             setting, read = _SETTINGS[name]
             changes[setting] = _read_value(f"-o {word}", value, read)
@@ -134,7 +197,9 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
             raise UserError(f"-o {word} is not known; 'disfs mount --help' lists the options", ExitCode.USAGE)
     if flags >= {"allow_other", "allow_root"}:
         raise UserError("-o allow_other and -o allow_root exclude one another; choose one", ExitCode.USAGE)
-    return MountOptions(frozenset(flags), tuple(changes.items()), syncs_remotely)
+    if shown and changes.setdefault("has_acls", False):
+        raise UserError("-o acl excludes uid, gid and umask: an ACL would say otherwise; choose one", ExitCode.USAGE)
+    return MountOptions(frozenset(flags), tuple(changes.items()), syncs_remotely, Shown(**shown) if shown else None)
 
 
 def _with_flag(flags: set[str], word: str) -> set[str]:
@@ -167,16 +232,40 @@ def _read_sync(text: str) -> bool:
     return text == "remote"
 
 
+def _read_id(text: str) -> int:
+    if not (text.isdecimal() and int(text) < _NO_ID):
+        raise ValueError("say a number, as 'id -u' and 'id -g' print it")
+    return int(text)
+
+
+def _read_umask(text: str) -> int:
+    if re.fullmatch("0*[0-7]{1,3}", text) is None:
+        raise ValueError("say an octal number such as 022")
+    return 0o777 & ~int(text, 8)
+
+
+_NO_ID = (1 << 32) - 1
+"""chown(2) has a meaning of its own for it."""
+_SHOWN: dict[str, tuple[str, Callable[[str], int]]] = {
+    "uid": ("uid", _read_id),
+    "gid": ("gid", _read_id),
+    "umask": ("permissions", _read_umask),
+}
 _SWITCH = {"on": True, "off": False}
-_ACL_WORDS = {"acl": True, "noacl": False}
-"""Named as for other file systems."""
+_WORDS = {
+    "acl": ("has_acls", True),
+    "noacl": ("has_acls", False),
+    "notify": ("notifications", True),
+    "nonotify": ("notifications", False),
+}
+"""Settings that are on or off; ACLs are named as for other file systems."""
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "size": ("size_bytes", parse_size),
     "cache_size": ("cache_bytes", parse_size),
     "dirty_limit": ("dirty_limit_bytes", parse_size),
     "message_size": ("message_bytes", parse_size),
     "readahead": ("readahead_bytes", parse_size),
-    "bwlimit": ("bandwidth", parse_bandwidth),
+    "bwlimit": ("bandwidth", parse_limits),
     "writeback_delay": ("writeback_delay_seconds", float),
     "sweep_grace": ("sweep_grace_seconds", float),
     "stray_grace": ("stray_grace_seconds", float),
@@ -184,3 +273,7 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "kernel_cache": ("kernel_cache_seconds", float),
     "trash_days": ("trash_days", float),
 }
+SETTINGS = _SETTINGS | {"acl": ("has_acls", _read_switch), "notifications": ("notifications", _read_switch)}
+"""What a volume remembers, by the names that people use: the field of `VolumeSettings`, and what reads a value."""
+LIVE_SETTINGS = frozenset({"bwlimit", "cache_size", "dirty_limit", "writeback_delay", "readahead", "trash_days"})
+"""Those of them that a mount can change while it is up."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from disfs.desktop import Desktop
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
+from disfs.service_manager import ServiceManager
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from disfs.mount_options import Behaviour
     from disfs.volume_state import VolumeLock
 
-_DAY_SECONDS = 24 * 60 * 60
+DAY_SECONDS = 24 * 60 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,15 @@ class MountPlan:
     lock: VolumeLock
     takes_over: bool = False
     """The volume is taken over from a machine that has it mounted."""
+    service: ServiceManager = field(default_factory=ServiceManager)
+    """Who started us and wants to hear how we are."""
+    desktop: Desktop = field(default_factory=Desktop)
+    """Who is told of what must not wait."""
 
     @property
     def trash_seconds(self) -> float:
         """How long deleted files stay restorable."""
-        return self.settings.trash_days * _DAY_SECONDS
+        return self.settings.trash_days * DAY_SECONDS
 
     @property
     def capacity_bytes(self) -> int:

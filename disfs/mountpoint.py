@@ -19,7 +19,12 @@ FUSE_DEVICE = Path("/dev/fuse")
 FUSE_CONFIG = Path("/etc/fuse.conf")
 FILESYSTEM_TYPE = "fuse.disfs"
 SOURCE_PREFIX = "disfs:"
+ANSWER_SECONDS = 3.0
+"""How long a mount may take to say whether anybody is behind it; a healthy daemon takes a millisecond."""
+_DEAD_WORDS = ("transport endpoint is not connected", "software caused connection abort")
+"""ENOTCONN and ECONNABORTED, as they read under LC_ALL=C."""
 
+_USER = re.compile(r"(?:^|,)user_id=(\d+)")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -32,6 +37,8 @@ class Mount:
     source: str
     device: int = 0
     """As st_dev: what every file on it has in common."""
+    uid: int | None = None
+    """Who mounted it, where the kernel says so, as it does for FUSE."""
 
     @property
     def volume(self) -> str | None:
@@ -46,10 +53,12 @@ def parse_mounts(text: str) -> list[Mount]:
     mounts = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
-        fields, (kind, source, *_) = before.split(" "), after.split(" ")
+        fields, (kind, source, *rest) = before.split(" "), after.split(" ")
         major, _, minor = fields[2].partition(":")
         device = os.makedev(int(major), int(minor))
-        mounts.append(Mount(Path(_unescape(fields[4])), kind, _unescape(source), device))
+        user = _USER.search(rest[0]) if rest else None
+        uid = int(user[1]) if user else None
+        mounts.append(Mount(Path(_unescape(fields[4])), kind, _unescape(source), device, uid))
     return mounts
 
 
@@ -81,13 +90,24 @@ def resolve(path: str | Path) -> Path:
 
 
 def is_dead(path: Path) -> bool:
-    """Whether the daemon behind the FUSE mount at `path` is gone."""
+    """Whether the daemon behind the FUSE mount at `path` is gone. One that is there and does not answer is not."""
     try:
-        # Not stat: the kernel answers that from its own memory for as long as the daemon had allowed.
-        os.statvfs(path)
-    except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
+        # Not stat(2): the kernel answers that from its own memory for as long as the daemon had allowed. And not in
+        # this process: a system call on a mount whose daemon hangs ends only when its process is killed.
+        done = subprocess.run(
+            ["stat", "--file-system", "--", str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+            timeout=ANSWER_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode != 0 and any(words in done.stderr.lower() for words in _DEAD_WORDS)
 
 
 def check_mountpoint(path: Path) -> None:
@@ -136,7 +156,7 @@ def check_fuse(options: frozenset[str]) -> None:
         raise UserError(
             "fusermount3 is missing; install the package fuse3 ('apt install fuse3')", ExitCode.FUSE_UNAVAILABLE
         )
-    if options & {"allow_other", "allow_root"} and not _others_allowed():
+    if options & {"allow_other", "allow_root"} and not others_allowed():
         raise UserError(
             f"allow_other is not permitted; add a line 'user_allow_other' to {FUSE_CONFIG}", ExitCode.FUSE_UNAVAILABLE
         )
@@ -148,7 +168,8 @@ def _why_no_fuse(error: OSError) -> str:
     return f"{FUSE_DEVICE} cannot be opened ({error.strerror}); your user, or the container, must be allowed to use it"
 
 
-def _others_allowed() -> bool:
+def others_allowed() -> bool:
+    """Whether fuse.conf lets users mount with allow_other."""
     try:
         lines = FUSE_CONFIG.read_text("utf-8", "replace").splitlines()
     except OSError:

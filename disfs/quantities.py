@@ -9,6 +9,9 @@ from dataclasses import dataclass
 _AGO = re.compile(r"(\d{1,9})\s*([smhdw])", re.IGNORECASE)
 _AGO_SECONDS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60, "w": 7 * 24 * 60 * 60}
 _SIZE = re.compile(r"(\d{1,15})\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
+_DAY_MINUTES = 24 * 60
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_TIMED = re.compile(rf"(?:({'|'.join(_DAYS)})-)?(\d{{1,2}}):(\d\d)[,=](.+)", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 
 MIN_BYTES_PER_SECOND = 1024
@@ -22,6 +25,14 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a size such as 500M or 2G")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def written_size(size_bytes: int) -> str:
+    """The shortest form that `parse_size` reads back equal: `1572864` as `1536K`."""
+    for unit in "PTGMK":
+        if size_bytes and size_bytes % _UNITS[unit] == 0:
+            return f"{size_bytes // _UNITS[unit]}{unit}"
+    return str(size_bytes)
 
 
 def parse_moment(text: str, now: datetime.datetime) -> datetime.datetime:
@@ -63,7 +74,8 @@ class Bandwidth:
     def to_option(self) -> str:
         """The form that `parse_bandwidth` reads back equal."""
         limits = (self.up_bytes_per_second, self.down_bytes_per_second)
-        return ":".join("off" if limit is None else str(limit) for limit in limits)
+        up, down = ("off" if limit is None else written_size(limit) for limit in limits)
+        return up if up == down else f"{up}:{down}"
 
 
 NO_LIMIT = Bandwidth()
@@ -74,6 +86,54 @@ def parse_bandwidth(text: str) -> Bandwidth:
     up, has_down, down = text.partition(":")
     limits = [_parse_rate(word, text) for word in ((up, down) if has_down else (up, up))]
     return Bandwidth(*limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """Bandwidth limits by the time of the week. Each entry holds from its minute on, until the next one's."""
+
+    entries: tuple[tuple[int, Bandwidth], ...]
+    """(minutes since Monday 00:00, limit), in that order; at least one."""
+
+    def at(self, minute: int) -> Bandwidth:
+        """What holds at a minute of the week: before the first entry what the last one said."""
+        return next((limit for start, limit in reversed(self.entries) if start <= minute), self.entries[-1][1])
+
+    def to_option(self) -> str:
+        """The form that `parse_limits` reads back equal, and that may stand in fstab."""
+        limits = dict(self.entries)
+        written = []
+        for minute in sorted({start % _DAY_MINUTES for start in limits}):
+            found = [limits.get(day * _DAY_MINUTES + minute) for day in range(7)]
+            clock = f"{minute // 60:02}:{minute % 60:02}"
+            if found[0] is not None and found.count(found[0]) == 7:
+                written.append(f"{clock}={found[0].to_option()}")
+                continue
+            days = zip(_DAYS, found, strict=True)
+            written += [f"{day}-{clock}={limit.to_option()}" for day, limit in days if limit is not None]
+        return ";".join(written)
+
+
+def parse_limits(text: str) -> Bandwidth | Timetable:
+    """A limit as of `parse_bandwidth`, or a timetable: `08:00,512K:4M 18:00,off`, also with `=` and `;` for fstab.
+
+    Each entry may begin with a day, as in `Sat-08:00,off`; without one it is for every day. ValueError otherwise.
+    """
+    entries: dict[int, Bandwidth] = {}
+    words = text.replace(";", " ").split()
+    matches = [_TIMED.fullmatch(word) for word in words]
+    if not any(matches):
+        return parse_bandwidth(text)
+    for word, match in zip(words, matches, strict=True):
+        if match is None or int(match[2]) > 23 or int(match[3]) > 59:
+            raise ValueError(f"{word!r} is not an entry of a timetable such as 08:00,512K:4M or Sat-18:30,off")
+        days = range(7) if match[1] is None else [_DAYS.index(match[1].capitalize())]
+        for day in days:
+            minute = day * _DAY_MINUTES + int(match[2]) * 60 + int(match[3])
+            # What is said for one day counts before what is said for all.
+            if match[1] is not None or minute not in entries:
+                entries[minute] = parse_bandwidth(match[4])
+    return Timetable(tuple(sorted(entries.items(), key=lambda entry: entry[0])))
 
 
 def _parse_rate(word: str, text: str) -> int | None:

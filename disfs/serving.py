@@ -47,6 +47,7 @@ from disfs.fuse_variants import vary_answers
 from disfs.interrupts import sync_requests
 from disfs.late_forgets import LateForgets
 from disfs.polled_loop import polled_loop
+from disfs.quantities import human_size
 from disfs.session_hook import SessionHook
 from disfs.trash_desk import TrashDesk
 from disfs.values import ROOT_INODE
@@ -118,6 +119,7 @@ class Daemon:
             attribute_timeout_seconds=plan.settings.kernel_cache_seconds,
             chunk_bytes=metadata.chunk_bytes,
             hook=self._hook,
+            shown=plan.behaviour.shown,
         )
         self._filesystem.files.ship = self._ship_metadata
         vary_answers(self._operations, plan.behaviour, self._filesystem, syncs)
@@ -132,11 +134,23 @@ class Daemon:
         )
         self._trash = TrashDesk(metadata, chunks, plan.trash_seconds, forget_name)
         self._controls = Controls(
-            self, metadata, connection, chunks, shipper, holder, self._filesystem, self._watch, self._trash, snapshots
+            self,
+            metadata,
+            connection,
+            chunks,
+            shipper,
+            holder,
+            self._filesystem,
+            self._watch,
+            self._trash,
+            snapshots,
+            plan,
         )
         self._filesystem.files.report = self._controls.report
-        self._controls.limit_bandwidth(plan.settings.bandwidth)
+        self._controls.keep_limits(plan.settings.bandwidth)
         self._kernel_gone = trio.Event()
+        self._is_asked_to_go = False
+        """By somebody who talks to us: else it was fusermount3, umount, or a file manager."""
         self._stopping = trio.Event()
         self._drained = trio.Event()
         self._wait_for_uploads = False
@@ -147,10 +161,12 @@ class Daemon:
         async with trio.open_nursery() as control:
             # Its own nursery: whoever asked for the end is still connected while the rest is taken down.
             await control.start(serve_control, self._controls, self._plan.state_directory)
+            control.start_soon(self._plan.service.run, self._line, self._stopping)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._metadata.run)
                 nursery.start_soon(partial(self._chunks.run, tidies=not self._plan.behaviour.read_only))
                 nursery.start_soon(self._controls.run)
+                nursery.start_soon(self._plan.desktop.run, f"disfs: {self._plan.volume.name}", self._controls.troubles)
                 if not self._plan.behaviour.read_only:
                     nursery.start_soon(self._shipper.run)
                     nursery.start_soon(self._trash.run)
@@ -182,6 +198,7 @@ class Daemon:
                     await nursery.start(self._watch_signals)
                     await self._wait_until_answering()
                     ready(Ready(tuple(self._warnings()), tuple(self._notes())))
+                    self._plan.service.ready()
                     await self._stopping.wait()
                     await self._drain()
                     nursery.cancel_scope.cancel()
@@ -196,6 +213,13 @@ class Daemon:
         yield from self._first_warnings
         if self._metadata.statistics().low_space:
             yield f"the disk of {self._plan.state_directory} is nearly full: nothing new is taken in"
+
+    def _line(self) -> str:
+        """How it is, for whoever looks after services."""
+        unsent = self._chunks.statistics().dirty_bytes
+        state = f"{human_size(unsent)} to send" if unsent else "everything is in Discord"
+        problem = f"; {self._watch.warning}" if self._watch.warning else ""
+        return f"{self._plan.mountpoint}: {state}{problem}"
 
     def _notes(self) -> Iterator[str]:
         line = self._recovery.line()
@@ -234,7 +258,14 @@ class Daemon:
             await pyfuse3.main(max_tasks=KERNEL_TASKS)
         finally:
             self._kernel_gone.set()
-        log.info("%s is detached", self._plan.mountpoint)
+        if self._is_asked_to_go or self._stopping.is_set():
+            log.info("%s is detached", self._plan.mountpoint)
+        else:
+            log.info(
+                "%s was unmounted by another program; %d bytes that are not in Discord yet are kept for the next mount",
+                self._plan.mountpoint,
+                self._chunks.statistics().dirty_bytes,
+            )
         self._stopping.set()
 
     async def _wait_until_answering(self) -> None:
@@ -265,6 +296,7 @@ class Daemon:
     async def _stop_for_signal(self) -> None:
         # Whoever paused uploads may be long gone; a machine that is shut down must not wait for them.
         self._wait_for_uploads = not self._chunks.paused
+        self._is_asked_to_go = True
         try:
             await trio.to_thread.run_sync(mounting.unmount, self._plan.mountpoint)
         except UserError as error:
@@ -295,9 +327,34 @@ class Daemon:
             if self._metadata.statistics().failure is not None:
                 raise
             log.exception("not everything could be made durable on this machine; sending it all the same")
-        await self._chunks.drain()
-        if not self._plan.behaviour.read_only:
-            await self._shipper.drain()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_metadata, nursery.cancel_scope)
+            trouble = await self._drain_both()
+            nursery.cancel_scope.cancel()
+        self._check_metadata()
+        if trouble is not None:
+            raise trouble
+
+    async def _drain_both(self) -> FilesystemError | None:
+        """As a value: the nursery around it would make a group of it."""
+        try:
+            await self._chunks.drain()
+            if not self._plan.behaviour.read_only:
+                await self._shipper.drain()
+        except FilesystemError as error:
+            return error
+        return None
+
+    async def _watch_metadata(self, waiting: trio.CancelScope) -> None:
+        """End the waiting once the metadata store has stopped: what arrives can be recorded no more."""
+        while self._metadata.statistics().failure is None:  # noqa: ASYNC110 - once in a life at most: no event is kept
+            await trio.sleep(1)
+        waiting.cancel()
+
+    def _check_metadata(self) -> None:
+        failure = self._metadata.statistics().failure
+        if failure is not None:
+            raise FilesystemError(errno.EIO, f"the metadata store has stopped: {failure}")
 
     async def _ship_metadata(self) -> None:
         """Return when the metadata of now are in Discord; FilesystemError(EIO) when they never will be."""
@@ -331,14 +388,14 @@ class Daemon:
 
     async def unmount(self, *, wait: bool) -> None:
         """See Served."""
-        before = self._wait_for_uploads
+        before = self._wait_for_uploads, self._is_asked_to_go
         # Before the mount goes: the main task looks at it as soon as the kernel has let go.
-        self._wait_for_uploads = wait
+        self._wait_for_uploads, self._is_asked_to_go = wait, True
         if not self._kernel_gone.is_set():
             try:
                 await trio.to_thread.run_sync(mounting.unmount, self._plan.mountpoint)
             except UserError:
-                self._wait_for_uploads = before
+                self._wait_for_uploads, self._is_asked_to_go = before
                 raise
         if not self._drained.is_set():  # else no checkpoint: the end of the daemon may have cancelled this task already
             try:

@@ -84,6 +84,11 @@ class TrashDesk:
         self._lock = trio.Lock()
         """What is being restored is not emptied meanwhile."""
 
+    def keep_for(self, seconds: float) -> None:
+        """Keep things so long from now on, those included that are in the trash already; 0: nothing gets there."""
+        self._keep_ns = int(seconds * 1e9)
+        self._trash.keep_for(seconds)
+
     # -- emptying -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:

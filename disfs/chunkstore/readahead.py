@@ -164,6 +164,10 @@ class ReadaheadBudget:
         self._total_bytes = total_bytes
         self._active: set[Readahead] = set()
 
+    def resize(self, max_bytes: int, total_bytes: int) -> None:
+        """Divide so much from now on; windows that are open shrink as they are read."""
+        self._max_bytes, self._total_bytes = max_bytes, total_bytes
+
     def share(self, readahead: Readahead) -> int:
         """The largest window of this handle now."""
         share = self._total_bytes // (len(self._active) + (readahead not in self._active))

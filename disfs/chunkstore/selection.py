@@ -169,6 +169,10 @@ class Elevator:
         self._quiet = quiet
         self._cursor = _BEFORE_ALL
 
+    def adjust(self, quiet: Quiet) -> None:
+        """Choose by other times from now on."""
+        self._quiet = quiet
+
     def begin(self, waiting: WaitingChunks, now: float, *, hurry: bool) -> Choice:
         """Choose for a message that is sent now."""
         tests: list[Callable[[Entry], bool]] = []

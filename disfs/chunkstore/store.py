@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -154,6 +155,25 @@ class ChunkStore:
         while self._map.weight > self._settings.cache_bytes and self._cache.evict(1):
             pass  # the budget was made smaller since the last run
         return marks
+
+    async def adjust(self, changed: ChunkStoreSettings) -> None:
+        """Keep to another cache size, dirty limit, writeback delay and readahead from now on; all else stays as it was.
+
+        Returns when what is too much is evicted, as far as it may be: what is dirty is sent first, in its time.
+        """
+        self._settings = settings = replace(
+            self._settings,
+            cache_bytes=changed.cache_bytes,
+            dirty_limit_bytes=changed.dirty_limit_bytes,
+            writeback_delay_seconds=changed.writeback_delay_seconds,
+            readahead_bytes=changed.readahead_bytes,
+        )
+        self._cache.resize(CacheLimits(settings.cache_bytes, settings.min_free_bytes, settings.pinned_bytes))
+        self._readahead_budget.resize(settings.readahead_bytes, settings.cache_bytes // 4)
+        self._writes.adjust(settings)
+        self._writeback.adjust(settings)
+        while self._map.weight > self._settings.cache_bytes and self._cache.evict(1):
+            await trio.lowlevel.checkpoint()
 
     async def _sync_what_is_left(self) -> None:
         """Nobody knows whether what survived a crash of this process would survive one of the machine.

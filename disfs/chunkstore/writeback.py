@@ -104,6 +104,14 @@ class Writeback:
         self._sent_packs = 0
         self._sent_messages = 0
 
+    def adjust(self, settings: ChunkStoreSettings) -> None:
+        """Keep to another dirty limit and delay from now on."""
+        self._settings = settings
+        self._quiet = Quiet(settings.writeback_delay_seconds, settings.writeback_age_seconds)
+        self._elevator.adjust(self._quiet)
+        self._cache.changed.unpark_all()
+        self._woken.unpark_all()
+
     # -- what others ask ----------------------------------------------------------------------------------------
 
     @property

@@ -49,6 +49,10 @@ class Writes:
         self._settings = settings
         self._chunk_bytes = settings.chunk_bytes
 
+    def adjust(self, settings: ChunkStoreSettings) -> None:
+        """Keep to another dirty limit from now on."""
+        self._settings = settings
+
     async def write(self, inode: InodeNumber, offset: int, data: Buffer) -> None:
         """Take `data` into the cache as dirty content: durable after `sync`, in Discord after writeback.
 

@@ -1,58 +1,37 @@
-"""The group of all commands. A command's module is imported when the command is used: each then starts quickly."""
+"""The group of all commands."""
 
 from __future__ import annotations
-
-import importlib
 
 import click
 
 import disfs as package
+from disfs.cli.completion import completion
+from disfs.cli.configure import config
+from disfs.cli.delete_volume import delete_volume
+from disfs.cli.discord_limits import limits
+from disfs.cli.doctor import doctor
+from disfs.cli.emulator import emulator
+from disfs.cli.events import events
+from disfs.cli.files import history, ls
+from disfs.cli.fsck import fsck
+from disfs.cli.init import init
+from disfs.cli.keys import key, passwd
+from disfs.cli.limits import bwlimit, pause, resume
+from disfs.cli.mount import mount
+from disfs.cli.recover import recover
+from disfs.cli.service import install_service
+from disfs.cli.setup import setup
+from disfs.cli.snapshot import snapshot
+from disfs.cli.status import metrics, status, volumes
+from disfs.cli.umount import sync, umount
+from disfs.cli.undelete import undelete
+from disfs.cli.usage import usage
+from disfs.cli.warm import pin, unpin, warmup
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-_MODULES = {
-    "init": "init",
-    "recover": "recover",
-    "mount": "mount",
-    "umount": "umount",
-    "sync": "umount",
-    "status": "status",
-    "metrics": "status",
-    "events": "events",
-    "ls": "files",
-    "history": "files",
-    "volumes": "status",
-    "pause": "limits",
-    "resume": "limits",
-    "bwlimit": "limits",
-    "pin": "warm",
-    "unpin": "warm",
-    "warmup": "warm",
-    "undelete": "undelete",
-    "snapshot": "snapshot",
-    "fsck": "fsck",
-    "emulator": "emulator",
-}
-"""Where each command is, in the order in which `--help` lists them."""
 
 
-class Commands(click.Group):
-    """Finds commands by their names in `disfs.cli`."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All of them."""
-        return list(_MODULES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name; None when there is none."""
-        module = _MODULES.get(cmd_name)
-        if module is None:
-            return None
-        command = getattr(importlib.import_module(f"disfs.cli.{module}"), cmd_name)
-        assert isinstance(command, click.Command)
-        return command
-
-
-@click.group(cls=Commands, context_settings=CONTEXT)
+@click.group(context_settings=CONTEXT)
 @click.version_option(package.__version__, prog_name="disfs", message="%(prog)s %(version)s")
 def disfs() -> None:
     """A Discord server as a disk.
@@ -66,10 +45,45 @@ def disfs() -> None:
         disfs umount ~/discord
 
     \b
-    With a server of your own (the README has the five steps):
-        disfs init photos
-        disfs mount ~/discord
+    With a server of your own, step by step:
+        disfs setup
 
     Secrets come from DISFS_TOKEN and DISFS_PASSPHRASE, from files, or from a prompt; never from an option's value.
     DISFS_HOME moves configuration, state and cache below one directory, DISFS_API_URL names another API than Discord's.
     """
+
+
+for command in (
+    setup,
+    init,
+    recover,
+    mount,
+    umount,
+    sync,
+    status,
+    metrics,
+    events,
+    ls,
+    history,
+    volumes,
+    usage,
+    pause,
+    resume,
+    bwlimit,
+    limits,
+    pin,
+    unpin,
+    warmup,
+    undelete,
+    snapshot,
+    fsck,
+    doctor,
+    passwd,
+    key,
+    delete_volume,
+    emulator,
+    config,
+    install_service,
+    completion,
+):
+    disfs.add_command(command)

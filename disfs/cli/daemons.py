@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,23 +37,31 @@ class RunningDaemon:
 
 def running_daemons(paths: Paths) -> list[RunningDaemon]:
     """Every daemon of this user's volumes that answers."""
-    found = []
-    for name in volume_names(paths):
-        directory = paths.volume_state(name)
-        try:
-            with ControlClient.connect(directory) as client:
-                found.append(RunningDaemon(name, directory, client.status()))
-        except UserError as error:
-            if error.exit_code != ExitCode.NOT_MOUNTED:
-                raise
-    return found
+    return [daemon for name in volume_names(paths) if (daemon := _running(paths, name)) is not None]
+
+
+def _running(paths: Paths, name: str) -> RunningDaemon | None:
+    """The daemon of a volume, if there is one. INTERNAL when it does not answer."""
+    directory = paths.volume_state(name)
+    try:
+        with ControlClient.connect(directory) as client:
+            return RunningDaemon(name, directory, client.status())
+    except UserError as error:
+        if error.exit_code != ExitCode.NOT_MOUNTED:
+            raise
+    return None
 
 
 def daemon_of(paths: Paths, mountpoint: str) -> RunningDaemon:
-    """The daemon that serves `mountpoint`. NOT_MOUNTED says what is there instead."""
+    """The daemon that serves `mountpoint`. NOT_MOUNTED says what is there instead, INTERNAL: it does not answer."""
     path = resolve(mountpoint)
-    for daemon in running_daemons(paths):
-        if daemon.mountpoint == str(path):
+    mount = mount_at(path)
+    known = volume_names(paths)
+    # First the one that the kernel names: another one that hangs is of no concern.
+    first = [mount.volume] if mount is not None and mount.volume in known else []
+    for name in dict.fromkeys([*first, *known]):
+        daemon = _running(paths, name)
+        if daemon is not None and daemon.mountpoint == str(path):
             return daemon
     raise UserError(_why_none(path), ExitCode.NOT_MOUNTED)
 
@@ -65,7 +74,26 @@ def _why_none(path: Path) -> str:
         return f"{path} is a {mount.filesystem_type} mount, not one of disfs; 'disfs volumes' shows ours"
     if is_dead(path):
         return f"the daemon of {path} is gone; 'disfs umount {path}' cleans up, then mount it again: nothing is lost"
-    return f"{path} was mounted with other settings; set DISFS_HOME as it was then, and be the same user"
+    if mount.uid not in (None, os.geteuid()):
+        return f"{path} was mounted by {user_name(mount.uid)}; be that user to ask for anything there"
+    return f"{path} was mounted with other settings; set DISFS_HOME as it was then"
+
+
+def user_name(uid: int | None) -> str:
+    """A user as people know them."""
+    try:
+        return f"user {pwd.getpwuid(uid or 0).pw_name!r}"
+    except KeyError:
+        return f"user {uid}"
+
+
+def of_another_version(daemon: RunningDaemon) -> UserError:
+    """What is told of a daemon whose answer lacks something."""
+    return UserError(
+        f"the mount at {daemon.mountpoint} is served by another version of disfs; unmount it and mount it again "
+        "('disfs status --json' shows what it says)",
+        ExitCode.INTERNAL,
+    )
 
 
 def only_daemon(paths: Paths) -> RunningDaemon:

@@ -7,6 +7,7 @@ import os
 
 import click
 
+from disfs.cli.completion import mountpoints
 from disfs.cli.daemons import daemon_of, only_daemon
 from disfs.cli.exits import INTERRUPTED
 from disfs.cli.watch import check_reader
@@ -16,7 +17,7 @@ from disfs.errors import ExitCode, UserError
 
 
 @click.command(short_help="Print what happens to a mount, as it happens.")
-@click.argument("mountpoint", required=False, type=click.Path())
+@click.argument("mountpoint", required=False, type=click.Path(), shell_complete=mountpoints)
 def events(mountpoint: str | None) -> None:
     """Print a JSON object a line for each thing that happens to a mount from now on, until Ctrl-C.
 

@@ -12,6 +12,7 @@ from disfs.errors import ExitCode, UserError
 from disfs.private_files import read_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from disfs.config import GlobalConfig
@@ -25,9 +26,11 @@ def interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def find_token(config: GlobalConfig, token_file: Path | None) -> str | None:
+def find_token(
+    config: GlobalConfig, token_file: Path | None, environment: Mapping[str, str] = os.environ
+) -> str | None:
     """The bot token from DISFS_TOKEN, `token_file` or config.toml, in this order; None when none of them has one."""
-    raw = os.environ.get(TOKEN_VARIABLE)
+    raw = environment.get(TOKEN_VARIABLE)
     if not raw and token_file is not None:
         raw = read_secret(token_file, "bot token", ExitCode.NO_TOKEN)
     if not raw:
@@ -65,14 +68,13 @@ def find_passphrase(passphrase_file: Path | None) -> str | None:
     return passphrase or None
 
 
-def ask_passphrase(volume: str, *, confirm: bool) -> str:
-    """Ask for the passphrase with echo off, twice for a new volume. NO_PASSPHRASE when nobody is there."""
+def ask_passphrase(volume: str, *, confirm: bool, what: str = "Passphrase", instead: str | None = None) -> str:
+    """Ask for the passphrase with echo off, twice for a new one. NO_PASSPHRASE when nobody is there.
+
+    `instead` says where else it may come from.
+    """
     if not interactive():
-        raise UserError(
-            f"no passphrase for volume {volume!r}; set {PASSPHRASE_VARIABLE}, or name a file with --passphrase-file",
-            ExitCode.NO_PASSPHRASE,
-        )
-    passphrase: str = click.prompt(
-        f"Passphrase of volume {volume}", hide_input=True, confirmation_prompt=confirm, err=True
-    )
+        instead = instead or f"set {PASSPHRASE_VARIABLE}, or name a file with --passphrase-file"
+        raise UserError(f"no {what.lower()} for volume {volume!r}; {instead}", ExitCode.NO_PASSPHRASE)
+    passphrase: str = click.prompt(f"{what} of volume {volume}", hide_input=True, confirmation_prompt=confirm, err=True)
     return passphrase

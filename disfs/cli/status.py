@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from disfs.cli.daemons import daemon_of, only_daemon, running_daemons
+from disfs.cli.completion import mountpoints
+from disfs.cli.daemons import daemon_of, of_another_version, only_daemon, running_daemons
 from disfs.cli.exits import INTERRUPTED
 from disfs.config import Paths, load_volume, volume_names
-from disfs.errors import ExitCode, UserError
 from disfs.status_report import status_lines
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Show what a mount is doing.")
-@click.argument("mountpoint", required=False, type=click.Path())
+@click.argument("mountpoint", required=False, type=click.Path(), shell_complete=mountpoints)
 @click.option("--watch", is_flag=True, help="Go on showing it, file by file, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs; with --watch one a second.")
 def status(mountpoint: str | None, watch: bool, as_json: bool) -> None:
@@ -45,20 +45,11 @@ def status(mountpoint: str | None, watch: bool, as_json: bool) -> None:
             for line in status_lines(daemon.status):
                 click.echo(line)
     except KeyError as error:
-        raise _of_another_version(daemon) from error
-
-
-def _of_another_version(daemon: RunningDaemon) -> UserError:
-    """After an upgrade while it was mounted."""
-    return UserError(
-        f"the mount at {daemon.mountpoint} is served by another version of disfs; unmount it and mount it again "
-        "('disfs status --json' shows what it says)",
-        ExitCode.INTERNAL,
-    )
+        raise of_another_version(daemon) from error
 
 
 @click.command(short_help="Print a mount's figures for Prometheus.")
-@click.argument("mountpoint", required=False, type=click.Path())
+@click.argument("mountpoint", required=False, type=click.Path(), shell_complete=mountpoints)
 def metrics(mountpoint: str | None) -> None:
     """Print the figures of a mount in the text format that Prometheus and its relatives read; docs/metrics.md says what
     each of them is. The file .disfs/metrics in the mount says the same.
@@ -74,7 +65,7 @@ def metrics(mountpoint: str | None) -> None:
     try:
         text = metrics_text(daemon.status)
     except KeyError as error:
-        raise _of_another_version(daemon) from error
+        raise of_another_version(daemon) from error
     click.echo(text, nl=False)
 
 
@@ -120,4 +111,4 @@ def volumes(as_json: bool) -> None:
         where = f"mounted at {entry['mountpoint']}" if entry["mounted"] else "not mounted"
         click.echo(f"{entry['name']}  guild {entry['guild_id']}{' (emulator)' if entry['emulator'] else ''}  {where}")
     if not listed:
-        click.echo("no volumes; make one with 'disfs init', or try 'disfs mount --emulator MOUNTPOINT'", err=True)
+        click.echo("no volumes; make one with 'disfs setup', or try 'disfs mount --emulator MOUNTPOINT'", err=True)

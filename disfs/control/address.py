@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import struct
 from typing import TYPE_CHECKING
 
 from disfs.control.protocol import SOCKET_NAME
+from disfs.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,11 +45,29 @@ def may_talk(uid: int) -> bool:
     return uid in (os.geteuid(), 0)
 
 
-def listen(directory: Path) -> socket.socket:
-    """Listen on the control socket of `directory`, mode 0600; the caller holds the volume's lock.
+def make_private(directory: Path) -> None:
+    """Let nobody else into the directory of a socket. STATE_UNUSABLE when it is somebody else's."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not may_talk(found.st_uid):
+            raise UserError(
+                f"{directory} belongs to user {found.st_uid}; let it be yours, or set DISFS_HOME to another directory",
+                ExitCode.STATE_UNUSABLE,
+            )
+        if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
+            os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
 
-    A socket that a killed daemon left behind is replaced: the lock says that nobody listens on it.
+
+def listen(directory: Path) -> socket.socket:
+    """Listen on the control socket of `directory`, mode 0600 in 0700; the caller holds the volume's lock.
+
+    A socket that a killed daemon left behind is replaced: the lock says that nobody listens on it. STATE_UNUSABLE when
+    the directory is somebody else's.
     """
+    make_private(directory)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with short_address(directory) as address:

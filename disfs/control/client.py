@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
@@ -47,11 +48,14 @@ class ControlClient:
             raise UserError(f"the daemon belongs to user {uid}; run the command as that user", ExitCode.STATE_UNUSABLE)
 
     @classmethod
-    def connect(cls, directory: Path) -> Self:
-        """Connect to the daemon whose state directory this is. NOT_MOUNTED when none answers."""
+    def connect(cls, directory: Path, *, answer_seconds: float = ANSWER_SECONDS) -> Self:
+        """Connect to the daemon whose state directory this is. NOT_MOUNTED when there is none.
+
+        One that is there and says nothing for `answer_seconds` is an error of the request: INTERNAL.
+        """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(ANSWER_SECONDS)
+            connection.settimeout(answer_seconds)
             with short_address(directory) as address:
                 connection.connect(address)
             return cls(connection)
@@ -102,6 +106,10 @@ class ControlClient:
     def limit_bandwidth(self, limit: Bandwidth) -> None:
         """Change the limit until the next mount."""
         self._request({"request": "limit_bandwidth", **asdict(limit)})
+
+    def change_setting(self, name: str, value: str | None) -> bool:
+        """Change a setting of the mount, None: to its default; whether it holds at once. USAGE."""
+        return bool(self._request({"request": "setting", "name": name, "value": value}).get("applied"))
 
     def warm(
         self, inodes: Sequence[InodeNumber], on_progress: Callable[[WarmProgress], None], *, pin: bool, wait: bool
@@ -178,6 +186,27 @@ class ControlClient:
         """Return when a snapshot is deleted."""
         self._request({"request": "snapshot", "action": "delete", "name": name})
 
+    def kill(self) -> None:
+        """Kill the daemon, and return when its process is gone. INTERNAL when it does not go.
+
+        For one that does not answer: it has no chance to put anything in order, and what was synced is kept.
+        """
+        try:
+            descriptor = os.pidfd_open(self._pid)
+        except ProcessLookupError:
+            return
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            ended, _, _ = select.select([descriptor], [], [], END_SECONDS)
+        finally:
+            os.close(descriptor)
+        if not ended:
+            raise UserError(
+                f"the daemon (pid {self._pid}) cannot be killed: the kernel keeps it, perhaps waiting for a disk; "
+                "see 'dmesg', then try again",
+                ExitCode.INTERNAL,
+            )
+
     @contextlib.contextmanager
     def daemon_ends(self) -> Any:
         """Leave the block only when the daemon's process is gone, so that the volume can be mounted again at once."""
@@ -215,7 +244,9 @@ class ControlClient:
 
     def _silent(self) -> UserError:
         return UserError(
-            f"the daemon (pid {self._pid}) does not answer; see its log, or kill it: nothing is lost", ExitCode.INTERNAL
+            f"the daemon (pid {self._pid}) does not answer; see its log, or end it with "
+            "'disfs umount --force MOUNTPOINT': what was synced is kept",
+            ExitCode.INTERNAL,
         )
 
     def _read_line(self) -> bytes:

@@ -9,6 +9,8 @@ One JSON object a line. A client sends one request and reads until an answer tha
     {"request": "pause"}, "resume"         done
     {"request": "bandwidth"}               {"event": "done", "result": {"up_bytes_per_second": null, ...}}
     {"request": "limit_bandwidth", "up_bytes_per_second": 1048576, "down_bytes_per_second": null}     done
+    {"request": "setting", "name": "cache_size", "value": "10G"}
+                                           {"event": "done", "result": {"applied": true}}
     {"request": "warm", "inodes": [2], "pin": true, "wait": true}
                                            {"event": "progress", ...}*, then done with what was brought
     {"request": "unpin", "inodes": [2]}    {"event": "progress", ...}*, then done
@@ -193,6 +195,10 @@ class Controlled(Protocol):
         """From now on transfers keep to `limit`, those under way included."""
         ...
 
+    async def change_setting(self, name: str, value: str | None) -> Mapping[str, object]:
+        """Change one setting of this mount, None: to its default; `applied`: whether that can be done now. USAGE."""
+        ...
+
     def warmup(self, inodes: Sequence[InodeNumber], *, pin: bool) -> Warmup:
         """The files among `inodes` and everything below the directories among them; not begun yet. MOUNT_BUSY.
 
@@ -251,6 +257,16 @@ def decode(line: bytes) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise ProtocolError("not a JSON object")
     return message
+
+
+def request_of(line: bytes) -> dict[str, Any]:
+    """The request that a line holds. `ProtocolError`; also for text that can be no name: lone surrogates."""
+    request = decode(line)
+    try:
+        json.dumps(request, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ProtocolError("not text that could be a name") from error
+    return request
 
 
 def done(result: Mapping[str, object] | None = None) -> dict[str, object]:

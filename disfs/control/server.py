@@ -19,13 +19,13 @@ from disfs.control.protocol import (
     Undeleted,
     WarmProgress,
     bandwidth_of,
-    decode,
     done,
     encode,
     failed,
     inodes_of,
     position_of,
     progressed,
+    request_of,
     since_of,
 )
 from disfs.errors import DisfsError, ExitCode, FilesystemError, UserError
@@ -43,8 +43,10 @@ IDLE_SECONDS = 10.0
 """How long a connection may take to say what it wants."""
 ALIVE_SECONDS = 2.0
 """How often a listener hears that the daemon is there."""
+AGAIN_SECONDS = 0.5
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED})
 LAST_WORD_SECONDS = 2.0
-"""How long a client that does not read may hold up the end of the daemon."""
+"""How long a client that does not read is waited for, also at the end of the daemon."""
 
 
 async def serve(
@@ -52,15 +54,42 @@ async def serve(
 ) -> None:
     """Serve the control socket in `directory` until cancelled; then the socket is gone. Started: it listens."""
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(_non_blocking(directory)))
-    limit = trio.CapacityLimiter(MAX_CONNECTIONS)
     try:
         async with listener, trio.open_nursery() as nursery:
             task_status.started()
             while True:
-                stream = await listener.accept()
-                nursery.start_soon(_answer, daemon, stream, limit)
+                stream = await _accepted(listener)
+                if len(nursery.child_tasks) < MAX_CONNECTIONS:
+                    nursery.start_soon(_answer, daemon, stream)
+                else:
+                    await _turn_away(stream)
     finally:
         (directory / SOCKET_NAME).unlink(missing_ok=True)
+
+
+async def _accepted(listener: trio.SocketListener) -> trio.SocketStream:
+    """The next connection. What a machine may run out of for a while is no reason to end a mount."""
+    while True:
+        try:
+            return await listener.accept()
+        except OSError as error:
+            if error.errno not in _SCARCE:
+                raise
+            log.warning("a control connection cannot be taken now: %s", error)
+            await trio.sleep(AGAIN_SECONDS)
+
+
+async def _turn_away(stream: trio.SocketStream) -> None:
+    """Let a client know that there are too many; it has a fresh buffer, so this does not wait for anybody."""
+    busy = UserError(f"{MAX_CONNECTIONS} commands are talking to this mount; wait for one to end", ExitCode.INTERNAL)
+    async with stream:
+        await _say(stream, failed(busy))
+
+
+async def _say(stream: trio.SocketStream, answer: Mapping[str, object]) -> None:
+    """An answer, for as long as a client that does not read may take."""
+    with trio.move_on_after(LAST_WORD_SECONDS), contextlib.suppress(trio.BrokenResourceError):
+        await stream.send_all(encode(answer))
 
 
 def _non_blocking(directory: Path) -> Any:
@@ -69,30 +98,33 @@ def _non_blocking(directory: Path) -> Any:
     return listener
 
 
-async def _answer(daemon: Controlled, stream: trio.SocketStream, limit: trio.CapacityLimiter) -> None:
-    """One connection: one request, its answers."""
+async def _answer(daemon: Controlled, stream: trio.SocketStream) -> None:
+    """One connection: one request, its answers. Whatever goes wrong with it is told to it, and ends nothing else."""
     async with stream:
         try:
             _pid, uid = peer_pid_and_uid(stream.socket)  # type: ignore[arg-type]  # trio's socket has getsockopt too
             if not may_talk(uid):
                 log.warning("refused a control connection of user %d", uid)
                 return
-            async with limit:
-                await _converse(daemon, stream)
+            await _converse(daemon, stream)
         except trio.BrokenResourceError:
             log.debug("a control client went away")
+        except Exception:  # the door of the control socket: a bug in an answer must not take the mount from everybody
+            log.exception("a request of a control client failed with an unexpected error")
+            await _say(stream, failed(UserError("a bug in the daemon; its log has the details", ExitCode.INTERNAL)))
 
 
 async def _converse(daemon: Controlled, stream: trio.SocketStream) -> None:
     try:
         with trio.fail_after(IDLE_SECONDS):
-            request = decode(await _read_line(stream))
+            request = request_of(await _read_line(stream))
         await _perform(daemon, request, stream)
     except UserError as error:
-        await stream.send_all(encode(failed(error)))
+        await _say(stream, failed(error))
     except (ProtocolError, trio.TooSlowError) as error:
-        reason = f"the daemon did not understand the request: {error}"
-        await stream.send_all(encode(failed(UserError(reason, ExitCode.INTERNAL))))
+        reason = str(error) or "it did not come in time"
+        message = f"the daemon did not understand the request: {reason}"
+        await _say(stream, failed(UserError(message, ExitCode.INTERNAL)))
 
 
 async def _read_line(stream: trio.SocketStream) -> bytes:
@@ -114,6 +146,8 @@ async def _perform(daemon: Controlled, request: dict[str, Any], stream: trio.Soc
             await _with_progress(stream, daemon.sync, daemon.progress)
         case {"request": "unmount", "wait": bool(wait)}:
             await _with_progress(stream, lambda: daemon.unmount(wait=wait), daemon.progress)
+        case {"request": "setting", "name": str(name), "value": str() | None as value}:
+            await _with_progress(stream, lambda: daemon.change_setting(name, value), daemon.progress)
         case {"request": "warm", "inodes": list(numbers), "pin": bool(pin), "wait": bool(wait)}:
             warmup = daemon.warmup(inodes_of(numbers), pin=pin)
             await _with_progress(stream, warmup.run if wait else warmup.start, warmup.progress)
@@ -142,7 +176,7 @@ async def _perform(daemon: Controlled, request: dict[str, Any], stream: trio.Soc
         case {"request": "snapshot", "action": "delete", "name": str(name)}:
             await _with_progress(stream, lambda: daemon.delete_snapshot(name), daemon.progress)
         case _:
-            await stream.send_all(encode(done(_answer_at_once(daemon, request))))
+            await _say(stream, done(_answer_at_once(daemon, request)))
 
 
 async def _tell(stream: trio.SocketStream, listener: Listening) -> None:

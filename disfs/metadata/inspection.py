@@ -59,6 +59,32 @@ _TEMPORARY = (
 )
 
 
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that reads the metadata at `path`, also beside a mount: in a process that is not the mount's.
+
+    VOLUME_DAMAGED for what is no metadata, STATE_UNUSABLE for an older version.
+    """
+    if not path.is_file():
+        raise damaged(path, "it is missing")
+    has_log = log_exists(path)
+    connection = connected(path, Access.READ)
+    try:
+        connection.execute("PRAGMA cell_size_check = ON")
+        if check_version(connection) < SCHEMA_VERSION:
+            raise UserError(
+                "the volume's metadata are of an older disfs; mount and unmount the volume once, then repeat",
+                ExitCode.STATE_UNUSABLE,
+            )
+        check_end(connection, path, has_log=has_log)
+    except (sqlite3.Error, ValueError) as error:
+        connection.close()
+        raise damaged(path, str(error)) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 class Inspection:
     """A reading connection to the metadata at `path`. MetadataDamagedError where a page cannot be read."""
 
@@ -76,25 +102,12 @@ class Inspection:
     @classmethod
     def open(cls, path: Path) -> Inspection:
         """Open it. VOLUME_DAMAGED for what is no metadata, STATE_UNUSABLE for an older version."""
-        if not path.is_file():
-            raise damaged(path, "it is missing")
-        has_log = log_exists(path)
-        connection = connected(path, Access.READ)
+        connection = open_reader(path)
         try:
-            connection.execute("PRAGMA cell_size_check = ON")
-            if check_version(connection) < SCHEMA_VERSION:
-                raise UserError(
-                    "the volume's metadata are of an older disfs; mount and unmount the volume once, then repeat",
-                    ExitCode.STATE_UNUSABLE,
-                )
-            check_end(connection, path, has_log=has_log)
             return cls(connection, path)
-        except (sqlite3.Error, ValueError) as error:
+        except sqlite3.Error as error:
             connection.close()
             raise damaged(path, str(error)) from error
-        except BaseException:
-            connection.close()
-            raise
 
     def close(self) -> None:
         """Drop the connection and what was noted in it."""

@@ -71,6 +71,11 @@ class Trash:
         assert row is not None
         self._totals = {None: (row[0], row[1])}
 
+    def keep_for(self, seconds: float) -> None:
+        """Keep what is deleted from now on so long; 0: not at all. What is here goes when somebody asks for it."""
+        self._keep_ns = int(seconds * 1e9)
+        self._dentries.notes_paths = self._keep_ns > 0
+
     @property
     def totals(self) -> tuple[int, int]:
         """How many things there are, and their sizes together."""

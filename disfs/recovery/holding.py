@@ -289,8 +289,11 @@ class LeaseHolder:
                     self._lose(found)
 
     async def _stopped_within(self, shipper: ShipperLike, seconds: float) -> bool:
-        with trio.move_on_after(seconds):
-            await shipper.stopped.wait()
+        """Wait so long by the clock that goes on while the machine sleeps: after that the lease may be over."""
+        ends = self._now() + seconds
+        while not shipper.stopped.is_set() and (left := ends - self._now()) > 0:
+            with trio.move_on_after(min(left, AGAIN_SECONDS)):
+                await shipper.stopped.wait()
         return shipper.stopped.is_set()
 
     async def _check_remembered(self) -> None:

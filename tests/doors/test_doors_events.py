@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from support.controlled import controls, write
+from support.controls_world import controls, write
 from trio.testing import wait_all_tasks_blocked
 
 from disfs.errors import UserError

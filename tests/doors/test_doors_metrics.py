@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 from prometheus_client.parser import text_string_to_metric_families
-from support.controlled import controls, write
+from support.controls_world import controls, write
 from trio.testing import MockClock
 
 from disfs.metrics import METRICS, metrics_text

@@ -9,26 +9,25 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from support.emulator import Emulator
 from support.home import PASSPHRASE
 from support.home import home as home_in
+from support.processes import WAIT_SECONDS, is_gone, until
 
 from disfs.errors import ExitCode
 from disfs.mountpoint import is_dead, mount_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from support.home import Home
 
 pytestmark = pytest.mark.fuse
 
-WAIT_SECONDS = 30.0
 NAME = f"m{os.getpid()}"
 
 
@@ -47,24 +46,6 @@ def stalled(mounted: Home, discord: Emulator) -> Iterator[Home]:
     (mounted.mountpoint / "file").write_bytes(os.urandom(100_000))
     yield mounted
     discord.clear_faults()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait for other processes: there is nothing to wait on but the thing itself."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def is_gone(pid: int) -> Callable[[], bool]:
-    def gone() -> bool:
-        try:
-            return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-        except OSError:
-            return True
-
-    return gone
 
 
 # Up

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from rich.cells import cell_len
-from support.controlled import controls, write
+from support.controls_world import controls, write
 from trio.testing import MockClock
 
 from disfs.cli.screen import Canvas, Motion, screen

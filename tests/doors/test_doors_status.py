@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from click.testing import CliRunner
-from support.controlled import controls, write
+from support.controls_world import controls, write
 
 from disfs.cli.daemons import RunningDaemon
 from disfs.cli.status import status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,6 +46,21 @@ def test_a_wall_clock_that_jumps_never_makes_addresses_useless_for_long(jump_day
     urls.remember(AttachmentId(2), signed, 1000)
 
     assert signed == url_of(urls, 2)
+
+
+def test_address_from_before_a_sleep_is_not_taken_for_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the machine sleeps addresses grow old as well: the clock that says how new one is goes on."""
+    asked: list[int] = []
+
+    def clock_gettime(clock: int) -> float:
+        asked.append(clock)
+        return NOW + 1000.0 * len(asked)
+
+    monkeypatch.setattr("time.clock_gettime", clock_gettime)
+    urls = UrlCache(now=lambda: NOW + 2 * DAY_SECONDS)
+    urls.remember(AttachmentId(1), f"https://cdn.example/1/2/pack?ex={int(NOW + DAY_SECONDS):x}&is=0&hm=0", 1000)
+    assert url_of(urls, 1) is None
+    assert {time.CLOCK_BOOTTIME} == set(asked)
 
 
 @pytest.mark.fuse

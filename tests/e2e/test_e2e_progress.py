@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from support.terminal import terminal
+from support.screens import terminal
 from support.trouble import MIB, settings, write
 
 from disfs.errors import ExitCode

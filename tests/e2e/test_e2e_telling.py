@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.terminal import terminal
+from support.screens import terminal
 from support.trouble import write
 
 from disfs.cli.commands import disfs

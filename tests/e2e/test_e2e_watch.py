@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from support.terminal import terminal
+from support.screens import terminal
 from support.trouble import MIB, settings, write
 
 from disfs.errors import ExitCode
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.product import Product
-    from support.terminal import Terminal
+    from support.screens import Terminal
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -243,3 +244,27 @@ def test_who_else_may_look(directory: Path, options: list[str], code: int) -> No
         (mount.root / "file").touch()
         assert code == as_other("test", "-e", str(mount.root / "file"))
         assert (mount.root / "file").exists()
+
+
+@needs_root
+def test_owner_and_mode_are_shown_as_asked(directory: Path) -> None:
+    """uid=, gid= and umask= change what is shown and what the kernel checks; what is stored stays as it was made, and a
+    write by somebody else takes setuid away as ever."""
+    with mounted(directory, options=["uid=12345,gid=7,umask=027,allow_other"]) as mount:
+        (mount.root / "file").write_text("x")
+        (mount.root / "file").chmod(0o4600)
+        (mount.root / "dir").mkdir(mode=0o700)
+        (mount.root / "link").symlink_to("file")
+        for name, kind in (
+            ("file", stat.S_IFREG | stat.S_ISUID),
+            ("dir", stat.S_IFDIR),
+            ("link", stat.S_IFLNK),
+            (".", stat.S_IFDIR),
+        ):
+            found = (mount.root / name).lstat()
+            assert (OTHER, 7, kind | 0o750) == (found.st_uid, found.st_gid, found.st_mode), name
+        assert 0 == as_other("sh", "-c", f"echo more >> {mount.root}/file")
+        assert "xmore\n" == (mount.root / "file").read_text()
+    with mounted(directory) as mount:
+        found = (mount.root / "file").stat()
+        assert (0, 0, stat.S_IFREG | 0o600) == (found.st_uid, found.st_gid, found.st_mode)

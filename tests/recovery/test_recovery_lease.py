@@ -23,7 +23,7 @@ from disfs.errors import CorruptDataError, ExitCode, TransientStorageError, User
 from disfs.recovery.admission import admit
 from disfs.recovery.arrivals import ForkedError
 from disfs.recovery.frames import NewerFormatError
-from disfs.recovery.holding import RENEW_SECONDS, HeldElsewhereError
+from disfs.recovery.holding import AGAIN_SECONDS, RENEW_SECONDS, HeldElsewhereError
 from disfs.recovery.lease import (
     LEASE_VERSION,
     NO_MESSAGE,
@@ -440,6 +440,23 @@ async def test_late_takeover_spares_a_machine_that_has_gone_on(autojump_clock: M
         assert ["another machine has gone on"] == two.sender.reasons
         await one.holder.claim()
         assert (True, False) == (one.has_it, two.has_it)
+        nursery.cancel_scope.cancel()
+
+
+async def test_regression_machine_that_slept_looks_when_it_wakes(autojump_clock: MockClock) -> None:
+    """Whose lease was taken while it was suspended notices within seconds of its waking up, and not only when the rest
+    of its two minutes is over: its other clocks stood still."""
+    discord = Discord()
+    one, two = discord.machine("one"), discord.machine("two")
+    await one.holder.claim()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(one.run)
+        await trio.sleep(10)
+        await two.holder.claim(takes_over=True)
+        one.slept_seconds += 8 * 3600
+        await trio.sleep(AGAIN_SECONDS + 3)
+        assert (False, True) == (one.has_it, two.has_it)
+        assert "two (device" in one.sender.reasons[0]
         nursery.cancel_scope.cancel()
 
 

@@ -142,6 +142,7 @@ class Machine:
         self.sender = Sender()
         self._discord = discord
         self._remembered: Posted | None = None
+        self.slept_seconds = 0.0
         self.scope = trio.CancelScope()
         self.holder = self.mount()
 
@@ -163,6 +164,7 @@ class Machine:
             remember=self._remember,
             remembered=self._remembered,
             text="a lease",
+            now=lambda: trio.current_time() + self.slept_seconds,
         )
         return self.holder
 

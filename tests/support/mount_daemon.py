@@ -186,7 +186,8 @@ async def serve(arguments: argparse.Namespace) -> None:
         filesystem.has_acls = options.apply(VolumeSettings()).has_acls
         hook = SessionHook(keeps_listings=options.behaviour.keeps_listings)
         chunk_bytes = KEPT_CHUNK_BYTES if arguments.parts == "kept" else DEFAULT_CHUNK_BYTES
-        operations = FuseOperations(filesystem, chunk_bytes=chunk_bytes, hook=hook)
+        shown = options.behaviour.shown
+        operations = FuseOperations(filesystem, chunk_bytes=chunk_bytes, hook=hook, shown=shown)
         vary_answers(operations, options.behaviour, filesystem)
         flags = {"fsname=disfs-test", "default_permissions", *options.kernel_flags}
         with hook.offered() if arguments.listings == "kernel" else contextlib.nullcontext():

@@ -1,96 +1,105 @@
-"""A program on a terminal of a given size, and what a person would see there."""
+"""A program at a terminal of its own: what it shows is waited for, what a person would type is typed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
 import time
+from fcntl import ioctl
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pexpect
-import pyte
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
-PATIENCE_SECONDS = 60.0
+SECONDS = 60.0
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """The program and its screen; `raw` is everything that it has written."""
+    """A running program. `shown` is everything that it has written so far, escape sequences included."""
 
-    def __init__(
-        self, arguments: Sequence[str], environment: Mapping[str, str], columns: int, rows: int, term: str
-    ) -> None:
-        variables = {k: v for k, v in environment.items() if k not in {"COLUMNS", "LINES", "NO_COLOR"}}
-        self._screen = pyte.Screen(columns, rows)
-        self._stream = pyte.ByteStream(self._screen)
-        self._child = pexpect.spawn(
-            arguments[0],
-            list(arguments[1:]),
-            env={**variables, "TERM": term, "LC_ALL": "C.UTF-8"},
-            dimensions=(rows, columns),
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], *, columns: int = 120) -> None:
+        self._master, slave = pty.openpty()
+        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        self.process = subprocess.Popen(
+            arguments,
+            env=dict(environment),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            # Ctrl-C is a signal to whoever has the terminal.
+            preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - one system call, nothing that a thread could hold
         )
-        self.raw = b""
+        os.close(slave)
+        self.shown = ""
+        self._seen = 0
 
     @property
-    def lines(self) -> list[str]:
-        """What is on the screen, spaces at the ends left out."""
-        return [line.rstrip() for line in self._screen.display]
+    def text(self) -> str:
+        """What was shown, without colours, with plain line ends."""
+        return _ESCAPES.sub("", self.shown).replace("\r\n", "\n")
 
-    @property
-    def buffer(self) -> pyte.Screen:
-        """The screen with its colours."""
-        return self._screen
+    def expect(self, text: str) -> None:
+        """Return once `text` was shown, after what was expected last."""
+        deadline = time.monotonic() + SECONDS
+        while (found := self.text.find(text, self._seen)) < 0:
+            if not self._read(deadline - time.monotonic()):
+                raise AssertionError(f"{text!r} was not shown:\n{self.text[self._seen :]}\n--- before:\n{self.text}")
+        self._seen = found + len(text)
 
-    def wait_for(self, condition: Callable[[list[str]], bool], what: str = "it") -> list[str]:
-        """Read what the program writes until the screen is as wanted; its lines."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not condition(self.lines):
-            left = deadline - time.monotonic()
-            assert left > 0, f"{what} did not show:\n" + "\n".join(self.lines)
-            try:
-                piece = self._child.read_nonblocking(65536, timeout=left)
-            except pexpect.TIMEOUT:
-                continue
-            except pexpect.EOF:
-                raise AssertionError(f"it ended before {what} showed:\n" + "\n".join(self.lines)) from None
-            self.raw += piece
-            self._stream.feed(piece)
-        return self.lines
+    def type(self, line: str = "") -> None:
+        """Type a line and Enter."""
+        os.write(self._master, line.encode() + b"\n")
 
-    def resize(self, columns: int, rows: int) -> None:
-        """As a person who pulls at the window."""
-        self._screen.resize(rows, columns)
-        self._child.setwinsize(rows, columns)
+    def interrupt(self) -> None:
+        """Press Ctrl-C, once the program waits for a key: between its prompt and its waiting one can get lost."""
+        deadline = time.monotonic() + SECONDS
+        while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < deadline, "it does not come to rest"
+            time.sleep(0.01)  # only the process table knows
+        os.write(self._master, b"\x03")
 
-    def interrupt(self) -> int:
-        """Ctrl-C; the exit code."""
-        self._child.sendintr()
-        return self.end()
+    def ended(self) -> int:
+        """Wait for the end of the program; its exit code."""
+        deadline = time.monotonic() + SECONDS
+        while self._read(deadline - time.monotonic()):
+            pass
+        return self.process.wait(timeout=SECONDS)
 
-    def end(self) -> int:
-        """Read what is left; the exit code, or minus the number of the signal that ended it."""
-        with contextlib.suppress(pexpect.EOF):
-            while True:
-                piece = self._child.read_nonblocking(65536, timeout=PATIENCE_SECONDS)
-                self.raw += piece
-                self._stream.feed(piece)
-        self._child.close()
-        return int(-self._child.signalstatus if self._child.exitstatus is None else self._child.exitstatus)
+    def close(self) -> None:
+        """End it, if it has not ended by itself."""
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        os.close(self._master)
+
+    def _read(self, seconds: float) -> bool:
+        """Take in more; False at the end of the output, or when nothing comes in time."""
+        ready, _, _ = select.select([self._master], [], [], max(0.0, seconds))
+        try:
+            raw = os.read(self._master, 65536) if ready else b""
+        except OSError:  # EIO: nobody has the other end any more
+            return False
+        self.shown += raw.decode(errors="replace")
+        return bool(raw)
 
 
 @contextlib.contextmanager
-def terminal(
-    *arguments: str,
-    environment: Mapping[str, str] = os.environ,
-    columns: int = 80,
-    rows: int = 24,
-    term: str = "xterm-256color",
-) -> Iterator[Terminal]:
-    """A `Terminal` whose program is ended with the block."""
-    made = Terminal(arguments, environment, columns, rows, term)
+def terminal(environment: Mapping[str, str], *arguments: str, columns: int = 120) -> Iterator[Terminal]:
+    """`disfs ARGUMENTS` at a terminal."""
+    made = Terminal([sys.executable, "-m", "disfs", *arguments], environment, columns=columns)
     try:
         yield made
     finally:
-        made._child.close(force=True)
+        made.close()

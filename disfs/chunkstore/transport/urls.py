@@ -37,6 +37,11 @@ def expiry_of(url: str) -> float | None:
         return None
 
 
+def since_boot() -> float:
+    """A clock that only goes forward, also while the machine sleeps: a URL from before that is not new."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 @dataclass(frozen=True, slots=True)
 class KnownUrl:
     """Where an attachment can be downloaded, and how long it is."""
@@ -66,7 +71,7 @@ class UrlCache:
         margin_seconds: float = MARGIN_SECONDS,
         ahead_seconds: float = AHEAD_SECONDS,
         now: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = since_boot,
     ) -> None:
         self._limit = limit
         self._margin_seconds = margin_seconds

@@ -1,19 +1,22 @@
-"""What the control socket is served by: the controls of a volume of real stores, with a mount that is made up."""
+"""The controls of a volume over real stores, without a mount."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from disfs.chunkstore.transport.stack import Connection
-from disfs.controls import Controls
+from disfs.config import VolumeSettings
+from disfs.controls import Controls, minute_of_this_week
 from disfs.discord_watch import DiscordWatch
+from disfs.mount_options import Behaviour
+from disfs.mount_plan import MountPlan
 from disfs.volume import Look
 from support.real_stores import real_stores
 from support.volumes import VOLUME
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from disfs.values import InodeNumber
@@ -27,7 +30,6 @@ class Served:
         self.asked: list[object] = []
 
     def facts(self) -> Mapping[str, object]:
-        """See `Served` of disfs.controls."""
         return {"volume": "photos", "mountpoint": "/mnt", "state": "mounted"}
 
     async def sync(self) -> None:
@@ -37,8 +39,28 @@ class Served:
         self.asked.append(wait)
 
 
+def plan_of(directory: Path) -> MountPlan:
+    """What such a volume was mounted with, as far as it matters here."""
+    nobody: Any = None
+    return MountPlan(
+        volume=VOLUME,
+        mountpoint=directory,
+        kernel_options=frozenset(),
+        behaviour=Behaviour(),
+        settings=VolumeSettings(),
+        state_directory=directory,
+        cache_directory=directory,
+        key=nobody,
+        token="",
+        api_url=None,
+        lock=nobody,
+    )
+
+
 @asynccontextmanager
-async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores, list[object]]]:
+async def controls(
+    directory: Path, minute_of_week: Callable[[], int] = minute_of_this_week
+) -> AsyncIterator[tuple[Controls, RealStores, list[object]]]:
     """The controls of a running volume, and the bandwidth limits that its connection was told."""
     limits: list[object] = []
     async with real_stores(directory, 2) as (world, nursery):
@@ -58,6 +80,8 @@ async def controls(directory: Path) -> AsyncIterator[tuple[Controls, RealStores,
             watch,
             world.make_trash_desk(),
             world.make_snapshot_desk(),
+            plan_of(directory),
+            minute_of_week,
         )
         nursery.start_soon(made.run)
         yield made, world, limits
