@@ -87,16 +87,15 @@ def mount(
         noacl                   no POSIX ACLs; `ls -l` is faster, as it has nothing to ask each file for
         ro                      nothing of the volume is changed
         allow_other, allow_root who but you may use the mount
-        uid=, gid=, umask=      as whose everything is shown, and with which mode, whatever is stored; implies noacl
+        uid=, gid=, umask=      as whose everything is shown, and with which mode; implies noacl
         noatime, nodiratime     reading moves no times; strictatime: all reads do; relatime: the default
         sync, dirsync           every change, or changes of names, are on this disk before they are answered
         fsync=remote            fsync, O_SYNC and O_DSYNC wait until Discord has the data; local: the default
-        nonotify                the desktop is not told of damage, a full dirty limit, a lost lease, a refused token
+        nonotify                the desktop is not told of what must not wait, such as damage or a refused token
         noexec, nosuid, nodev   as for mount(8), as are their opposites; the last one counts
 
     \b
     Examples:
-        disfs mount --emulator ~/discord
         disfs mount ~/discord --volume photos -o cache_size=20G
     """
     paths = Paths.from_environment(os.environ)
@@ -107,7 +106,6 @@ def mount(
     volume = choose_volume(paths, config, name, emulator=emulator)
     settings, lock = _settings_and_lock(paths, volume, parsed)
     access = _access(paths, config, volume, token_file)
-    key = volume_key(volume, passphrase_file)
     from disfs.mount_plan import MountPlan
 
     plan = MountPlan(
@@ -118,7 +116,7 @@ def mount(
         settings=settings,
         state_directory=paths.volume_state(volume.name),
         cache_directory=paths.volume_cache(volume.name),
-        key=key,
+        key=volume_key(volume, passphrase_file),
         token=access.token,
         api_url=access.api_url,
         lock=lock,
