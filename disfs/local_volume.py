@@ -17,6 +17,7 @@ from disfs.chunkstore.recovery import CacheMarks
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
 from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.message_texts import data_text
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.opening import damaged, look_at
 from disfs.metadata.settings import VOLUME_ID, Setting
@@ -170,7 +171,7 @@ def make_chunk_store(
         cache_directory=cache_directory,
         settings=chosen,
         copies=RecordedCopies(metadata),
-        message_text=f"disfs: data of volume {superblock.name}; deleting this message destroys files",
+        message_text=data_text(superblock.name),
     )
 
 

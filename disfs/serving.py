@@ -331,9 +331,34 @@ class Daemon:
             if self._metadata.statistics().failure is not None:
                 raise
             log.exception("not everything could be made durable on this machine; sending it all the same")
-        await self._chunks.drain()
-        if not self._plan.behaviour.read_only:
-            await self._shipper.drain()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_metadata, nursery.cancel_scope)
+            trouble = await self._drain_both()
+            nursery.cancel_scope.cancel()
+        self._check_metadata()
+        if trouble is not None:
+            raise trouble
+
+    async def _drain_both(self) -> FilesystemError | None:
+        """As a value: the nursery around it would make a group of it."""
+        try:
+            await self._chunks.drain()
+            if not self._plan.behaviour.read_only:
+                await self._shipper.drain()
+        except FilesystemError as error:
+            return error
+        return None
+
+    async def _watch_metadata(self, waiting: trio.CancelScope) -> None:
+        """End the waiting once the metadata store has stopped: what arrives can be recorded no more."""
+        while self._metadata.statistics().failure is None:  # noqa: ASYNC110 - once in a life at most: no event is kept
+            await trio.sleep(1)
+        waiting.cancel()
+
+    def _check_metadata(self) -> None:
+        failure = self._metadata.statistics().failure
+        if failure is not None:
+            raise FilesystemError(errno.EIO, f"the metadata store has stopped: {failure}")
 
     async def _ship_metadata(self) -> None:
         """Return when the metadata of now are in Discord; FilesystemError(EIO) when they never will be."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,11 +25,17 @@ DEFAULT_DATA_CHANNELS = 4
 MAX_DATA_CHANNELS = 49
 """A category holds 50 channels, and one of them is the index."""
 
+_FIELDS = ("format", "version", "volume_id", "name", "created", "chunk_bytes", "data_channels", "wrapped_key")
+"""What the checksum covers."""
 _CHUNK_BYTES = range(4096, 16 * 1024 * 1024 + 1)
 
 
 class SuperblockError(DisfsError):
     """Bytes that are no superblock, or one of a version that this disfs does not know."""
+
+
+class NewerSuperblockError(SuperblockError):
+    """A superblock that a later disfs has written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +55,18 @@ class Superblock:
 
     def to_json(self) -> str:
         """The stored form; `from_json` reads it back equal."""
-        return json.dumps(
-            {
-                "format": MAGIC,
-                "version": VERSION,
-                "volume_id": self.volume_id.hex(),
-                "name": self.name,
-                "created": self.created,
-                "chunk_bytes": self.chunk_bytes,
-                # As strings, as Discord writes its ids: many JSON readers round integers above 2**53.
-                "data_channels": [str(channel) for channel in self.data_channels],
-                "wrapped_key": base64.b64encode(self.wrapped_key).decode("ascii"),
-            },
-            indent=1,
-        )
+        fields = {
+            "format": MAGIC,
+            "version": VERSION,
+            "volume_id": self.volume_id.hex(),
+            "name": self.name,
+            "created": self.created,
+            "chunk_bytes": self.chunk_bytes,
+            # As strings, as Discord writes its ids: many JSON readers round integers above 2**53.
+            "data_channels": [str(channel) for channel in self.data_channels],
+            "wrapped_key": base64.b64encode(self.wrapped_key).decode("ascii"),
+        }
+        return json.dumps({**fields, "checksum": _checksum(fields)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Superblock:
@@ -72,12 +77,19 @@ class Superblock:
             raise SuperblockError("it is not JSON") from error
         if not isinstance(raw, dict) or raw.get("format") != MAGIC:
             raise SuperblockError("it is not a disfs superblock")
-        if raw.get("version") != VERSION:
-            raise SuperblockError(f"version {raw.get('version')} needs a newer disfs")
+        version = raw.get("version")
+        if type(version) is int and version > VERSION:
+            raise NewerSuperblockError(f"it has format version {version}, this disfs knows {VERSION}")
+        if version != VERSION:
+            raise SuperblockError("it has no format version that there is")
         try:
-            return cls._from_fields(raw)
+            found = cls._from_fields(raw)
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise SuperblockError(f"a field is missing or wrong ({error})") from error
+        # Those of before there were checksums have none.
+        if "checksum" in raw and raw["checksum"] != _checksum(raw):
+            raise SuperblockError("its checksum does not fit")
+        return found
 
     @classmethod
     def _from_fields(cls, raw: dict[str, Any]) -> Superblock:
@@ -98,3 +110,9 @@ class Superblock:
             data_channels=channels,
             wrapped_key=base64.b64decode(raw["wrapped_key"], validate=True),
         )
+
+
+def _checksum(raw: dict[str, Any]) -> str:
+    """Against damage, not against people: whoever may write a superblock may write its checksum."""
+    fields = {name: raw[name] for name in _FIELDS}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -39,11 +39,11 @@ install_packages() {
     fi
 }
 
-# $@: COMMAND=PACKAGE pairs that are wanted besides what disfs itself needs.
+# $@: COMMAND=PACKAGE pairs, or FILE=PACKAGE, that are wanted besides what disfs itself needs.
 setup_system() {
     local missing=() pair
     for pair in fusermount3=fuse3 gcc=gcc pkg-config=pkg-config "$@"; do
-        command -v "${pair%%=*}" >/dev/null 2>&1 || missing+=("${pair#*=}")
+        command -v "${pair%%=*}" >/dev/null 2>&1 || [ -e "${pair%%=*}" ] || missing+=("${pair#*=}")
     done
     command -v gcc >/dev/null 2>&1 && [ -e /usr/include/string.h ] || missing+=(libc6-dev)
     pkg-config --exists fuse3 2>/dev/null || missing+=(libfuse3-dev)

@@ -19,6 +19,7 @@ LAYERS = [
         "disfs.posix_acl",
         "disfs.callers",
         "disfs.superblock",
+        "disfs.message_texts",
         "disfs.private_files",
         "disfs.mountpoint",
         "disfs.allocator",
@@ -39,6 +40,7 @@ LAYERS = [
     {
         "disfs.control",
         "disfs.volume",
+        "disfs.new_superblock",
         "disfs.local_volume",
         "disfs.late_forgets",
         "disfs.polled_loop",

@@ -47,9 +47,3 @@ def test_exit_codes_are_listed() -> None:
     section = README.split("## Exit codes")[1].split("##")[0]
     listed = {int(number) for number in re.findall(r"\| (\d+) \|", section)}
     assert {int(code) for code in ExitCode} == listed
-
-
-def test_local_links_lead_somewhere() -> None:
-    """Every relative link of the README names a file of the repository."""
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (ROOT / target).exists(), target

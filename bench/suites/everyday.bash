@@ -122,11 +122,16 @@ tree $L/t
 rsync -aHX $L/t/ x
 test -z "$(rsync -aHXnic $L/t/ x)"
 
-# == rsync -A
+# == rsync -aHAX (quick)
 mkdir $L/t
 echo x >$L/t/f
 setfacl -m u:1:rw $L/t/f
-rsync -aA $L/t/ x
+setfattr -n user.a -v b $L/t/f
+ln $L/t/f $L/t/g
+rsync -aHAX $L/t/ x
+test -z "$(rsync -aHAXnic --delete $L/t/ x)"
+getfacl -cn x/f | grep -qx user:1:rw-
+test x/f -ef x/g
 
 # == rsync --inplace
 tree $L/t
@@ -460,7 +465,7 @@ repository r
 test -z "$(git -C r status --porcelain)"
 git -C r fsck --full --strict
 
-# == git clone
+# == git clone (quick)
 repository $L/r
 git clone -q $L/r c
 git -C c fsck --full

@@ -36,8 +36,8 @@ def run_quick(place: Place) -> SuiteResult:
     return scripts(place, (check for check in checks() if check[0].endswith(_QUICK)), _CHECK_SECONDS)
 
 
-_QUICK_DEBIAN = ("git", "rsync", "sqlite3", "attr", "gcc", "make", "zip", "unzip")
-_DEBIAN = (*_QUICK_DEBIAN, "acl", "bzip2", "xz-utils", "cpio", "patch", "inotify-tools", "gdbmtool", "python3-venv")
+_QUICK_DEBIAN = ("git", "rsync", "sqlite3", "attr", "acl", "gcc", "make", "zip", "unzip")
+_DEBIAN = (*_QUICK_DEBIAN, "bzip2", "xz-utils", "cpio", "patch", "inotify-tools", "gdbmtool", "python3-venv")
 SUITES = (
     Suite("everyday", "everyday programs, compared with the local disk", run, _DEBIAN),
     Suite("everyday-quick", "some of them", run_quick, _QUICK_DEBIAN),

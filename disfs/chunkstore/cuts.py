@@ -54,6 +54,8 @@ class Cuts(Room):
         self._doomed: dict[InodeNumber, int] = {}
         self._stuck: dict[InodeNumber, int] = {}
         """Of these, those whose bytes the disk did not let go of, with the cut's number."""
+        self._leaving: set[InodeNumber] = set()
+        """Of these, those that are gone from the metadata."""
         self._cut_number = 0
         self._recorded: dict[ChunkKey, Revision] = {}
 
@@ -96,8 +98,12 @@ class Cuts(Room):
     def discard(self, inode: InodeNumber) -> None:
         """`cut` to nothing, of an inode that the caller removes from the metadata in this very step."""
         record = self.map.inodes.get(inode)
+        self.vanished.discard(inode)
         if record is None or not record.is_small:
+            self._leaving.add(inode)
             self.cut(inode, 0)
+            if inode not in self._doomed:
+                self._leaving.discard(inode)
             return
         # Most files are small, and many go before they were sent.
         self._ledger.discard(inode)
@@ -135,14 +141,19 @@ class Cuts(Room):
         try:
             if record.count or record.end:
                 self.files.truncate(inode, record.end)
-                self.unsynced.add(inode)
             else:
                 self.files.remove(inode)
-                self._needs_no_sync(inode)
+                self.vanished.add(inode)
         except FilesystemError as error:
             if inode not in self._stuck:
                 log.warning("what was cut from inode %d stays in the cache: %s", inode, error)
             return False
+        if inode in self._leaving:
+            self.vanished.discard(inode)
+            self._needs_no_sync(inode)
+        else:
+            self.unsynced.add(inode)
+            self.overlaid.add(inode)
         record.disk_end = record.end
         record.doomed_bytes = 0
         self.map.reweigh(record)
@@ -186,6 +197,7 @@ class Cuts(Room):
                     self._stuck[inode] = number
                     continue
                 del self._doomed[inode]
+                self._leaving.discard(inode)
                 self._stuck.pop(inode, None)
                 self._remove_if_empty(record)
         for count, (key, revision) in enumerate(recorded.items(), 1):

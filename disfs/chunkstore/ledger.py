@@ -166,7 +166,10 @@ class ChunkLedger(Protocol):
         ...
 
     def note_sending(self, packs: Sequence[PackId]) -> None:
-        """These packs are about to be sent. Some thousands are remembered; that this fails is never raised."""
+        """These packs are about to be sent. Some thousands are remembered; that this fails is never raised.
+
+        Survives kill -9 from then on.
+        """
         ...
 
     def has_sent(self, pack: PackId) -> bool:

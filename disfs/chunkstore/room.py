@@ -59,7 +59,10 @@ class Room:
         self.overlaid: set[InodeNumber] = set()
         """Those of them with new content in chunks whose older content is elsewhere: in Discord, or in a row until they
         spilled. That they are dirty must not become durable before their bytes: after a power cut the older
-        content, fsynced long ago, would be gone too."""
+        content, fsynced long ago, would be gone too. And those that were cut on the disk: where they grow, what was cut
+        must not come back."""
+        self.vanished: set[InodeNumber] = set()
+        """Those of them that have lost their file to a cut: the folder must be synced, or the file comes back."""
         self.evicted_count = 0
         self._limit_bytes = limits.total_bytes
         self._free_space = FreeSpace(files, limits.min_free_bytes)
@@ -159,5 +162,7 @@ class Room:
         self.map.forget_if_empty(record.inode)
 
     def _needs_no_sync(self, inode: InodeNumber) -> None:
+        if inode in self.vanished:
+            return
         self.unsynced.discard(inode)
         self.overlaid.discard(inode)

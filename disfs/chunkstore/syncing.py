@@ -84,16 +84,19 @@ class CacheSync:
         done = trio.Event()
         descriptors: dict[InodeNumber, list[int]] = {inode: [] for inode in inodes}
         overlaid = self._cache.overlaid.intersection(inodes)
+        vanished = self._cache.vanished.intersection(inodes)
         self._running.update(dict.fromkeys(inodes, done))
         self._cache.unsynced.difference_update(inodes)
         self._cache.overlaid.difference_update(inodes)
+        self._cache.vanished.difference_update(inodes)
         try:
             failed = self._open(descriptors)
             failed |= await trio.to_thread.run_sync(_sync_descriptors, descriptors, limiter=self._limiter)
         except BaseException:
-            in_files = {inode for inode in inodes if self._has_file(inode)}
-            self._cache.unsynced.update(in_files)
-            self._cache.overlaid.update(in_files & overlaid)
+            again = {inode for inode in inodes if self._has_file(inode)} | vanished
+            self._cache.unsynced.update(again)
+            self._cache.overlaid.update(again & overlaid)
+            self._cache.vanished.update(vanished)
             raise
         finally:
             for opened in descriptors.values():
@@ -111,11 +114,12 @@ class CacheSync:
         return record is not None and record.disk_end > 0
 
     def _open(self, descriptors: Mapping[InodeNumber, list[int]]) -> dict[InodeNumber, Exception]:
-        """Open each file and its folder; what cannot be opened because it is not there any more is returned."""
+        """Open each file, if there is one, and its folder; what somebody else has taken away is returned."""
         failed: dict[InodeNumber, Exception] = {}
         for inode, opened in descriptors.items():
             try:
-                opened.append(self._cache.files.duplicate(inode))
+                if self._has_file(inode):
+                    opened.append(self._cache.files.duplicate(inode))
                 opened.append(self._cache.files.open_folder(inode))
             except FilesystemError as error:
                 if error.errno != errno.EIO:

@@ -7,14 +7,18 @@ import click
 import disfs as package
 from disfs.cli.completion import completion
 from disfs.cli.configure import config
+from disfs.cli.delete_volume import delete_volume
 from disfs.cli.discord_limits import limits
+from disfs.cli.doctor import doctor
 from disfs.cli.emulator import emulator
 from disfs.cli.fsck import fsck
 from disfs.cli.init import init
+from disfs.cli.keys import key, passwd
 from disfs.cli.limits import bwlimit, pause, resume
 from disfs.cli.mount import mount
 from disfs.cli.recover import recover
 from disfs.cli.service import install_service
+from disfs.cli.setup import setup
 from disfs.cli.snapshot import snapshot
 from disfs.cli.status import status, volumes
 from disfs.cli.umount import sync, umount
@@ -39,9 +43,8 @@ def disfs() -> None:
         disfs umount ~/discord
 
     \b
-    With a server of your own (the README has the five steps):
-        disfs init photos
-        disfs mount ~/discord
+    With a server of your own, step by step:
+        disfs setup
 
     Secrets come from DISFS_TOKEN and DISFS_PASSPHRASE, from files, or from a prompt; never from an option's value.
     DISFS_HOME moves configuration, state and cache below one directory, DISFS_API_URL names another API than Discord's.
@@ -49,6 +52,7 @@ def disfs() -> None:
 
 
 for command in (
+    setup,
     init,
     recover,
     mount,
@@ -67,6 +71,10 @@ for command in (
     undelete,
     snapshot,
     fsck,
+    doctor,
+    passwd,
+    key,
+    delete_volume,
     emulator,
     config,
     install_service,

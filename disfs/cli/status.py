@@ -69,4 +69,4 @@ def volumes(as_json: bool) -> None:
         where = f"mounted at {entry['mountpoint']}" if entry["mounted"] else "not mounted"
         click.echo(f"{entry['name']}  guild {entry['guild_id']}{' (emulator)' if entry['emulator'] else ''}  {where}")
     if not listed:
-        click.echo("no volumes; make one with 'disfs init', or try 'disfs mount --emulator MOUNTPOINT'", err=True)
+        click.echo("no volumes; make one with 'disfs setup', or try 'disfs mount --emulator MOUNTPOINT'", err=True)

@@ -76,15 +76,21 @@ class SentPacks:
     def note(self, packs: Sequence[PackId]) -> None:
         """See ChunkLedger.note_sending."""
         # Whoever cannot note it now sends all the same: it frees space, and the worst is a stray that is kept.
-        with contextlib.suppress(FilesystemError), self._database.changing:
-            self._database.write_all(
-                "INSERT INTO sent_packs (number, pack_id)"
-                " VALUES ((SELECT coalesce(max(number), 0) + 1 FROM sent_packs), ?) ON CONFLICT (pack_id) DO NOTHING",
-                [(pack,) for pack in packs],
-            )
-            self._database.write(
-                "DELETE FROM sent_packs WHERE number <= (SELECT max(number) FROM sent_packs) - ?", (_REMEMBERED_PACKS,)
-            )
+        with contextlib.suppress(FilesystemError):
+            with self._database.changing:
+                self._note(packs)
+            # Not with the next group commit: Discord may have the message before that, and kill -9 comes in between.
+            self._database.commit()
+
+    def _note(self, packs: Sequence[PackId]) -> None:
+        self._database.write_all(
+            "INSERT INTO sent_packs (number, pack_id)"
+            " VALUES ((SELECT coalesce(max(number), 0) + 1 FROM sent_packs), ?) ON CONFLICT (pack_id) DO NOTHING",
+            [(pack,) for pack in packs],
+        )
+        self._database.write(
+            "DELETE FROM sent_packs WHERE number <= (SELECT max(number) FROM sent_packs) - ?", (_REMEMBERED_PACKS,)
+        )
 
     def has(self, pack: PackId) -> bool:
         """See ChunkLedger.has_sent."""

@@ -3,9 +3,9 @@
 Only what opens under the volume key and names the volume counts. Whatever else is there (the superblock, messages of
 people, of other bots, of other volumes) is passed over. File names are not looked at: Discord changes them.
 
-A frame that says it is of another version than ours is passed over too, and counted: nobody vouches for those bytes,
-and anybody who may write into the channel could end everything by them. What a later disfs has written is refused by
-the version in its header, which is sealed.
+What says that it is one of our frames and does not open is passed over too, and counted: nobody vouches for those
+bytes, and anybody who may write into the channel could end everything by them. What a later disfs has written is
+refused by the version in its header, which is sealed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from disfs.chunkstore.codec import FORMAT_VERSION, PackCipher, PackKind
+from disfs.chunkstore.codec import PackCipher, PackKind
 from disfs.chunkstore.packer import TRAILER_BYTES, open_directory, stated_version, tail_bytes
 from disfs.chunkstore.transport.base import LIST_LIMIT, Urgency
 from disfs.errors import CorruptDataError, DisfsError, NotFoundError
@@ -44,7 +44,7 @@ _AT_ONCE = 8
 KEEP_BYTES = 64 * 1024 * 1024
 """How much of what is looked at is kept in memory by who reads it all, so that it is not fetched twice."""
 UNREADABLE = "damaged, not of this volume, or of a newer disfs; it was passed over"
-"""What is said of an attachment whose frame says another version than ours."""
+"""What is said of an attachment that says it is a frame of ours and does not open."""
 
 
 class IndexChannel:
@@ -75,7 +75,7 @@ class IndexChannel:
 
     @property
     def unreadable_count(self) -> int:
-        """Attachments that were seen and passed over because their frame says another version than ours."""
+        """Attachments that were seen and passed over though they say that they are frames of ours."""
         return len(self._unreadable)
 
     async def messages(self, after: MessageId) -> list[StoredMessage]:
@@ -137,9 +137,11 @@ class IndexChannel:
             except CorruptDataError:
                 continue  # damaged on its way, perhaps; or none of ours
             except NotFoundError:
-                return None  # deleted meanwhile
+                part = None  # deleted meanwhile
             self._unreadable.discard(location.attachment)
             return part if part is None or part.header.volume == self._volume else None
+        if location.attachment in self._unreadable:
+            log.warning("message %d of the index channel is %s", location.message, UNREADABLE)
         return None
 
     async def _look_once(self, location: Location, size_bytes: int) -> SeenPart | None:
@@ -147,8 +149,8 @@ class IndexChannel:
             return None
         length = size_bytes if size_bytes <= _WHOLE_BYTES else _TAIL_BYTES
         tail = await self._fetch(location, size_bytes - length, length)
-        if stated_version(tail) not in (None, FORMAT_VERSION):
-            self._note_unreadable(location)
+        if stated_version(tail) is not None:
+            self._unreadable.add(location.attachment)  # until it has been opened
         wanted = tail_bytes(tail)
         if length < wanted <= size_bytes:
             tail = await self._fetch(location, size_bytes - wanted, wanted)
@@ -167,11 +169,6 @@ class IndexChannel:
             self._kept[location.attachment] = tail
             self._keep_bytes -= size_bytes
         return SeenPart(location, size_bytes, directory.kind, Header.from_bytes(plain), last_part(directory))
-
-    def _note_unreadable(self, location: Location) -> None:
-        if location.attachment not in self._unreadable:
-            self._unreadable.add(location.attachment)
-            log.warning("message %d of the index channel is %s", location.message, UNREADABLE)
 
     async def _fetch(self, location: Location, start: int, length: int) -> bytes:
         return await self._transport.fetch(location, start, length, urgency=Urgency.SYNC)

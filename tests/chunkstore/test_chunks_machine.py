@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import functools
 import inspect
+import os
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from disfs.values import AttachmentId, ChunkKey
 
+EXAMPLES = int(os.environ.get("DISFS_CHUNK_EXAMPLES", "60"))
 CHUNK = 64
 INODES = [InodeNumber(7), InodeNumber(8), InodeNumber(0x107)]
 TINY = dataclasses.replace(
@@ -313,7 +315,7 @@ async def _scenario(directory: Path, plan: Sequence[Any]) -> None:
         world.store.close()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(operations, min_size=1, max_size=40))
 def test_contents_are_those_of_the_model(plan: Sequence[Any]) -> None:
     """Whatever happens in whichever order, each file reads as the model says, warm, cold, and after every crash."""

@@ -47,8 +47,26 @@ def test_unknown_field_is_left_alone() -> None:
 
 def test_newer_version_says_so() -> None:
     """A format that this disfs does not know is named, not guessed at."""
-    with pytest.raises(SuperblockError, match="newer disfs"):
+    with pytest.raises(SuperblockError, match="version 2, this disfs knows 1"):
         Superblock.from_json(changed(version=2))
+
+
+@pytest.mark.parametrize("position", range(0, len(SUPERBLOCK.to_json()), 3))
+def test_no_byte_can_change_unnoticed(position: int) -> None:
+    """One bit of any byte, or all from there on cut off: what is read is what was written, or an error."""
+    raw = SUPERBLOCK.to_json().encode()
+    flipped = bytes([*raw[:position], raw[position] ^ 1 << position % 8, *raw[position + 1 :]])
+    for damaged in (flipped, raw[:position]):
+        try:
+            found = Superblock.from_json(damaged)
+        except SuperblockError:
+            continue
+        assert SUPERBLOCK == found
+
+
+def test_superblock_without_a_checksum_is_read() -> None:
+    """Those of before there was one."""
+    assert SUPERBLOCK == Superblock.from_json(changed(checksum=...))
 
 
 @pytest.mark.parametrize(

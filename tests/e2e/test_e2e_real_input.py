@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.trees import differences, manifest
+from support.trees import below, differences, manifest
 
 if TYPE_CHECKING:
     from support.product import Product
@@ -111,7 +111,6 @@ def test_everything_comes_back_from_discord(disk: Product, tmp_path: Path) -> No
     command("rsync", "-aHX", f"{local}/stdlib", f"{remote}/")
     again = command("rsync", "-aHX", "--itemize-changes", f"{local}/stdlib", f"{remote}/")
     assert again == "", "the second rsync transfers nothing"
-    assert "" == command("rsync", "-aHXn", "--checksum", "--itemize-changes", f"{local}/stdlib", f"{remote}/")
     command("git", "clone", "-q", "--no-hardlinks", local / "repository", remote / "clone")
     write_database(remote / "things.db")
     command("tar", "-C", remote, "-cf", remote / "stdlib.tar", "stdlib/json", "stdlib/email")
@@ -119,8 +118,8 @@ def test_everything_comes_back_from_discord(disk: Product, tmp_path: Path) -> No
     command("cp", "-a", remote / "stdlib" / "json", remote / "doomed")
     command("rm", "-rf", remote / "doomed")
     before = manifest(remote)
-    assert [] == differences(manifest(local / "special"), manifest(remote / "special"))
-    assert [] == differences(manifest(local / "stdlib"), manifest(remote / "stdlib"))
+    for name in ("special", "stdlib"):
+        assert [] == differences(manifest(local / name), below(before, name))
 
     disk.cold()
 

@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = {"everyday-quick": 15, "posix-quick": 1000, "exerciser-quick": 6, "cpython-quick": 200, "stress-ng-quick": 6}
+QUICK = {"everyday-quick": 20, "posix-quick": 1000, "exerciser-quick": 6, "cpython-quick": 200, "stress-ng-quick": 6}
 """And the fewest tests that each of them must have passed: a suite that runs nothing finds nothing."""
 
 

@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from e2e.test_e2e_recover import burn, contents, recover, tree
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.product import Product
 
 pytestmark = pytest.mark.fuse
-PAGE = (Path(__file__).parents[2] / "docs" / "snapshots.md").read_text()
-EXAMPLES = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-MARK = "-- end of a command --"
-
-
-def test_page_shows_what_happens(disk: Product) -> None:
-    """Each command of docs/snapshots.md, one after another, prints what stands below it."""
-    home = disk.mountpoint.parent
-    (home / "discord").symlink_to(disk.mountpoint)
-    (home / "bin").mkdir()
-    (home / "bin" / "disfs").write_text(f'#!/bin/sh\nexec {sys.executable} -m disfs "$@"\n')
-    (home / "bin" / "disfs").chmod(0o755)
-    pairs = [
-        (command, shown)
-        for example in EXAMPLES
-        for command, _, shown in (piece.partition("\n") for piece in re.split(r"^\$ ", example, flags=re.MULTILINE)[1:])
-    ]
-    script = "".join(f"{{ {command}\n}} 2>&1; echo '{MARK}'\n" for command, _ in pairs)
-    environment = disk.environment | {"PATH": f"{home}/bin:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=True)
-    printed = done.stdout.replace(str(disk.mountpoint), "~/discord").replace(str(home / "discord"), "~/discord")
-    assert pairs == list(zip((command for command, _ in pairs), printed.split(f"{MARK}\n")[:-1], strict=True))
 
 
 def fill(root: Path) -> None:

@@ -206,3 +206,12 @@ async def test_examined_and_pins_are_kept(tmp_path: Path) -> None:
     with contextlib.closing(SqliteMetadataStore.open(path)) as store:
         assert frozenset({ROOT_INODE}) == store.pinned_inodes()
         assert 1 << 62 == store.examined(ChannelId(4))
+
+
+async def test_regression_kill_during_a_send_keeps_the_note_of_it(tmp_path: Path) -> None:
+    """Discord may have the message before the next group commit: unknown, it would never be swept or found again."""
+    path = tmp_path / "volume.db"
+    with contextlib.closing(SqliteMetadataStore.open(path, create=True)) as store:
+        store.note_sending([pack_id(1)])
+        store._database._undo()  # as kill -9: what is not committed is gone
+        assert store.has_sent(pack_id(1))

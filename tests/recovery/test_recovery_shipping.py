@@ -615,7 +615,10 @@ async def test_what_others_write_into_the_channel_is_ignored(tmp_path: Path, aut
         await settle(world)
         assert (None, None) == (world.shipper.statistics().conflict, world.shipper.statistics().failure)
         report = await recovered(world, tmp_path / "rebuilt.db")
-        assert (2, ()) == (report.sequence, report.missing)
+        (told,) = report.missing
+        assert "not of this volume" in told
+        assert told.endswith(": 1"), "the other volume's journal might be a damaged one of this volume"
+        assert 2 == report.sequence
         assert {b"one", b"two"} == await names_of(tmp_path / "rebuilt.db")
 
 

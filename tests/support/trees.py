@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -76,6 +76,16 @@ def manifest(top: Path) -> dict[str, Entry]:
             group=groups.setdefault((status.st_dev, status.st_ino), len(groups)),
         )
     return entries
+
+
+def below(entries: dict[str, Entry], top: str) -> dict[str, Entry]:
+    """The part of a manifest that is the manifest of a directory in it, without reading that once more."""
+    groups: dict[int, int] = {}
+    return {
+        path.removeprefix(top).lstrip("/") or ".": replace(entry, group=groups.setdefault(entry.group, len(groups)))
+        for path, entry in entries.items()
+        if path == top or path.startswith(f"{top}/")
+    }
 
 
 def differences(expected: dict[str, Entry], actual: dict[str, Entry], most: int = 10) -> list[str]:
