@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import platformdirs
 
 from disfs.errors import ExitCode, UserError
-from disfs.private_files import explained, make_directory, unusable, write_text
+from disfs.private_files import explained, make_directory, unusable, why_not_private, write_text
 from disfs.quantities import NO_LIMIT, parse_limits
 from disfs.superblock import Superblock, SuperblockError
 from disfs.values import ChannelId, GuildId
@@ -101,6 +101,10 @@ class Paths:
     def passphrase_file(self, name: str) -> Path:
         """Where a passphrase that disfs made up itself is kept."""
         return self.config / "volumes" / f"{name}.passphrase"
+
+    def key_file(self, name: str) -> Path:
+        """Where an imported key is kept."""
+        return self.config / "volumes" / f"{name}.key"
 
     def volume_state(self, name: str) -> Path:
         """Metadata, lock, control socket and log of one volume."""
@@ -192,6 +196,8 @@ class VolumeConfig:
     token_file: Path | None = None
     """Where this volume's bot token lies, when it is not the one of config.toml."""
     passphrase_file: Path | None = None
+    key_file: Path | None = None
+    """Where the volume's key itself lies, for mounts without a passphrase."""
     settings: VolumeSettings = field(default_factory=VolumeSettings)
 
 
@@ -226,6 +232,8 @@ def load_global(paths: Paths) -> GlobalConfig:
         default_volume=reader.get("default_volume", str),
     )
     reader.finish()
+    if config.token is not None and (problem := why_not_private(paths.config_file)):
+        raise UserError(problem, ExitCode.CONFIG_INVALID)
     return config
 
 
@@ -254,7 +262,7 @@ def load_volume(paths: Paths, name: str) -> VolumeConfig:
     table = _read(path)
     if table is None:
         known = ", ".join(volume_names(paths))
-        hint = f"known volumes: {known}" if known else "make one with 'disfs init', or try 'disfs mount --emulator'"
+        hint = f"known volumes: {known}" if known else "make one with 'disfs setup', or try 'disfs mount --emulator'"
         raise UserError(f"there is no volume {name!r} on this machine; {hint}", ExitCode.NO_SUCH_VOLUME)
     return _parse_volume(path, name, table)
 
@@ -277,6 +285,7 @@ def save_volume(paths: Paths, volume: VolumeConfig) -> None:
         "api_url": volume.api_url,
         "token_file": str(volume.token_file) if volume.token_file else None,
         "passphrase_file": str(volume.passphrase_file) if volume.passphrase_file else None,
+        "key_file": str(volume.key_file) if volume.key_file else None,
         "superblock": volume.superblock.to_json(),
         "settings": changed,
     }
@@ -299,6 +308,7 @@ def _parse_volume(path: Path, name: str, table: dict[str, Any]) -> VolumeConfig:
         api_url=reader.get("api_url", str),
         token_file=reader.path("token_file"),
         passphrase_file=reader.path("passphrase_file"),
+        key_file=reader.path("key_file"),
         settings=_parse_settings(path, reader.get("settings", dict) or {}),
     )
     reader.finish()
@@ -322,23 +332,36 @@ def _parse_settings(path: Path, table: dict[str, Any]) -> VolumeSettings:
         raise reader.invalid(str(error)) from error
 
 
+_WORDS: dict[type, str] = {
+    str: "a text in quotation marks",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a table",
+}
+"""What TOML's types are called for people."""
+
+
 class _Reader:
     """Takes typed values out of a TOML table and notices what nobody asked for."""
 
     def __init__(self, path: Path, table: dict[str, Any]) -> None:
         self._path = path
         self._rest = dict(table)
+        self._known: set[str] = set()
 
     def invalid(self, problem: str) -> UserError:
         return UserError(f"{self._path}: {problem}; correct the file", ExitCode.CONFIG_INVALID)
 
     def get(self, key: str, kind: type) -> Any:
+        self._known.add(key)
         value = self._rest.pop(key, None)
         if kind is float and type(value) is int:
             return float(value)
         # type() and not isinstance(): TOML's true must not pass for the integer 1.
         if value is not None and type(value) is not kind:
-            raise self.invalid(f"{key} must be of type {kind.__name__}, not {type(value).__name__}")
+            # Not the value: it may be a secret.
+            raise self.invalid(f"{key} must be of type {kind.__name__} ({_WORDS[kind]}), not {type(value).__name__}")
         return value
 
     def need(self, key: str, kind: type) -> Any:
@@ -353,7 +376,8 @@ class _Reader:
 
     def finish(self) -> None:
         if self._rest:
-            raise self.invalid(f"{', '.join(sorted(self._rest))} means nothing here")
+            unknown, known = ", ".join(sorted(self._rest)), ", ".join(sorted(self._known))
+            raise self.invalid(f"{unknown} means nothing here; allowed are {known}")
 
 
 def _read(path: Path) -> dict[str, Any] | None:

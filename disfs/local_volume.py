@@ -17,6 +17,7 @@ from disfs.chunkstore.recovery import CacheMarks
 from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.chunkstore.store import ChunkStore
 from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.message_texts import data_text
 from disfs.metadata.base import DEFAULT_CAPACITY_BYTES
 from disfs.metadata.opening import damaged, look_at
 from disfs.metadata.settings import VOLUME_ID, Setting
@@ -25,6 +26,7 @@ from disfs.mount_recovery import MountRecovery
 from disfs.volume_state import METADATA_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from disfs.chunkstore.keys import VolumeKey
@@ -159,8 +161,12 @@ def make_chunk_store(
     metadata: SqliteMetadataStore,
     transport: Transport,
     attachment_bytes: int | None,
+    taken_bytes: Callable[[str], int],
 ) -> ChunkStore:
-    """The chunk store of a volume; `attachment_bytes` is what the guild allows, None where that is not known."""
+    """The chunk store of a volume; `attachment_bytes` is what the guild allows, None where that is not known.
+
+    `taken_bytes`: see `Connection`.
+    """
     chosen = chunk_store_settings(superblock, settings, cache_directory, attachment_bytes)
     return ChunkStore(
         ledger=metadata,
@@ -170,7 +176,8 @@ def make_chunk_store(
         cache_directory=cache_directory,
         settings=chosen,
         copies=RecordedCopies(metadata),
-        message_text=f"disfs: data of volume {superblock.name}; deleting this message destroys files",
+        taken_bytes=taken_bytes,
+        message_text=data_text(superblock.name),
     )
 
 

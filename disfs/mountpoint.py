@@ -156,7 +156,7 @@ def check_fuse(options: frozenset[str]) -> None:
         raise UserError(
             "fusermount3 is missing; install the package fuse3 ('apt install fuse3')", ExitCode.FUSE_UNAVAILABLE
         )
-    if options & {"allow_other", "allow_root"} and not _others_allowed():
+    if options & {"allow_other", "allow_root"} and not others_allowed():
         raise UserError(
             f"allow_other is not permitted; add a line 'user_allow_other' to {FUSE_CONFIG}", ExitCode.FUSE_UNAVAILABLE
         )
@@ -168,7 +168,8 @@ def _why_no_fuse(error: OSError) -> str:
     return f"{FUSE_DEVICE} cannot be opened ({error.strerror}); your user, or the container, must be allowed to use it"
 
 
-def _others_allowed() -> bool:
+def others_allowed() -> bool:
+    """Whether fuse.conf lets users mount with allow_other."""
     try:
         lines = FUSE_CONFIG.read_text("utf-8", "replace").splitlines()
     except OSError:

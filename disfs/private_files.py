@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,13 +85,40 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_secret(path: Path, what: str, exit_code: ExitCode) -> str:
-    """The first line of a file that holds nothing but a secret; `what` names it for the one-line error."""
+def why_not_private(path: Path) -> str | None:
+    """Why a file of ours is no place for a secret, and what to do; None when it is one, or is not ours to judge.
+
+    Others' files, pipes, and what lies on a read-only file system (as a container's secrets do) nobody here can change.
+    """
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UserError(f"cannot read the {what} from {path}: {reason}; name a readable file", exit_code) from error
+        found = path.stat()
+        is_fixed = os.statvfs(path).f_flag & os.ST_RDONLY
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or is_fixed or not found.st_mode & 0o077:
+        return None
+    mode = stat.S_IMODE(found.st_mode)
+    return f"{path} holds a secret, and others may read it (mode {mode:04o}); 'chmod 600 {path}'"
+
+
+def read_secret(path: Path, what: str, exit_code: ExitCode) -> str:
+    """The first line of a file that holds nothing but a secret. Errors as of `read_secret_text`."""
+    lines = read_secret_text(path, what, exit_code).splitlines()
     if not lines or not lines[0].strip():
         raise UserError(f"the {what} file {path} is empty; put the {what} on its first line", exit_code)
     return lines[0].strip("\r\n")
+
+
+def read_secret_text(path: Path, what: str, exit_code: ExitCode) -> str:
+    """All of a file that holds a secret; `what` names it for the one-line error.
+
+    A file of ours that others may read is refused.
+    """
+    problem = why_not_private(path)
+    if problem is not None:
+        raise UserError(problem, exit_code)
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UserError(f"cannot read the {what} from {path}: {reason}; name a readable file", exit_code) from error

@@ -7,6 +7,7 @@ with empty metadata would make its contents garbage.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.chunkstore.transport.base import LIST_LIMIT, Upload
+from disfs.chunkstore.transport.permissions import IN_CHANNELS, missing_names
 from disfs.errors import ExitCode, NotFoundError, PermissionMissingError, StorageError, TokenRejectedError, UserError
+from disfs.message_texts import data_topic, index_topic, superblock_text
 from disfs.spans import DEFAULT_CHUNK_BYTES
 from disfs.superblock import (
     ATTACHMENT_NAME,
@@ -45,11 +48,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INDEX_NAME = "index"
-INDEX_TOPIC = "disfs: what the volume is made of. Written by a bot; deleting messages here destroys files."
-DATA_TOPIC = "disfs: sealed packs of file contents. Written by a bot; deleting messages here destroys files."
+CATEGORY_PREFIX = "disfs "
 LOOK_SECONDS = 5.0
 """How long mounting waits for a first answer of Discord."""
-SUPERBLOCK_LINE = "disfs volume **{name}**: the superblock. Without this message the volume cannot be opened again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ async def find_guild(admin: GuildAdmin, wanted: GuildId | None) -> Guild:
 async def _make_channels(admin: GuildAdmin, guild: GuildId, new: NewVolume) -> _Channels:
     """The volume's category and channels; those that exist under their names are taken as they are."""
     present = await admin.channels(guild)
-    names = (f"disfs {new.name}", new.name)
+    names = names_of_category(new.name)
     categories = sorted(
         (info for info in present if info.is_category and info.name in names), key=lambda info: info.channel
     )
@@ -140,11 +141,24 @@ async def _make_channels(admin: GuildAdmin, guild: GuildId, new: NewVolume) -> _
 
     async def channel(name: str, topic: str) -> ChannelInfo:
         found = inside.get(name)
-        return found or await admin.create_channel(guild, name, parent=category.channel, topic=topic)
+        if found is None:
+            return await admin.create_channel(guild, name, parent=category.channel, topic=topic)
+        if not found.topic:
+            await _say_above(admin, found, topic)
+        return found
 
-    index = await channel(INDEX_NAME, INDEX_TOPIC)
-    data = [await channel(f"data-{number}", DATA_TOPIC) for number in range(1, new.data_channel_count + 1)]
+    index = await channel(INDEX_NAME, index_topic(new.name))
+    topic = data_topic(new.name)
+    data = [await channel(f"data-{number}", topic) for number in range(1, new.data_channel_count + 1)]
     return _Channels(category, index, tuple(data))
+
+
+async def _say_above(admin: GuildAdmin, channel: ChannelInfo, topic: str) -> None:
+    """Give a channel that somebody else made its topic; without Manage Channels it stays as it is."""
+    try:
+        await admin.set_topic(channel.channel, topic)
+    except PermissionMissingError as error:
+        log.info("the channel %s has no topic: %s", channel.name, error)
 
 
 async def find_superblock(transport: Transport, index_channel: ChannelId) -> Superblock | None:
@@ -190,16 +204,23 @@ def _damaged(problem: str) -> UserError:
 
 async def _refuse_volume_in_use(transport: Transport, channels: _Channels, found: Superblock, name: str) -> None:
     """Raise VOLUME_EXISTS unless what was found is what an interrupted init leaves: a superblock and no data."""
-    index_messages = await transport.list_messages(channels.index.channel)
-    used = any(not _holds_superblock(message) for message in index_messages)
-    for channel in found.data_channels:
-        used = used or bool(await _list_if_there(transport, channel))
-    if used:
+    if await _holds_data(transport, channels.index.channel, found):
         raise UserError(
             f"the guild already holds a volume {name!r} with data; 'disfs recover {name}' brings it to this "
             "machine, or choose another name for the new one",
             ExitCode.VOLUME_EXISTS,
         )
+
+
+async def _holds_data(transport: Transport, index_channel: ChannelId, superblock: Superblock) -> bool:
+    """Whether anything of a volume is in Discord beside its superblock. What people wrote there is not."""
+    index_messages = await transport.list_messages(index_channel)
+    if any(message.attachments and not _holds_superblock(message) for message in index_messages):
+        return True
+    for channel in superblock.data_channels:
+        if any(message.attachments for message in await _list_if_there(transport, channel)):
+            return True
+    return False
 
 
 async def _list_if_there(transport: Transport, channel: ChannelId) -> list[StoredMessage]:
@@ -220,7 +241,7 @@ async def send_superblock(transport: Transport, index_channel: ChannelId, superb
         index_channel,
         [upload],
         nonce=f"sb{superblock.volume_id.hex()[:20]}",
-        content=SUPERBLOCK_LINE.format(name=superblock.name),
+        content=superblock_text(superblock.name),
     )
     stored = await find_superblock(transport, index_channel)
     if stored is None:
@@ -276,12 +297,50 @@ async def find_volume(
     return found[0]
 
 
+async def find_volumes(admin: GuildAdmin, transport: Transport, guild: Guild) -> list[PlacedVolume]:
+    """All volumes of a guild whose categories have the names that they were given; unreadable ones are left out."""
+    present = await admin.channels(guild.guild)
+    found = []
+    for info in present:
+        if info.is_category and info.name.startswith(CATEGORY_PREFIX):
+            name = info.name.removeprefix(CATEGORY_PREFIX)
+            for _, index in _index_channels(present, name, info.channel):
+                with contextlib.suppress(UserError, StorageError):
+                    superblock = await find_superblock(transport, index.channel)
+                    if superblock is not None and superblock.name == name:
+                        found.append(PlacedVolume(guild, info.channel, index.channel, superblock, adopted=True))
+    return found
+
+
+async def is_unused(transport: Transport, placed: PlacedVolume) -> bool:
+    """Whether a volume is what an interrupted init leaves: a superblock and no data. VOLUME_DAMAGED."""
+    return not await _holds_data(transport, placed.index_channel, placed.superblock)
+
+
+async def lacking_in_channels(admin: GuildAdmin, guild: GuildId, name: str) -> dict[str, list[str]]:
+    """What permissions the bot lacks in the channels of the volume `name`, by the names of these."""
+    granted = await admin.permissions(guild)
+    present = await admin.channels(guild)
+    categories = {info.channel for info in present if info.is_category and info.name in names_of_category(name)}
+    lacking = {
+        info.name: missing_names(granted.channels.get(info.channel, 0), IN_CHANNELS)
+        for info in present
+        if info.parent in categories and not info.is_category
+    }
+    return {channel: names for channel, names in lacking.items() if names}
+
+
+def names_of_category(name: str) -> tuple[str, str]:
+    """What the category of a volume may be called; the first one is what a new one is called."""
+    return CATEGORY_PREFIX + name, name
+
+
 def _index_channels(
     present: list[ChannelInfo], name: str, category: ChannelId | None
 ) -> Iterator[tuple[ChannelInfo, ChannelInfo]]:
     """Categories that may be the volume's, each with its index channel."""
     for info in present:
-        fits = info.channel == category if category is not None else info.name in (f"disfs {name}", name)
+        fits = info.channel == category if category is not None else info.name in names_of_category(name)
         if not info.is_category or not fits:
             continue
         for inside in present:

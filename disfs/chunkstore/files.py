@@ -57,6 +57,13 @@ def _make_durable_directory(directory: Path) -> None:
             os.close(parent)
 
 
+def punch_hole(descriptor: int, offset: int, length: int) -> None:
+    """Give the blocks of a range back; it then reads as zeros. OSError where the file system cannot do that."""
+    if _libc.fallocate(descriptor, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, offset, length):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
 class CacheFiles:
     """The files of one cache directory. Not thread-safe: `duplicate` gives a worker thread a descriptor of its own."""
 
@@ -164,12 +171,8 @@ class CacheFiles:
 
     def punch(self, inode: InodeNumber, offset: int, length: int) -> None:
         """Give the blocks back; the range then reads as zeros, the file's length stays."""
-        mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
         with _errno_kept("evicting from"):
-            descriptor = self._descriptor(inode)
-            if _libc.fallocate(descriptor, mode, offset, length):
-                code = ctypes.get_errno()
-                raise OSError(code, os.strerror(code))
+            punch_hole(self._descriptor(inode), offset, length)
 
     def truncate(self, inode: InodeNumber, length: int) -> None:
         """Make the file `length` bytes long."""

@@ -106,12 +106,12 @@ def fsck(
     paths = Paths.from_environment(os.environ)
     wanted = _Wanted(local, _subset(read_data, subset), repair, yes, delete_unknown, as_json)
     _refuse_nonsense(wanted)
-    volume = _volume(paths, target)
+    volume = volume_of(paths, target)
     lock, status = _lock(paths, volume, repair=repair)
     try:
         access, key = None, None
         if not local:
-            access = _access(paths, volume, token_file)
+            access = access_of(paths, volume, token_file)
             key = volume_key(volume, passphrase_file)
         _log_to(paths, access)
         scope = Scope(
@@ -160,7 +160,7 @@ def _refuse_nonsense(wanted: _Wanted) -> None:
         raise click.UsageError("nobody is there to be asked; add --yes to repair without a question")
 
 
-def _volume(paths: Paths, target: str) -> VolumeConfig:
+def volume_of(paths: Paths, target: str) -> VolumeConfig:
     """The volume of that name, or that is mounted there. NO_SUCH_VOLUME."""
     if target in volume_names(paths):
         return load_volume(paths, target)
@@ -195,7 +195,8 @@ def _lock(paths: Paths, volume: VolumeConfig, *, repair: bool) -> tuple[VolumeLo
         return None, status
 
 
-def _access(paths: Paths, volume: VolumeConfig, token_file: Path | None) -> Access:
+def access_of(paths: Paths, volume: VolumeConfig, token_file: Path | None) -> Access:
+    """The Discord of a volume, the emulator started if need be. NO_TOKEN, and as `emulator_access`."""
     if volume.emulator:
         return emulator_access(paths)
     return discord_access(load_global(paths), token_file=token_file or volume.token_file, api_url=volume.api_url)

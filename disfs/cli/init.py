@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from disfs.cli.connect import discord_access, emulator_access
+from disfs.cli.making import NewVolumeRequest, ask_discord, make_volume
+from disfs.cli.passphrases import make_passphrase
 from disfs.cli.secrets import ask_passphrase, find_passphrase
-from disfs.config import Paths, VolumeConfig, check_volume_name, load_global, save_global, save_volume
+from disfs.config import Paths, check_volume_name, load_global
 from disfs.errors import ExitCode, UserError
 from disfs.private_files import write_text
 from disfs.superblock import DEFAULT_DATA_CHANNELS, MAX_DATA_CHANNELS
 from disfs.values import GuildId
-from disfs.volume_state import VolumeLock
 
 if TYPE_CHECKING:
     from disfs.cli.connect import Access
-    from disfs.config import GlobalConfig
-    from disfs.volume import NewVolume, PlacedVolume
 
 DEFAULT_NAME = "discord"
 EMULATOR_NAME = "emulator"
-_WORD_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
-"""Without characters that look alike, so that a passphrase can be copied from paper: 31 of them, 24 make 118 bits."""
 
 
 @click.command(short_help="Make a volume in a Discord server.")
@@ -69,107 +64,30 @@ def init(
             f"there is a volume {name!r} on this machine already; mount it, or choose another name",
             ExitCode.VOLUME_EXISTS,
         )
-    from disfs.local_volume import check_room
-
-    token_file, passphrase_file = _absolute(token_file), _absolute(passphrase_file)
+    token_file, passphrase_file = absolute(token_file), absolute(passphrase_file)
     config = load_global(paths)
     access = emulator_access(paths) if emulator else discord_access(config, token_file=token_file, api_url=None)
     wanted_guild = GuildId(guild) if guild else access.guild
     _check_access(access, wanted_guild)
     passphrase, passphrase_file = _passphrase(paths, name, passphrase_file, generate=emulator)
-    paths.make_volume_directories(name)
-    check_room(paths.volume_state(name))
-    lock = VolumeLock.acquire(paths.volume_state(name), name)
-    try:
-        wanted = _NewVolumeRequest(name, wanted_guild, channels, passphrase)
-        placed = _place(wanted, access)
-        _keep(paths, config, access, placed, emulator=emulator, token_file=token_file, passphrase_file=passphrase_file)
-    finally:
-        lock.release()
+    wanted = NewVolumeRequest(
+        name,
+        wanted_guild,
+        channels,
+        passphrase,
+        emulator=emulator,
+        token_file=token_file,
+        passphrase_file=passphrase_file,
+    )
+    placed = make_volume(paths, config, access, wanted)
     click.echo(f"volume {name!r} is ready in the server {placed.guild.name!r}; 'disfs mount MOUNTPOINT' mounts it")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _NewVolumeRequest:
-    """What was asked for on the command line."""
-
-    name: str
-    guild: GuildId | None
-    channels: int
-    passphrase: str = dataclasses.field(repr=False)
-
-    def new_volume(self) -> NewVolume:
-        """The same with a fresh volume key, wrapped."""
-        from disfs.chunkstore.keys import VolumeKey, wrap
-        from disfs.volume import NewVolume
-
-        wrapped = wrap(VolumeKey.generate(), self.passphrase).to_bytes()
-        return NewVolume(self.name, wrapped, self.guild, self.channels)
 
 
 def _check_access(access: Access, guild: GuildId | None) -> None:
     """Find out about a wrong token or guild before a passphrase is thought up and typed twice."""
-    import trio
-
-    from disfs.chunkstore.transport.stack import open_connection
     from disfs.volume import find_guild
 
-    async def check() -> None:
-        async with open_connection(access.token, api_url=access.api_url) as connection:
-            await find_guild(connection.admin, guild)
-
-    trio.run(check)
-
-
-def _place(wanted: _NewVolumeRequest, access: Access) -> PlacedVolume:
-    """Make the volume in Discord; an adopted one must open with the passphrase that was given now."""
-    import trio
-
-    from disfs.chunkstore.transport.stack import open_connection
-    from disfs.cli.unlock import unlock
-    from disfs.volume import place_volume
-
-    new = wanted.new_volume()
-
-    async def place() -> PlacedVolume:
-        async with open_connection(access.token, api_url=access.api_url) as connection:
-            return await place_volume(connection.admin, connection.transport, new)
-
-    placed = trio.run(place)
-    if placed.adopted:
-        unlock(placed.superblock, wanted.passphrase)
-    return placed
-
-
-def _keep(
-    paths: Paths,
-    config: GlobalConfig,
-    access: Access,
-    placed: PlacedVolume,
-    *,
-    emulator: bool,
-    token_file: Path | None,
-    passphrase_file: Path | None,
-) -> None:
-    """Write down what this machine must know. The volume's own file comes last: with it the volume exists."""
-    from disfs.local_volume import make_metadata
-
-    name = placed.superblock.name
-    make_metadata(paths.volume_state(name), placed.superblock)
-    if access.token_asked:
-        save_global(paths, dataclasses.replace(config, token=access.token))
-    volume = VolumeConfig(
-        name=name,
-        guild=placed.guild.guild,
-        category=placed.category,
-        index_channel=placed.index_channel,
-        superblock=placed.superblock,
-        emulator=emulator,
-        api_url=None if emulator else access.api_url,
-        token_file=token_file,
-        passphrase_file=passphrase_file,
-    )
-    save_volume(paths, volume)
+    ask_discord(access, lambda discord: find_guild(discord.admin, guild))
 
 
 def _passphrase(paths: Paths, name: str, given: Path | None, *, generate: bool) -> tuple[str, Path | None]:
@@ -182,11 +100,12 @@ def _passphrase(paths: Paths, name: str, given: Path | None, *, generate: bool) 
     if not generate:
         return ask_passphrase(name, confirm=True), None
     # Kept before anything is made with it: after a crash in between, the next attempt finds the same one.
-    made = "-".join("".join(secrets.choice(_WORD_ALPHABET) for _ in range(6)) for _ in range(4))
+    made = make_passphrase()
     write_text(kept, made + "\n")
     click.echo(f"passphrase of volume {name!r}: {made}  (kept in {kept}; shown only now)")
     return made, kept
 
 
-def _absolute(path: Path | None) -> Path | None:
+def absolute(path: Path | None) -> Path | None:
+    """As it is to be remembered, whatever directory a later command runs in."""
     return path.expanduser().absolute() if path is not None else None

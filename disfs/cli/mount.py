@@ -8,14 +8,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from disfs.cli.completion import directories, volumes
 from disfs.cli.connect import discord_access, emulator_access
 from disfs.cli.exits import complain, explain
-from disfs.cli.init import EMULATOR_NAME
+from disfs.cli.init import EMULATOR_NAME, absolute
+from disfs.cli.secrets import interactive
+from disfs.cli.setup import offer_directory
 from disfs.cli.unlock import volume_key
 from disfs.config import Paths, load_global, load_volume, volume_names
 from disfs.errors import ExitCode, UserError
@@ -39,7 +41,41 @@ _TAKEOVER_HELP = (
 )
 
 
-@click.command(short_help="Mount a volume.")
+_HELP = """Mount a volume at MOUNTPOINT, an empty directory, and return when it can be used. Where nothing is set
+up yet, and at a terminal, it begins with 'disfs setup'.
+
+The token comes from DISFS_TOKEN, --token-file, the configuration, or a prompt; the passphrase from
+DISFS_PASSPHRASE, --passphrase-file, --key-file, what is kept of the volume, or a prompt.
+
+\b
+Mount options:
+    size=, cache_size=, trash_days=, bwlimit=   as --size and so on
+    dirty_limit=SIZE        how much may be unsent before writers wait
+    writeback_delay=SECONDS how long a chunk is quiet before it is sent
+    message_size=SIZE       how much one Discord message carries
+    sweep_grace=SECONDS     how long a message is kept after all in it was deleted
+    stray_grace=SECONDS     how long a message is kept that a failed send left behind
+    readahead=SIZE          how far a sequential reader is fetched ahead at most; 0: not at all
+    kernel_listings=off     ask the daemon for every listing of a directory, slower
+    kernel_cache=SECONDS    how long the kernel remembers names; 0: not at all, for measuring
+    noacl                   no POSIX ACLs; `ls -l` is faster, as it has nothing to ask each file for
+    ro                      nothing of the volume is changed
+    allow_other, allow_root who but you may use the mount
+    uid=, gid=, umask=      as whose everything is shown, and with which mode, whatever is stored; implies noacl
+    noatime, nodiratime     reading moves no times; strictatime: all reads do; relatime: the default
+    sync, dirsync           every change, or changes of names, are on this disk before they are answered
+    fsync=remote            fsync, O_SYNC and O_DSYNC wait until Discord has the data; local: the default
+    nonotify                the desktop is not told of damage, a full dirty limit, a lost lease, a refused token
+    noexec, nosuid, nodev   as for mount(8), as are their opposites; the last one counts
+
+\b
+Examples:
+    disfs mount --emulator ~/discord
+    disfs mount ~/discord --volume photos -o cache_size=20G
+"""
+
+
+@click.command(short_help="Mount a volume.", help=_HELP)
 @click.argument("mountpoint", type=click.Path(), shell_complete=directories)
 @click.option("--volume", "name", shell_complete=volumes, help="Which volume. [default: the only one]")
 @click.option("--emulator", is_flag=True, help="Use the emulator of this machine; makes the volume if there is none.")
@@ -53,6 +89,7 @@ _TAKEOVER_HELP = (
 @click.option("--bwlimit", metavar="UP:DOWN", help="Bytes a second, such as 512K:4M, 2M:off, 10M, or a timetable.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="A file with the passphrase.")
+@click.option("--key-file", type=click.Path(path_type=Path), help="A file that 'disfs key export' made.")
 def mount(
     mountpoint: str,
     name: str | None,
@@ -67,39 +104,12 @@ def mount(
     bwlimit: str | None,
     token_file: Path | None,
     passphrase_file: Path | None,
+    key_file: Path | None,
 ) -> None:
-    """Mount a volume at MOUNTPOINT, an empty directory, and return when it can be used.
-
-    The token comes from DISFS_TOKEN, --token-file, the configuration, or a prompt; the passphrase from
-    DISFS_PASSPHRASE, --passphrase-file, the volume's key file, or a prompt.
-
-    \b
-    Mount options:
-        size=, cache_size=, trash_days=, bwlimit=   as --size and so on
-        dirty_limit=SIZE        how much may be unsent before writers wait
-        writeback_delay=SECONDS how long a chunk is quiet before it is sent
-        message_size=SIZE       how much one Discord message carries
-        sweep_grace=SECONDS     how long a message is kept after all in it was deleted
-        stray_grace=SECONDS     how long a message is kept that a failed send left behind
-        readahead=SIZE          how far a sequential reader is fetched ahead at most; 0: not at all
-        kernel_listings=off     ask the daemon for every listing of a directory, slower
-        kernel_cache=SECONDS    how long the kernel remembers names; 0: not at all, for measuring
-        noacl                   no POSIX ACLs; `ls -l` is faster, as it has nothing to ask each file for
-        ro                      nothing of the volume is changed
-        allow_other, allow_root who but you may use the mount
-        uid=, gid=, umask=      as whose everything is shown, and with which mode, whatever is stored; implies noacl
-        noatime, nodiratime     reading moves no times; strictatime: all reads do; relatime: the default
-        sync, dirsync           every change, or changes of names, are on this disk before they are answered
-        fsync=remote            fsync, O_SYNC and O_DSYNC wait until Discord has the data; local: the default
-        nonotify                the desktop is not told of damage, a full dirty limit, a lost lease, a refused token
-        noexec, nosuid, nodev   as for mount(8), as are their opposites; the last one counts
-
-    \b
-    Examples:
-        disfs mount --emulator ~/discord
-        disfs mount ~/discord --volume photos -o cache_size=20G
-    """
+    """See `_HELP`."""
     paths = Paths.from_environment(os.environ)
+    if not (name or emulator) and interactive() and is_nothing_set_up(paths):
+        _set_up_first(paths, mountpoint, token_file, passphrase_file)
     named = {"--size": size, "--trash-days": trash_days, "--cache-size": cache_size, "--bwlimit": bwlimit}
     parsed = _options(options, named)
     path = _checked_mountpoint(mountpoint, parsed)
@@ -107,7 +117,7 @@ def mount(
     volume = choose_volume(paths, config, name, emulator=emulator)
     settings, lock = _settings_and_lock(paths, volume, parsed)
     access = _access(paths, config, volume, token_file)
-    key = volume_key(volume, passphrase_file)
+    key = volume_key(volume, passphrase_file, key_file)
     from disfs.mount_plan import MountPlan
 
     plan = MountPlan(
@@ -127,6 +137,38 @@ def mount(
     _serve(plan, foreground=foreground, debug=debug)
 
 
+def is_nothing_set_up(paths: Paths) -> bool:
+    """Whether this machine knows no volume."""
+    return load_global(paths).default_volume is None and not volume_names(paths)
+
+
+def _set_up_first(paths: Paths, mountpoint: str, token_file: Path | None, passphrase_file: Path | None) -> NoReturn:
+    """Lead through the set-up, then begin again with all options of this command."""
+    from disfs.cli.guide import Wishes
+    from disfs.cli.setup import guided, mount_it
+
+    outcome = guided(
+        paths, mountpoint, Wishes(token_file=absolute(token_file), passphrase_file=absolute(passphrase_file))
+    )
+    mount_it(outcome, _given_options(click.get_current_context(), {"token_file", "passphrase_file"}))
+
+
+def _given_options(context: click.Context, without: set[str]) -> list[str]:
+    """The options of the command line, as they were given."""
+    given: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        is_given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if isinstance(parameter, click.Option) and is_given and name not in without:
+            value, option = context.params[name], parameter.opts[0]
+            if parameter.is_flag:
+                given.append(option)
+            else:
+                for each in value if parameter.multiple else (value,):
+                    given += [option, str(each)]
+    return given
+
+
 def _options(options: tuple[str, ...], named: Mapping[str, str | None]) -> MountOptions:
     """What `-o` says, overruled by options that have a name of their own, such as --cache-size. USAGE."""
     parsed = parse_options(options)
@@ -143,6 +185,8 @@ def _checked_mountpoint(mountpoint: str, options: MountOptions) -> Path:
     if left is not None and left.volume is not None and is_dead(path):
         unmount(path, lazy=True)
         complain(f"cleaned up {path}, whose daemon had died; everything that was synced is kept")
+    if interactive():
+        offer_directory(path)
     check_mountpoint(path)
     check_fuse(options.flags)
     return path
@@ -169,7 +213,7 @@ def choose_volume(paths: Paths, config: GlobalConfig, name: str | None, *, emula
         raise UserError(f"there are several volumes; choose one with --volume: {', '.join(names)}", ExitCode.USAGE)
     if not names:
         raise UserError(
-            "there is no volume on this machine; make one with 'disfs init', or try 'disfs mount --emulator'",
+            "there is no volume on this machine; make one with 'disfs setup', or try 'disfs mount --emulator'",
             ExitCode.NO_SUCH_VOLUME,
         )
     return load_volume(paths, names[0])

@@ -13,16 +13,16 @@ import click
 
 from disfs.cli.connect import discord_access, emulator_access
 from disfs.cli.exits import complain
+from disfs.cli.init import absolute
+from disfs.cli.making import ask_discord, keep_token
 from disfs.cli.progress import rebuilding_shown
-from disfs.cli.secrets import ask_passphrase, find_passphrase
-from disfs.cli.unlock import unlock
+from disfs.cli.unlock import volume_key
 from disfs.config import (
     Paths,
     VolumeConfig,
     check_volume_name,
     load_global,
     load_volume,
-    save_global,
     save_volume,
 )
 from disfs.errors import ExitCode, FilesystemError, UserError
@@ -55,6 +55,7 @@ _LISTED = 20
 @click.option("--from-packs", is_flag=True, help="Contents alone, without names: when the index channel is of no use.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bot token on its first line.")
 @click.option("--passphrase-file", type=click.Path(path_type=Path), help="A file with the passphrase.")
+@click.option("--key-file", type=click.Path(path_type=Path), help="A file that 'disfs key export' made.")
 @click.option("--emulator", is_flag=True, help="From the emulator of this machine instead of Discord.")
 def recover(
     name: str,
@@ -64,6 +65,7 @@ def recover(
     from_packs: bool,
     token_file: Path | None,
     passphrase_file: Path | None,
+    key_file: Path | None,
     emulator: bool,
 ) -> None:
     """Rebuild the volume NAME from what is in Discord: every name and attribute, as of the last journal.
@@ -83,7 +85,6 @@ def recover(
     name = check_volume_name(name)
     state = paths.volume_state(name)
     refuse_existing(state, name)
-    config = load_global(paths)
     known = load_volume(paths, name) if paths.volume_file(name).exists() else None
     emulator = emulator or (known is not None and known.emulator)
     access = _access(paths, known, emulator=emulator, token_file=token_file)
@@ -94,27 +95,39 @@ def recover(
             f"{paths.volume_file(name)} describes another volume than the one in Discord; put that file aside",
             ExitCode.VOLUME_EXISTS,
         )
-    kept = paths.passphrase_file(name)
-    passphrase_file = passphrase_file or (known.passphrase_file if known else None) or (kept if kept.exists() else None)
-    key = unlock(placed.superblock, find_passphrase(passphrase_file) or ask_passphrase(name, confirm=False))
+    volume = _described(paths, known, placed, access, emulator=emulator, token_file=token_file)
+    key = volume_key(volume, passphrase_file, key_file)
+    volume = dataclasses.replace(
+        volume,
+        passphrase_file=None
+        if os.environ.get("DISFS_PASSPHRASE")
+        else absolute(passphrase_file or volume.passphrase_file),
+        key_file=absolute(key_file) or volume.key_file,
+    )
+    bring_back(paths, access, volume, key, device=device, from_packs=from_packs)
+
+
+def bring_back(
+    paths: Paths,
+    access: Access,
+    volume: VolumeConfig,
+    key: VolumeKey,
+    *,
+    device: str | None = None,
+    from_packs: bool = False,
+) -> None:
+    """Rebuild a volume's half on this machine, write down where the rest is, and print what came back.
+
+    Errors as of `rebuild`; then nothing is here that a mount, or another recovery, would stumble over.
+    """
+    name, state = volume.name, paths.volume_state(volume.name)
     paths.make_volume_directories(name)
     lock = VolumeLock.acquire(state, name)
     try:
-        report = _rebuild(access, placed, key, state, device, from_packs=from_packs)
-        if access.token_asked:
-            save_global(paths, dataclasses.replace(config, token=access.token))
-        base = known or VolumeConfig(
-            name, placed.guild.guild, placed.category, placed.index_channel, placed.superblock, emulator=emulator
-        )
-        volume = dataclasses.replace(
-            base,
-            superblock=placed.superblock,
-            api_url=None if emulator else access.api_url,
-            token_file=_absolute(token_file) or base.token_file,
-            passphrase_file=None if os.environ.get("DISFS_PASSPHRASE") else _absolute(passphrase_file),
-        )
+        report = _rebuild(access, volume, key, state, device, from_packs=from_packs)
+        keep_token(paths, load_global(paths), access)
         save_volume(paths, volume)
-        # The last step: without it there is nothing here that a mount, or another recovery, would stumble over.
+        # The last step: before it the volume is not here.
         with explained(state):
             put_in_place(state / _UNFINISHED, state / METADATA_NAME)
     finally:
@@ -160,6 +173,30 @@ def refuse_existing(state: Path, name: str) -> None:
             )
 
 
+def _described(
+    paths: Paths,
+    known: VolumeConfig | None,
+    placed: PlacedVolume,
+    access: Access,
+    *,
+    emulator: bool,
+    token_file: Path | None,
+) -> VolumeConfig:
+    """The volume as this machine is to see it, with what is kept here of its secrets."""
+    name = placed.superblock.name
+    base = known or VolumeConfig(
+        name, placed.guild.guild, placed.category, placed.index_channel, placed.superblock, emulator=emulator
+    )
+    kept = paths.passphrase_file(name)
+    return dataclasses.replace(
+        base,
+        superblock=placed.superblock,
+        api_url=None if emulator else access.api_url,
+        token_file=absolute(token_file) or base.token_file,
+        passphrase_file=base.passphrase_file or (kept if kept.exists() else None),
+    )
+
+
 def _access(paths: Paths, known: VolumeConfig | None, *, emulator: bool, token_file: Path | None) -> Access:
     if emulator:
         return emulator_access(paths)
@@ -170,20 +207,13 @@ def _access(paths: Paths, known: VolumeConfig | None, *, emulator: bool, token_f
 
 
 def _find(access: Access, name: str, guild: GuildId | None, category: ChannelId | None) -> PlacedVolume:
-    import trio
-
-    from disfs.chunkstore.transport.stack import open_connection
     from disfs.volume import find_volume
 
-    async def find() -> PlacedVolume:
-        async with open_connection(access.token, api_url=access.api_url) as connection:
-            return await find_volume(connection.admin, connection.transport, name, guild, category)
-
-    return trio.run(find)
+    return ask_discord(access, lambda discord: find_volume(discord.admin, discord.transport, name, guild, category))
 
 
 def _rebuild(
-    access: Access, placed: PlacedVolume, key: VolumeKey, state: Path, device: str | None, *, from_packs: bool
+    access: Access, volume: VolumeConfig, key: VolumeKey, state: Path, device: str | None, *, from_packs: bool
 ) -> Report:
     """Build the metadata as a file that is not theirs yet."""
     import trio
@@ -198,7 +228,7 @@ def _rebuild(
     check_room(state)
     unfinished = state / _UNFINISHED
     unfinished.unlink(missing_ok=True)  # of an attempt that was interrupted
-    superblock = placed.superblock
+    superblock = volume.superblock
     # No cache directory has this name: what lies in one is another state's, and is put aside.
     settings = {CACHE_IDENTITY.name: os.urandom(16).hex()}
 
@@ -206,7 +236,7 @@ def _rebuild(
         async with open_connection(access.token, api_url=access.api_url) as connection:
             index = IndexChannel(
                 connection.transport,
-                placed.index_channel,
+                volume.index_channel,
                 key,
                 superblock.volume_id,
                 SHIPMENT_KINDS,
@@ -276,7 +306,3 @@ def _listed(files: Incomplete) -> str:
     shown = ", ".join(repr(path)[1:-1] for path in files.paths[:_LISTED])
     more = files.count - min(len(files.paths), _LISTED)
     return f"{shown} and {more} more" if more else shown
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return path.expanduser().absolute() if path is not None else None

@@ -68,14 +68,13 @@ def find_passphrase(passphrase_file: Path | None) -> str | None:
     return passphrase or None
 
 
-def ask_passphrase(volume: str, *, confirm: bool) -> str:
-    """Ask for the passphrase with echo off, twice for a new volume. NO_PASSPHRASE when nobody is there."""
+def ask_passphrase(volume: str, *, confirm: bool, what: str = "Passphrase", instead: str | None = None) -> str:
+    """Ask for the passphrase with echo off, twice for a new one. NO_PASSPHRASE when nobody is there.
+
+    `instead` says where else it may come from.
+    """
     if not interactive():
-        raise UserError(
-            f"no passphrase for volume {volume!r}; set {PASSPHRASE_VARIABLE}, or name a file with --passphrase-file",
-            ExitCode.NO_PASSPHRASE,
-        )
-    passphrase: str = click.prompt(
-        f"Passphrase of volume {volume}", hide_input=True, confirmation_prompt=confirm, err=True
-    )
+        instead = instead or f"set {PASSPHRASE_VARIABLE}, or name a file with --passphrase-file"
+        raise UserError(f"no {what.lower()} for volume {volume!r}; {instead}", ExitCode.NO_PASSPHRASE)
+    passphrase: str = click.prompt(f"{what} of volume {volume}", hide_input=True, confirmation_prompt=confirm, err=True)
     return passphrase

@@ -175,9 +175,10 @@ def _check_secrets(
             "a service cannot be asked for the bot token; name a file with --token-file, or put it into config.toml",
             ExitCode.NO_TOKEN,
         )
-    if passphrase_file is None and volume.passphrase_file is None:
+    if passphrase_file is None and volume.passphrase_file is None and volume.key_file is None:
         raise UserError(
-            "a service cannot be asked for the passphrase; name a file with --passphrase-file", ExitCode.NO_PASSPHRASE
+            "a service cannot be asked for the passphrase; name a file with --passphrase-file, or 'disfs key import'",
+            ExitCode.NO_PASSPHRASE,
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from disfs.emulator.call import json_response, parse_snowflake
 from disfs.emulator.errors import ApiError, invalid_form, not_found, unknown_channel, unknown_guild
 from disfs.emulator.model import CATEGORY, TEXT_CHANNEL, Channel
+from disfs.emulator.permissions import Permission, require
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -42,7 +43,8 @@ class AccountRoutes:
         after = parse_snowflake(query["after"], "after") if "after" in query else 0
         before = parse_snowflake(query["before"], "before") if "before" in query else ours + 1
         summary = self._world.renderer.guild_summary(with_counts=_flag(call, "with_counts"))
-        return json_response([summary] if after < ours < before else [])
+        is_listed = self._world.settings.in_guild and after < ours < before
+        return json_response([summary] if is_listed else [])
 
     async def gateway(self, call: Call) -> web.Response:
         """GET /gateway; nothing listens there, for disfs uses REST alone."""
@@ -92,6 +94,7 @@ class GuildRoutes:
         """POST a text channel or a category."""
         self._check_guild(call)
         payload = await call.json()
+        require(self._world.settings, None, Permission.MANAGE_CHANNELS)
         kind = payload.get("type", TEXT_CHANNEL)
         if kind not in {TEXT_CHANNEL, CATEGORY}:
             raise invalid_form("type", "BASE_TYPE_CHOICES", "The emulator has text channels (0) and categories (4).")
@@ -107,7 +110,7 @@ class GuildRoutes:
         return json_response(self._world.renderer.channel(channel), 201)
 
     def _check_guild(self, call: Call) -> None:
-        if call.snowflake("guild_id") != self._world.identity.guild:
+        if call.snowflake("guild_id") != self._world.identity.guild or not self._world.settings.in_guild:
             raise unknown_guild()
 
 
@@ -123,13 +126,16 @@ class ChannelRoutes:
 
     async def edit(self, call: Call) -> web.Response:
         """PATCH name, topic, category, position."""
-        channel = await apply_changes(self._world, await self._channel(call), await call.json())
+        before = await self._channel(call)
+        require(self._world.settings, before.id, Permission.MANAGE_CHANNELS)
+        channel = await apply_changes(self._world, before, await call.json())
         await self._world.channels.put(channel)
         return json_response(self._world.renderer.channel(channel))
 
     async def delete(self, call: Call) -> web.Response:
         """DELETE a channel with its messages."""
         channel = await self._channel(call)
+        require(self._world.settings, channel.id, Permission.MANAGE_CHANNELS)
         await self._world.channels.delete(channel.id, self._world.clock.now_ms())
         return json_response(self._world.renderer.channel(channel))
 

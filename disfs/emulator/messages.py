@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from disfs.emulator.call import json_response, parse_snowflake
-from disfs.emulator.errors import ApiError, empty_message, invalid_form, unknown_channel, unknown_message
+from disfs.emulator.errors import (
+    ApiError,
+    empty_message,
+    invalid_form,
+    missing_permissions,
+    unknown_channel,
+    unknown_message,
+)
 from disfs.emulator.message_store import ChannelGoneError, NonceUsedError
 from disfs.emulator.model import TEXT_CHANNEL, Attachment, Message
+from disfs.emulator.permissions import Permission, may, require
 from disfs.emulator.snowflake import EPOCH_MS, MAXIMUM
 from disfs.emulator.upload import Upload, receive_upload
 
@@ -32,13 +40,15 @@ class MessageRoutes:
 
     async def create(self, call: Call) -> web.Response:
         """POST messages: committed, files included, when it answers."""
-        channel = await self._text_channel(call)
+        channel = await self._text_channel(call, Permission.SEND_MESSAGES)
         upload = await receive_upload(call, self._world.blobs, self._world.settings)
         try:
             content = upload.content(self._world.settings)
             files = upload.named_files(self._world.settings)
             if not content and not files:
                 raise empty_message()
+            if files:
+                require(self._world.settings, channel, Permission.ATTACH_FILES)
             message = await self._store(channel, content, upload, files)
         finally:
             upload.discard()
@@ -59,6 +69,8 @@ class MessageRoutes:
         anchors = [name for name in ("before", "after", "around") if name in query]
         if len(anchors) > 1:
             raise invalid_form(anchors[1], "MUTUALLY_EXCLUSIVE", "Only one of before, after and around may be given.")
+        if not may(self._world.settings, channel, Permission.READ_MESSAGE_HISTORY):
+            return json_response([])
         visible = self._visible_before(call)
         anchor = parse_snowflake(query[anchors[0]], anchors[0]) if anchors else MAXIMUM
         messages = self._world.messages
@@ -96,6 +108,10 @@ class MessageRoutes:
     async def delete(self, call: Call) -> web.Response:
         """DELETE a message."""
         channel = await self._text_channel(call)
+        if not may(self._world.settings, channel, Permission.MANAGE_MESSAGES):
+            message = await self._world.messages.get(channel, call.snowflake("message_id"))
+            if message is not None and message.author != self._world.identity.user:
+                raise missing_permissions()
         count = await self._world.messages.delete(channel, [call.snowflake("message_id")], self._world.clock.now_ms())
         if not count:
             raise unknown_message()
@@ -103,7 +119,7 @@ class MessageRoutes:
 
     async def bulk_delete(self, call: Call) -> web.Response:
         """POST bulk-delete: all or none; unknown ids count and do no harm."""
-        channel = await self._text_channel(call)
+        channel = await self._text_channel(call, Permission.MANAGE_MESSAGES)
         listed = (await call.json()).get("messages")
         if not isinstance(listed, list):
             raise invalid_form("messages", "LIST_TYPE_CONVERT", "Only iterables may be used in a ListType")
@@ -120,16 +136,18 @@ class MessageRoutes:
         await self._world.messages.delete(channel, ids, self._world.clock.now_ms())
         return web.Response(status=204)
 
-    async def _text_channel(self, call: Call) -> int:
+    async def _text_channel(self, call: Call, wanted: Permission = Permission.VIEW_CHANNEL) -> int:
+        """The channel of a request, if the bot may do there what it asks for."""
         channel = await self._world.channels.get(call.snowflake("channel_id"))
         if channel is None:
             raise unknown_channel()
+        require(self._world.settings, channel.id, wanted)
         if channel.type != TEXT_CHANNEL:
             raise ApiError(400, 50008, "Cannot send messages in a non-text channel")
         return channel.id
 
     async def _message(self, call: Call) -> Message:
-        channel = await self._text_channel(call)
+        channel = await self._text_channel(call, Permission.READ_MESSAGE_HISTORY)
         message = await self._world.messages.get(channel, call.snowflake("message_id"))
         if message is None:
             raise unknown_message()

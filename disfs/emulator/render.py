@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from disfs.emulator.settings import Settings
     from disfs.emulator.signing import UrlSigner
 
-ALL_PERMISSIONS = str((1 << 50) - 1)
-
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -103,7 +101,7 @@ class Renderer:
             "icon": None,
             "banner": None,
             "owner": False,
-            "permissions": ALL_PERMISSIONS,
+            "permissions": str(self._settings.permissions),
             "features": [],
         } | (_COUNTS if with_counts else {})
 
@@ -125,7 +123,7 @@ class Renderer:
                 "id": str(self._identity.guild),
                 "name": "@everyone",
                 "description": None,
-                "permissions": ALL_PERMISSIONS,
+                "permissions": str(self._settings.permissions),
                 "position": 0,
                 "color": 0,
                 "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None},
@@ -165,7 +163,7 @@ class Renderer:
             "name": channel.name,
             "position": channel.position,
             "parent_id": None if channel.parent is None else str(channel.parent),
-            "permission_overwrites": [],
+            "permission_overwrites": self._overwrites(channel),
         }
         if channel.type == TEXT_CHANNEL:
             last = None if channel.last_message is None else str(channel.last_message)
@@ -176,6 +174,12 @@ class Renderer:
                 "last_message_id": last,
             }
         return reply
+
+    def _overwrites(self, channel: Channel) -> list[dict[str, Any]]:
+        denied = self._settings.denied.get(str(channel.id))
+        if not denied:
+            return []
+        return [{"id": str(self._identity.guild), "type": 0, "allow": "0", "deny": str(denied)}]
 
     def message(self, message: Message, *, created: bool = False) -> dict[str, Any]:
         """A message. What another author wrote is blanked unless the intent is on."""

@@ -80,6 +80,12 @@ class Settings:
 
     # Token, permissions
     token_revoked: bool = False
+    in_guild: bool = True
+    """False: the bot was not invited (yet), or was thrown out."""
+    permissions: int = (1 << 50) - 1
+    """What the bot may do in the guild: Discord's bits. The default includes Administrator, whom no channel denies."""
+    denied: dict[str, int] = field(default_factory=dict)
+    """What it may not do in single channels: by channel id, bits again. Replaced as a whole."""
 
     # Shaping; 0 means unlimited
     latency_seconds: float = 0.0
@@ -110,6 +116,8 @@ class Settings:
             return self.limits | _checked_limits(value)
         if name == "rate_limit_mode" and value not in {"fixed", "sliding"}:
             raise InvalidSettingError("rate_limit_mode is fixed or sliding")
+        if name == "denied":
+            return _checked_denied(value)
         return _checked_scalar(name, value, type(getattr(self, name)))
 
 
@@ -125,6 +133,12 @@ def _checked_scalar(name: str, value: Any, kind: type[Any]) -> Any:
     if kind in {int, float} and not 0 <= value < float("inf"):
         raise InvalidSettingError(f"{name} must not be negative")
     return value
+
+
+def _checked_denied(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict) or not all(type(bits) is int and bits >= 0 for bits in value.values()):
+        raise InvalidSettingError("denied must be an object: channel id to permission bits")
+    return {str(channel): bits for channel, bits in value.items()}
 
 
 def _checked_limits(value: Any) -> dict[str, Limit]:

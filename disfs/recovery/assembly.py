@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from disfs.message_texts import lease_text
 from disfs.metadata.settings import LEASE
 from disfs.metadata.shipping import ID_BYTES
 from disfs.recovery.arrivals import refuse_fork
@@ -49,7 +50,7 @@ def make_snapshot_shipments(
         directory,
         lambda: chunks.statistics().writeback.attachment_limit_bytes,
         settings.message_bytes,
-        f"volume {volume.superblock.name}",
+        volume.superblock.name,
     )
 
 
@@ -86,7 +87,7 @@ def make_shipper(
             hold_lease=holder.ensure,
             notice=holder.notice,
         ),
-        text=f"volume {superblock.name}",
+        volume_name=superblock.name,
     )
 
 
@@ -125,7 +126,7 @@ def holder_of(
     lease = Lease(
         volume=volume.superblock.volume_id,
         device=origin.device,
-        place=place_of(host, _machine(), str(origin.directory.resolve())),
+        place=place_here(origin.directory),
         session=os.urandom(ID_BYTES),
         host=host,
     )
@@ -136,9 +137,14 @@ def holder_of(
         lease,
         remember=remember,
         remembered=_remembered(origin.remembered, lease),
-        text=f"lease of volume {volume.superblock.name}: a machine has it mounted; ends by itself within minutes",
+        text=lease_text(volume.superblock.name),
         now=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     )
+
+
+def place_here(directory: Path) -> bytes:
+    """What names this machine's state directory of a volume in a lease."""
+    return place_of(os.uname().nodename, _machine(), str(directory.resolve()))
 
 
 def _remembered(text: str | None, lease: Lease) -> Posted | None:

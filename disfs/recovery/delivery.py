@@ -9,6 +9,7 @@ import trio
 from disfs.chunkstore.codec import PackKind
 from disfs.chunkstore.transport.base import UPLOAD_LIMIT, Upload
 from disfs.errors import CorruptDataError
+from disfs.message_texts import shipment_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ class Delivery:
         self,
         transport: Transport,
         channel: ChannelId,
-        text: str,
+        volume_name: str,
         *,
         message_bytes: int,
         on_message: Callable[[MessageId], None],
@@ -36,7 +37,7 @@ class Delivery:
         """`on_message` is told of each message in the step in which its acknowledgement comes."""
         self._transport = transport
         self._channel = channel
-        self._text = text
+        self._volume_name = volume_name
         self._message_bytes = message_bytes
         self._on_message = on_message
         self.sent_bytes = 0
@@ -63,9 +64,7 @@ class Delivery:
 
     def _content(self, built: Built) -> str:
         what = {PackKind.JOURNAL: "journal", PackKind.SNAPSHOT: "snapshot"}.get(built.kind, "checkpoint copy")
-        return (
-            f"{what} {built.header.sequence} of {self._text}; deleting this message destroys what disfs recovers from"
-        )
+        return shipment_text(self._volume_name, what, built.header.sequence)
 
     def _messages(self, parts: Sequence[Part]) -> list[list[Part]]:
         """Which parts go together: always the same ones, so that a nonce stands for the same message."""

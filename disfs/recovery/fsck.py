@@ -6,7 +6,7 @@ What it found stays open for a repair (`fsck_repair`), which asks the same quest
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import trio
@@ -243,7 +243,8 @@ class Check:
         if found is None:
             self.superblock_missing = True
             self.findings.add(Kind.SUPERBLOCK, "the message with the volume's superblock was deleted")
-        elif found != volume.superblock:
+        elif replace(found, wrapped_key=volume.superblock.wrapped_key) != volume.superblock:
+            # Another wrapped key is another passphrase, given to the same key on another machine.
             self.findings.add(Kind.SUPERBLOCK, "the superblock in Discord is not that of this volume")
 
     # -- what it comes to ---------------------------------------------------------------------------------------

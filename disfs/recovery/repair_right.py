@@ -7,7 +7,6 @@ changed in Discord it is looked whether all that is new in the index channel was
 
 from __future__ import annotations
 
-import os
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,10 +15,10 @@ import trio
 
 from disfs.chunkstore.transport.stack import running_beside
 from disfs.errors import ExitCode, UserError
-from disfs.metadata.shipping import ID_BYTES, NO_STATE
+from disfs.metadata.shipping import NO_STATE
 from disfs.recovery.admission import give_back, refusal
 from disfs.recovery.arrivals import ForkedError, refuse_fork
-from disfs.recovery.assembly import Origin, holder_of
+from disfs.recovery.assembly import Origin, holder_of, place_here
 from disfs.recovery.holding import HeldElsewhereError
 from disfs.recovery.index_channel import IndexChannel
 
@@ -83,7 +82,8 @@ async def right_to_repair(
     """
     position = rows.position()
     known = NO_STATE if position is None else position.device
-    device = os.urandom(ID_BYTES) if known == NO_STATE else known
+    # Before its first mount it has no id yet: one that is the same each time, or a killed repair refuses the next one.
+    device = place_here(directory) if known == NO_STATE else known
     # What is remembered of the lease stays as it is: a mount finds that its message is gone, and begins anew.
     origin = Origin(device, directory, rows.lease())
     holder = holder_of(volume, origin, key=key, transport=transport, remember=lambda _posted: None)

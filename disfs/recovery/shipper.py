@@ -84,7 +84,7 @@ class Shipper:
         settings: ShipperSettings,
         surroundings: Surroundings,
         *,
-        text: str,
+        volume_name: str,
     ) -> None:
         self._shipping = shipping
         self._builder = builder
@@ -95,7 +95,7 @@ class Shipper:
         self._delivery = Delivery(
             transport,
             channel,
-            text,
+            volume_name,
             message_bytes=settings.message_bytes,
             on_message=self._arrivals.know,
         )

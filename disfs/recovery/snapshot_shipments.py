@@ -61,7 +61,7 @@ class SnapshotShipments:
         directory: Path,
         attachment_bytes: Callable[[], int],
         message_bytes: int,
-        text: str,
+        volume_name: str,
     ) -> None:
         """`directory` takes what waits to be sent."""
         self._shipping = shipping
@@ -69,7 +69,7 @@ class SnapshotShipments:
         self._directory = directory
         self._attachment_bytes = attachment_bytes
         self._delivery = Delivery(
-            place.transport, place.channel, text, message_bytes=message_bytes, on_message=lambda message: None
+            place.transport, place.channel, volume_name, message_bytes=message_bytes, on_message=lambda message: None
         )
 
     async def ship(self, record: SnapshotRecord, path: Path) -> None:

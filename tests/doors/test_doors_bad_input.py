@@ -130,7 +130,7 @@ def test_wrong_passphrase(volume: Home) -> None:
 
 def test_no_volume(home: Home) -> None:
     """On a new machine mount says how to get a volume."""
-    assert_one_line(home.run("mount", str(home.mountpoint)), ExitCode.NO_SUCH_VOLUME, "disfs init", "--emulator")
+    assert_one_line(home.run("mount", str(home.mountpoint)), ExitCode.NO_SUCH_VOLUME, "disfs setup", "--emulator")
 
 
 def test_unknown_volume(volume: Home) -> None:

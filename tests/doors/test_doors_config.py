@@ -198,6 +198,38 @@ def test_broken_setting_is_one_line(paths: Paths, line: str, problem: str) -> No
     assert ExitCode.CONFIG_INVALID == caught.value.exit_code
 
 
+def test_configuration_that_others_may_read_holds_no_token(paths: Paths) -> None:
+    """A token in it is refused, with the command that mends it; without one the file is nobody's secret."""
+    save_global(paths, GlobalConfig(token="very.secret"))
+    paths.config_file.chmod(0o644)
+    with pytest.raises(UserError, match=f"'chmod 600 {paths.config_file}'") as caught:
+        load_global(paths)
+    assert ExitCode.CONFIG_INVALID == caught.value.exit_code
+    save_global(paths, GlobalConfig(default_volume="photos"))
+    paths.config_file.chmod(0o644)
+    assert "photos" == load_global(paths).default_volume
+
+
+def test_unknown_key_is_told_what_is_allowed(paths: Paths) -> None:
+    """File, key, and the keys that there are."""
+    paths.config.mkdir(parents=True)
+    paths.config_file.write_text("tokn = 'x'")
+    with pytest.raises(
+        UserError, match=r"tokn means nothing here; allowed are api_url, .*, token, token_file"
+    ) as caught:
+        load_global(paths)
+    assert str(paths.config_file) in str(caught.value)
+
+
+def test_value_of_the_wrong_type_is_not_shown(paths: Paths) -> None:
+    """It may be a secret; what is wanted is said in words."""
+    paths.config.mkdir(parents=True)
+    paths.config_file.write_text("token = ['very.secret']")
+    with pytest.raises(UserError, match=r"type str \(a text in quotation marks\), not list") as caught:
+        load_global(paths)
+    assert "very.secret" not in str(caught.value)
+
+
 def test_unwritable_config_directory_is_state_unusable(paths: Paths) -> None:
     """A directory that cannot be written is named, with its own exit code."""
     paths.config.parent.mkdir(exist_ok=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import stat
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +21,9 @@ from disfs.errors import ExitCode, UserError
 from disfs.mountpoint import Mount, parse_mounts
 from disfs.private_files import explained, write_text
 from disfs.quantities import human_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MOUNTINFO = """\
 22 1 0:20 / /proc rw,nosuid shared:5 - proc proc rw
@@ -139,6 +144,8 @@ def test_token_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
     named, kept = tmp_path / "named", tmp_path / "kept"
     named.write_text("from-file\n")
     kept.write_text("from-kept-file\n")
+    for file in (named, kept):
+        file.chmod(0o600)
     assert "from-kept-file" == find_token(GlobalConfig(token_file=kept), None)
     assert "from-config" == find_token(GlobalConfig(token="from-config", token_file=kept), None)
     assert "from-file" == find_token(GlobalConfig(token="from-config"), named)
@@ -147,10 +154,29 @@ def test_token_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("no_secrets")
+def test_secrets_that_others_may_read_are_refused(tmp_path: Path) -> None:
+    """Files of ours, whether named or kept, with the command that mends them."""
+    file = tmp_path / "secret"
+    file.write_text("very.secret\n")
+    for mode in (0o640, 0o604, 0o622):
+        file.chmod(mode)
+        findings: list[Callable[[], object]] = [
+            partial(find_token, GlobalConfig(), file),
+            partial(find_token, GlobalConfig(token_file=file), None),
+            partial(find_passphrase, file),
+        ]
+        for finding in findings:
+            with pytest.raises(UserError, match=f"'chmod 600 {file}'") as caught:
+                finding()
+            assert "very.secret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_secrets")
 def test_passphrase_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Environment before file; spaces belong to a passphrase."""
     file = tmp_path / "file"
     file.write_text("  two words \n")
+    file.chmod(0o600)
     assert find_passphrase(None) is None
     assert "  two words " == find_passphrase(file)
     monkeypatch.setenv("DISFS_PASSPHRASE", "from environment")

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from disfs.chunkstore.transport.base import Guild, Upload
+from disfs.chunkstore.transport.base import Guild, StoredMessage, Upload
 from disfs.chunkstore.transport.memory import MemoryTransport
 from disfs.errors import ExitCode, NotFoundError, PermissionMissingError, TransientStorageError, UserError
 from disfs.local_volume import make_metadata, open_metadata
 from disfs.metadata.store import SqliteMetadataStore
 from disfs.superblock import ATTACHMENT_NAME, Superblock
-from disfs.values import ROOT_INODE, ChannelId, GuildId, NewInode
-from disfs.volume import NewVolume, find_guild, find_superblock, place_volume
+from disfs.values import ROOT_INODE, ChannelId, GuildId, MessageId, NewInode
+from disfs.volume import NewVolume, find_guild, find_superblock, is_unused, place_volume
 from disfs.volume_state import METADATA_NAME, VolumeLock
 
 if TYPE_CHECKING:
@@ -71,12 +71,58 @@ async def test_new_volume_has_category_channels_and_superblock() -> None:
 
 
 async def test_superblock_message_tells_people_what_it_is() -> None:
-    """Who finds the message reads in one line what depends on it."""
+    """Who finds it reads what this is, what to leave alone, and how it is opened; the channels say it too."""
     discord = MemoryTransport()
     placed = await place_volume(discord, discord, NEW)
     (message,) = discord.messages(placed.index_channel)
-    assert "photos" in message.content
-    assert "\n" not in message.content
+    for word in ("disk", "`photos`", "do not delete", "disfs recover photos"):
+        assert word in message.content
+    topics = [info.topic for info in await discord.channels(GUILD) if not info.is_category]
+    assert 4 == sum("photos" in topic and "deleting messages destroys files" in topic for topic in topics)
+
+
+async def test_channel_without_topic_gets_one() -> None:
+    """Its own words are left alone, and a bot that may not change it makes the volume all the same."""
+    discord = MemoryTransport()
+    category = await discord.create_category(GUILD, "disfs photos")
+    index = await discord.create_channel(GUILD, "index", parent=category.channel, topic="")
+    data = await discord.create_channel(GUILD, "data-1", parent=category.channel, topic="mine")
+    await place_volume(discord, discord, NEW)
+    topics = {info.channel: info.topic for info in await discord.channels(GUILD)}
+    assert "photos" in topics[index.channel]
+    assert "mine" == topics[data.channel]
+
+
+async def test_topic_that_may_not_be_set_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The volume is made in channels that somebody else has made."""
+    discord = MemoryTransport()
+    category = await discord.create_category(GUILD, "disfs photos")
+    for name in ("index", "data-1", "data-2", "data-3"):
+        await discord.create_channel(GUILD, name, parent=category.channel, topic="")
+
+    async def refused(*_: object) -> None:
+        raise PermissionMissingError("403", "Manage Channels")
+
+    monkeypatch.setattr(discord, "set_topic", refused)
+    placed = await place_volume(discord, discord, NEW)
+    assert 3 == len(placed.superblock.data_channels)
+
+
+async def test_what_people_write_is_no_data() -> None:
+    """An interrupted init is finished although somebody wrote into the channels meanwhile."""
+    discord = MemoryTransport()
+    placed = await place_volume(discord, discord, NEW)
+    for channel in (placed.index_channel, placed.superblock.data_channels[0]):
+        people_write(discord, channel)
+    again = await place_volume(discord, discord, NEW)
+    assert again.adopted
+    assert await is_unused(discord, again)
+
+
+def people_write(discord: MemoryTransport, channel: ChannelId) -> None:
+    """A message of somebody else as a bot sees it: without content and attachments."""
+    message = MessageId(discord._snowflake())
+    discord._channels[channel][message] = StoredMessage(channel, message, "", ())
 
 
 @pytest.mark.parametrize("after", [False, True])

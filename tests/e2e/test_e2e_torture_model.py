@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.torture_model import PAGE_BYTES, History, Node, State
-from support.torture_writer import read_all
+from support.torture_writer import Interrupted, Writer, read_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,3 +94,18 @@ def test_regression_read_that_a_kill_cuts_short_is_not_the_end(tmp_path: Path, m
             read_all(descriptor)
     finally:
         os.close(descriptor)
+
+
+@pytest.mark.parametrize("is_dead", [True, False])
+def test_regression_eio_counts_as_the_kill_only_if_the_daemon_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_dead: bool
+) -> None:
+    """The kernel says EIO where a kill met it copying; from a daemon that lives, EIO is a failure."""
+
+    def ask(_path: Path) -> None:
+        if is_dead:
+            raise OSError(errno.ENOTCONN, "dead")
+
+    monkeypatch.setattr(os, "statvfs", ask)
+    with pytest.raises(Interrupted if is_dead else OSError), Writer(tmp_path, "seed")._alive():
+        raise OSError(errno.EIO, "cut short")

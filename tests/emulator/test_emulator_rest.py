@@ -197,3 +197,81 @@ def test_unknown_settings_and_faults_are_refused(emulator: Emulator) -> None:
 
     assert 180.0 == emulator.settings()["nonce_seconds"]
     assert [] == emulator.faults()
+
+
+MANAGE_CHANNELS, VIEW, SEND, MANAGE_MESSAGES, ATTACH, HISTORY = 1 << 4, 1 << 10, 1 << 11, 1 << 13, 1 << 15, 1 << 16
+NEEDED = MANAGE_CHANNELS | VIEW | SEND | MANAGE_MESSAGES | ATTACH | HISTORY
+
+
+@pytest.mark.parametrize("in_channel", [False, True])
+@pytest.mark.parametrize(
+    ("missing", "method", "path", "payload", "code"),
+    [
+        (SEND, "POST", "/channels/{channel}/messages", {"content": "x"}, 50013),
+        (VIEW, "POST", "/channels/{channel}/messages", {"content": "x"}, 50001),
+        (VIEW, "GET", "/channels/{channel}/messages", None, 50001),
+        (HISTORY, "GET", "/channels/{channel}/messages/{message}", None, 50013),
+        (MANAGE_MESSAGES, "POST", "/channels/{channel}/messages/bulk-delete", {"messages": ["1", "2"]}, 50013),
+        (MANAGE_CHANNELS, "PATCH", "/channels/{channel}", {"topic": "x"}, 50013),
+        (MANAGE_CHANNELS, "DELETE", "/channels/{channel}", None, 50013),
+    ],
+)
+def test_missing_permission_is_refused(
+    emulator: Emulator,
+    rest: RestClient,
+    channel: str,
+    in_channel: bool,
+    missing: int,
+    method: str,
+    path: str,
+    payload: object,
+    code: int,
+) -> None:
+    """Each request needs what Discord asks for, in the guild and in the channel; without, nothing happens."""
+    message = rest.send(channel, content="hello").json["id"]
+    path = path.format(channel=channel, message=message)
+    if in_channel:
+        emulator.settings(permissions=NEEDED, denied={channel: missing})
+    else:
+        emulator.settings(permissions=NEEDED & ~missing)
+    refused = rest(method, path, payload)
+    emulator.settings(permissions=NEEDED, denied={"1": missing})
+
+    assert (403, code) == (refused.status, refused.code)
+    assert 1 == len(rest.messages(channel))
+
+
+def test_files_and_new_channels_need_permissions_of_their_own(
+    emulator: Emulator, rest: RestClient, channel: str
+) -> None:
+    """Text may be sent without Attach Files, files may not; channels are made with Manage Channels."""
+    emulator.settings(permissions=NEEDED & ~(ATTACH | MANAGE_CHANNELS))
+
+    assert 200 == rest.send(channel, content="hello").status
+    assert (403, 50013) == ((refused := rest.send(channel, b"file")).status, refused.code)
+    assert 403 == rest("POST", f"/guilds/{emulator.guild_id}/channels", {"name": "x"}).status
+
+
+def test_without_history_a_listing_is_empty(emulator: Emulator, rest: RestClient, channel: str) -> None:
+    """Not an error: that is the trap."""
+    rest.send(channel, content="hello")
+    emulator.settings(permissions=NEEDED & ~HISTORY)
+
+    assert [] == rest.messages(channel)
+
+
+def test_bot_that_was_not_invited_sees_no_guild(emulator: Emulator, rest: RestClient) -> None:
+    """Neither in its list nor by its id."""
+    emulator.settings(in_guild=False)
+
+    assert [] == rest("GET", "/users/@me/guilds").json
+    assert 404 == rest("GET", f"/guilds/{emulator.guild_id}/channels").status
+
+
+def test_denied_permissions_show_in_the_channel(emulator: Emulator, rest: RestClient, channel: str) -> None:
+    """As overwrites for everyone, as Discord describes them."""
+    emulator.settings(permissions=NEEDED, denied={channel: SEND})
+    reply = rest("GET", f"/channels/{channel}")
+
+    assert [str(SEND)] == [each["deny"] for each in reply.json["permission_overwrites"]]
+    assert_conforms(reply.json, "/channels/{channel_id}")

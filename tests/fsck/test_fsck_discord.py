@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +16,10 @@ from support.metadata_invariants import faults_of
 
 from disfs.chunkstore.transport.base import LIST_LIMIT, Upload
 from disfs.errors import FilesystemError, NotFoundError, TransientStorageError
+from disfs.new_superblock import replace_superblock
 from disfs.recovery.fsck_data import ALL, parse_subset
 from disfs.recovery.fsck_findings import Kind
+from disfs.volume import find_superblock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -315,6 +318,16 @@ async def test_the_superblock_is_sent_again(world: FsckWorld) -> None:
     assert [Kind.SUPERBLOCK] == kinds(await world.check())
     assert [] == await world.repair()
     assert [] == await world.check()
+
+
+async def test_another_passphrase_is_no_fault(world: FsckWorld) -> None:
+    """It was given on another machine: the key is the same. Anything else in the superblock is a fault."""
+    superblock = await find_superblock(world.memory, world.index)
+    assert superblock is not None
+    await replace_superblock(world.memory, world.index, replace(superblock, wrapped_key=b"another"))
+    assert [] == await world.check()
+    await replace_superblock(world.memory, world.index, replace(superblock, name="another"))
+    assert [Kind.SUPERBLOCK] == kinds(await world.check())
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "x", "101%", "0%", "1/0", ""])

@@ -21,7 +21,10 @@ from support.fsck_world import CONTENTS, KEY, FsckWorld
 
 from disfs.errors import DisfsError
 from disfs.metadata.repairs import Repairs
+from disfs.recovery import repair_right
 from disfs.recovery.fsck_repair import Repair
+from disfs.recovery.index_channel import IndexChannel
+from disfs.recovery.repair_right import RepairRight, right_to_repair
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from support.fault_disk import Image
     from support.fault_tape import Point
     from trio.testing import MockClock
+
+    from disfs.recovery.holding import LeaseHolder
 
 WANTED = os.environ.get("DISFS_FAULT_STEPS", "4")
 
@@ -46,12 +51,22 @@ def damage(world: FsckWorld) -> Discord:
     return discord
 
 
+class Unrivalled(RepairRight):
+    """No other machine has the volume: the lease has tests of its own."""
+
+    async def confirm(self) -> None:
+        """It may."""
+        await trio.lowlevel.checkpoint()
+
+
 async def repaired(world: FsckWorld, discord: Discord, tape: Tape) -> None:
     """Check and repair."""
     transport = TapedTransport(discord, tape)
-    with world._opened() as check:
+    with world.opened() as check:
         await check.run(transport, KEY, None)
-        await Repair(check, online=True, delete_unknown=False).run(transport, lambda _line: None)
+        index = IndexChannel(transport, world.index, KEY, world.volume.superblock.volume_id)
+        right = Unrivalled(None, index, check.rows)  # type: ignore[arg-type] # nobody asks it for a lease
+        await Repair(check, online=True, delete_unknown=False).run(transport, right, lambda _line: None)
 
 
 async def check_finished(world: FsckWorld, directory: Path, image: Image, discord: Discord) -> None:
@@ -137,3 +152,20 @@ async def test_repair_is_finished_by_the_next_one(world: FsckWorld, tmp_path: Pa
             name = f"{position}-{fails}"
             await run(world, tmp_path / name, image, discord, on_point)
             await check_finished(world, tmp_path / f"{name}-then", *left[0])
+
+
+async def test_regression_repair_before_the_first_mount_is_not_held_up_by_a_killed_one(
+    world: FsckWorld, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recovered volume has no device id yet; its lease says all the same that it was this machine's."""
+    world.sql("DELETE FROM settings WHERE name = 'device'")
+
+    async def killed(_holder: LeaseHolder) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(repair_right, "give_back", killed)
+    for _ in range(2):
+        with world.opened() as check:
+            await check.run(world.memory, KEY, None)
+            async with right_to_repair(world.volume, world.directory, check.rows, world.memory, KEY) as right:
+                await right.confirm()

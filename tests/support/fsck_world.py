@@ -102,6 +102,7 @@ class FsckWorld:
         """Serve it, and stop in order; pause `chunks` to leave things unsent."""
         metadata = self.metadata = SqliteMetadataStore.open(self.database, trash_seconds=self.trash_seconds)
         metadata.settings.set(VOLUME_ID, self.volume.superblock.volume_id.hex())
+        metadata.shipping.position()  # the first mount gives the device its id
         self.chunks = ChunkStore(
             ledger=metadata,
             transport=self.memory,
@@ -135,7 +136,7 @@ class FsckWorld:
             Builder(volume_id, KEY, self.directory, self.rule),
             ShipperSettings(delay_seconds=0, longest_pause_seconds=0),
             Surroundings(self.metadata.make_durable, lambda: False, lambda: 1 << 20),
-            text="a test",
+            volume_name="test",
         )
         place = Place(self.memory, self.index, KEY, volume_id)
         shipments = SnapshotShipments(self.metadata.shipping, place, self.directory, lambda: 1 << 20, 1 << 20, "a test")

@@ -9,6 +9,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from click.testing import CliRunner
+
+from disfs.cli.commands import disfs
+from disfs.cli.exits import run as run_command
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -50,6 +55,21 @@ class Home:
     def ok(self, *arguments: str, **environment: str | None) -> str:
         """Run a command that must succeed; what it printed."""
         done = self.run(*arguments, **environment)
+        assert done.returncode == 0, f"disfs {arguments} exited {done.returncode}: {done.stderr}\n{self.logs()}"
+        return done.stdout
+
+    def here(self, *arguments: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
+        """As `run`, but in this process, which is quicker; nothing that stays running may be started."""
+        runner = CliRunner()
+        merged: dict[str, str | None] = dict.fromkeys(os.environ) | self.environment | environment
+        with runner.isolation(env=merged) as (stdout, stderr, _):
+            code = run_command(disfs, list(arguments))
+            said = stdout.getvalue().decode(), stderr.getvalue().decode()
+        return subprocess.CompletedProcess(arguments, code, *said)
+
+    def done(self, *arguments: str, **environment: str | None) -> str:
+        """As `ok`, in this process."""
+        done = self.here(*arguments, **environment)
         assert done.returncode == 0, f"disfs {arguments} exited {done.returncode}: {done.stderr}\n{self.logs()}"
         return done.stdout
 

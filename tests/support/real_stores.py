@@ -129,7 +129,7 @@ class RealStores:
                 has_unsent=lambda: self.chunks.statistics().dirty_chunks > 0,
                 attachment_bytes=lambda: self.attachment_bytes,
             ),
-            text="a test",
+            volume_name="test",
         )
         if other is None:
             # Whoever deletes must have asked whether it may, immediately before.

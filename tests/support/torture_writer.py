@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEAD = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.ECONNRESET})
 """What a system call fails with when the daemon dies, or is dead."""
+CUT_SHORT = frozenset({errno.EIO, errno.ENODEV})
+"""Likewise, if it is killed while the kernel copies a request or an answer (fs/fuse/dev.c)."""
 LONGEST_WRITE_BYTES = 500_000
 LONGEST_FILE_BYTES = 700_000
 """Both times the writer's `bulk`."""
@@ -87,7 +89,7 @@ class Writer:
         """Note what `call` will lead to, then make it."""
         self.history.add(replace(state, operation=operation))
         self.trace.append(operation)
-        with _alive():
+        with self._alive():
             call()
         if self.tripwire is not None and operation.startswith(_DESTRUCTIVE):
             self.tripwire()
@@ -100,13 +102,30 @@ class Writer:
         return self.top / name
 
     @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Errors that only say that the daemon was killed become `Interrupted`."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in DEAD or (error.errno in CUT_SHORT and self._is_dead()):
+                raise Interrupted from error
+            raise
+
+    def _is_dead(self) -> bool:
+        try:
+            os.statvfs(self.top)
+        except OSError as error:
+            return error.errno in DEAD
+        return False
+
+    @contextmanager
     def _opened(self, name: str, flags: int) -> Iterator[int]:
-        with _alive():
+        with self._alive():
             descriptor = os.open(self._path(name), flags)
         try:
             yield descriptor
         finally:
-            with _alive():
+            with self._alive():
                 os.close(descriptor)
 
     def _some_file(self) -> str:
@@ -157,7 +176,7 @@ class Writer:
 
     def _fsync(self, descriptor: int, name: str) -> None:
         self.trace.append(f"fsync {name or '.'}")
-        with _alive():
+        with self._alive():
             (os.fsync if self._random.randrange(3) else os.fdatasync)(descriptor)
         self.fsync_count += 1
         self.history.settled()
@@ -210,13 +229,13 @@ class Writer:
             self._write(opened[0], name, 0)
             self._maybe_fsync(opened[0], name)
         finally:
-            with _alive():
+            with self._alive():
                 os.close(opened[0])
 
     def _do_read(self) -> None:
         name = self._some_file()
         expected = self._now.node(name).content
-        with self._opened(name, os.O_RDONLY) as descriptor, _alive():
+        with self._opened(name, os.O_RDONLY) as descriptor, self._alive():
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # ask the daemon, not the page cache
             seen = read_all(descriptor)
         assert len(expected) == len(seen), f"{name} has {len(expected)} bytes, {len(seen)} were read"
@@ -307,7 +326,7 @@ class Writer:
             # A crash may undo the removal, and the file comes back with what was written to it after that.
             written = self._now.with_node(number, replace(old, content=data + old.content[len(data) :]))
             self._make(written, f"write {name}, unlinked", lambda: os.pwrite(descriptor, data, 0))
-            with _alive():
+            with self._alive():
                 seen = read_all(descriptor)[: len(data)]
             assert data == seen, f"{name}, unlinked and open, does not hold what was written"
 
@@ -374,16 +393,6 @@ _WEIGHTS = {
     "_do_rename_over": 2, "_do_exchange": 1, "_do_link": 2, "_do_unlink": 2, "_do_unlink_while_open": 1,
     "_do_directory": 2, "_do_rename_directory": 1, "_do_chmod": 2, "_do_xattr": 2,
 }  # fmt: skip
-
-
-@contextmanager
-def _alive() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in DEAD:
-            raise Interrupted from error
-        raise
 
 
 def scan(top: Path) -> State:

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from disfs.chunkstore.transport.base import LIST_LIMIT, Upload, Urgency
+from disfs.chunkstore.transport.permissions import missing_names
 from disfs.errors import CorruptDataError, NotFoundError, TooLargeError
 from disfs.values import AttachmentId, ChannelId, GuildId, Location, MessageId
 
@@ -257,3 +258,40 @@ class AdminContract:
         listed = await world.admin.channels(world.guild)
         assert category in listed
         assert channel in listed
+
+    async def test_topic_is_changed(self, world: World) -> None:
+        """What stands above a channel can be replaced; a channel that is gone is not found."""
+        await world.admin.set_topic(world.channel, "new")
+        assert "new" in {
+            info.topic for info in await world.admin.channels(world.guild) if info.channel == world.channel
+        }
+        world.remove_channel(world.channel)
+        with pytest.raises(NotFoundError):
+            await world.admin.set_topic(world.channel, "new")
+
+    async def test_deleted_channels_are_gone(self, world: World) -> None:
+        """A channel goes with its messages, a category without its channels, and deleting again is no error."""
+        category = await world.admin.create_category(world.guild, "doomed")
+        inside = await world.admin.create_channel(world.guild, "inside", parent=category.channel, topic="")
+        for doomed in (category.channel, world.channel, world.channel):
+            await world.admin.delete_channel(doomed)
+        present = {info.channel: info for info in await world.admin.channels(world.guild)}
+        assert category.channel not in present
+        assert world.channel not in present
+        assert present[inside.channel].parent is None
+
+    async def test_permissions_are_known(self, world: World) -> None:
+        """The bot may do all that is needed, in the guild and in a channel; a guild it is not in is not found."""
+        granted = await world.admin.permissions(world.guild)
+        assert [] == missing_names(granted.guild)
+        assert [] == missing_names(granted.channels[world.channel])
+        with pytest.raises(NotFoundError):
+            await world.admin.permissions(GuildId(4711))
+
+    async def test_application_has_an_id(self, world: World) -> None:
+        """With it the invitation is made."""
+        assert (await world.admin.application()).application_id > 0
+
+    async def test_clock_is_compared(self, world: World) -> None:
+        """Both run on this machine's clock."""
+        assert abs(await world.admin.clock_ahead_seconds()) < 5

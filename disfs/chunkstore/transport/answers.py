@@ -52,6 +52,8 @@ _PERMISSIONS = {
     ("GET", "/channels/{channel_id}/messages/{message_id}"): "View Channel, Read Message History",
     ("POST", "/channels/{channel_id}/messages/bulk-delete"): "Manage Messages",
     ("POST", "/guilds/{guild_id}/channels"): "Manage Channels",
+    ("PATCH", "/channels/{channel_id}"): "Manage Channels",
+    ("DELETE", "/channels/{channel_id}"): "Manage Channels",
 }
 _VIEW_CHANNEL = "View Channel"
 

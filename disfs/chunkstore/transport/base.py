@@ -18,6 +18,7 @@ from disfs.errors import PermanentStorageError, TransientStorageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from disfs.chunkstore.transport.permissions import Granted
     from disfs.values import AttachmentId, ChannelId, GuildId, Location, MessageId
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -260,6 +261,14 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Application:
+    """What the bot belongs to; its id is what an invitation names."""
+
+    application_id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Guild:
     """A Discord server that the bot is a member of."""
 
@@ -305,4 +314,27 @@ class GuildAdmin(Protocol):
 
     async def create_channel(self, guild: GuildId, name: str, *, parent: ChannelId, topic: str) -> ChannelInfo:
         """Make a text channel in a category; `PermissionMissingError` names Manage Channels."""
+        ...
+
+    async def application(self) -> Application:
+        """What the token's bot belongs to."""
+        ...
+
+    async def permissions(self, guild: GuildId) -> Granted:
+        """What the bot may do in a guild and its channels; `NotFoundError` as in `guild`."""
+        ...
+
+    async def set_topic(self, channel: ChannelId, topic: str) -> None:
+        """Change what stands above a channel; `PermissionMissingError` names Manage Channels, `NotFoundError`."""
+        ...
+
+    async def delete_channel(self, channel: ChannelId) -> None:
+        """Delete a channel with its messages, or a category, whose channels stay; one that is gone counts as deleted.
+
+        `PermissionMissingError` names Manage Channels.
+        """
+        ...
+
+    async def clock_ahead_seconds(self) -> float:
+        """How far this machine's clock is ahead of Discord's, to about a second; makes a request."""
         ...

@@ -5,7 +5,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from disfs.chunkstore.transport.base import Account, ChannelInfo, Guild, StoredAttachment, StoredMessage
+from disfs.chunkstore.transport.base import (
+    Account,
+    Application,
+    ChannelInfo,
+    Guild,
+    StoredAttachment,
+    StoredMessage,
+)
+from disfs.chunkstore.transport.permissions import Granted, Overwrite, in_channel, in_guild
 from disfs.errors import TransientStorageError
 from disfs.values import AttachmentId, ChannelId, GuildId, MessageId
 
@@ -38,6 +46,33 @@ def account_of(raw: Any) -> Account:
     """A user object."""
     with _understood("a user"):
         return Account(int(raw["id"]), str(raw["username"]))
+
+
+def application_of(raw: Any) -> Application:
+    """An application object."""
+    with _understood("an application"):
+        return Application(int(raw["id"]), str(raw["name"]))
+
+
+def granted_of(guild: Any, member: Any, channels: Any) -> Granted:
+    """What a member may do: the guild with its roles, the member, the guild's channels with their overwrites."""
+    with _understood("a guild with its members and channels"):
+        everyone, user = int(guild["id"]), int(member["user"]["id"])
+        roles = {int(role["id"]): int(role["permissions"]) for role in guild["roles"]}
+        own = [int(role) for role in member["roles"]]
+        bits = in_guild(roles, everyone, own)
+        inside = {
+            ChannelId(int(channel["id"])): in_channel(bits, everyone, own, user, _overwrites_of(channel))
+            for channel in channels
+        }
+        return Granted(bits, inside)
+
+
+def _overwrites_of(channel: Any) -> list[Overwrite]:
+    return [
+        Overwrite(int(each["id"]), int(each["allow"]), int(each["deny"]))
+        for each in channel.get("permission_overwrites") or ()
+    ]
 
 
 def message_of(raw: Any) -> StoredMessage:

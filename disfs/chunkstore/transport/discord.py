@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from disfs.chunkstore.transport.base import (
     DELETE_LIMIT,
     Account,
+    Application,
     ChannelInfo,
     Guild,
     StoredMessage,
@@ -18,6 +19,7 @@ from disfs.chunkstore.transport.base import (
     Urgency,
     assert_sendable,
 )
+from disfs.chunkstore.transport.permissions import Granted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,6 +148,32 @@ class DiscordAdmin:
     async def create_channel(self, guild: GuildId, name: str, *, parent: ChannelId, topic: str) -> ChannelInfo:
         """See `GuildAdmin.create_channel`."""
         return await self._create(guild, name, parent=parent, topic=topic, is_category=False)
+
+    async def application(self) -> Application:
+        """See `GuildAdmin.application`."""
+        application = await self._bridge.call("application")
+        assert isinstance(application, Application)
+        return application
+
+    async def permissions(self, guild: GuildId) -> Granted:
+        """See `GuildAdmin.permissions`."""
+        granted = await self._bridge.call("permissions", guild)
+        assert isinstance(granted, Granted)
+        return granted
+
+    async def set_topic(self, channel: ChannelId, topic: str) -> None:
+        """See `GuildAdmin.set_topic`."""
+        await self._bridge.call("set_topic", channel, topic)
+
+    async def delete_channel(self, channel: ChannelId) -> None:
+        """See `GuildAdmin.delete_channel`."""
+        await self._bridge.call("delete_channel", channel)
+
+    async def clock_ahead_seconds(self) -> float:
+        """See `GuildAdmin.clock_ahead_seconds`."""
+        seconds = await self._bridge.call("clock_ahead_seconds")
+        assert isinstance(seconds, float)
+        return seconds
 
     async def _create(
         self, guild: GuildId, name: str, *, parent: ChannelId | None, topic: str, is_category: bool

@@ -16,6 +16,7 @@ from disfs.chunkstore.transport.base import (
     DELETE_LIMIT,
     LIST_LIMIT,
     Account,
+    Application,
     ChannelInfo,
     Guild,
     StoredAttachment,
@@ -24,6 +25,7 @@ from disfs.chunkstore.transport.base import (
     Urgency,
     assert_sendable,
 )
+from disfs.chunkstore.transport.permissions import NEEDED, Granted
 from disfs.errors import CorruptDataError, NotFoundError, TooLargeError
 from disfs.values import AttachmentId, ChannelId, GuildId, MessageId
 
@@ -200,6 +202,37 @@ class MemoryTransport:
         """See `GuildAdmin.create_channel`."""
         await self.guild(guild)
         return self._create(name, is_category=False, parent=parent, topic=topic)
+
+    async def application(self) -> Application:
+        """See `GuildAdmin.application`."""
+        await trio.lowlevel.checkpoint()
+        return Application(2, "memory")
+
+    async def permissions(self, guild: GuildId) -> Granted:
+        """See `GuildAdmin.permissions`."""
+        await self.guild(guild)
+        return Granted(NEEDED, dict.fromkeys(self._infos, int(NEEDED)))
+
+    async def set_topic(self, channel: ChannelId, topic: str) -> None:
+        """See `GuildAdmin.set_topic`."""
+        await trio.lowlevel.checkpoint()
+        if channel not in self._infos:
+            raise NotFoundError("no such channel")
+        self._infos[channel] = replace(self._infos[channel], topic=topic)
+
+    async def delete_channel(self, channel: ChannelId) -> None:
+        """See `GuildAdmin.delete_channel`."""
+        await trio.lowlevel.checkpoint()
+        if channel in self._channels:
+            self.remove_channel(channel)
+        elif self._infos.pop(channel, None) is not None:
+            inside = [info for info in self._infos.values() if info.parent == channel]
+            self._infos |= {info.channel: replace(info, parent=None) for info in inside}
+
+    async def clock_ahead_seconds(self) -> float:
+        """See `GuildAdmin.clock_ahead_seconds`."""
+        await trio.lowlevel.checkpoint()
+        return 0.0
 
     # What only a fake can do.
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -108,6 +109,8 @@ class RestClient(discord.http.HTTPClient):
         self._on_rate_limited = on_rate_limited
         self._on_answer = on_answer
         self._running: set[asyncio.Task[Any]] = set()
+        self.clock_ahead_seconds: float | None = None
+        """How far our clock is ahead of what the last answer said; None before one said any time."""
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
 
     def __repr__(self) -> str:
@@ -185,8 +188,16 @@ class RestClient(discord.http.HTTPClient):
         self, _: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
     ) -> None:
         context.trace_request_ctx.response = params.response
+        self._note_clock(params.response.headers.get("Date", ""))
         if params.response.status == 429:
             self._on_rate_limited()
+
+    def _note_clock(self, date: str) -> None:
+        try:
+            # Whole seconds, cut off: on average it was half a second later.
+            self.clock_ahead_seconds = time.time() - parsedate_to_datetime(date).timestamp() - 0.5
+        except ValueError:
+            log.debug("an answer says no time that can be read")
 
     async def _on_body(
         self, _: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceResponseChunkReceivedParams

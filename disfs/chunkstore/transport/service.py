@@ -22,19 +22,30 @@ from discord.utils import MISSING
 from disfs.chunkstore.transport.answers import MISSING_ACCESS, TOO_OLD_FOR_BULK_DELETE, RefusedError
 from disfs.chunkstore.transport.base import LIST_LIMIT, BulkRefusedError, TransportStatistics, UrlMissingError
 from disfs.chunkstore.transport.cdn import CdnClient
-from disfs.chunkstore.transport.decode import account_of, channel_of, guild_of, list_of, message_of, urls_of
+from disfs.chunkstore.transport.decode import (
+    account_of,
+    application_of,
+    channel_of,
+    granted_of,
+    guild_of,
+    list_of,
+    message_of,
+    urls_of,
+)
 from disfs.chunkstore.transport.parts import PartsReader
 from disfs.chunkstore.transport.rest import RestClient
+from disfs.chunkstore.transport.taken import Taking
 from disfs.chunkstore.transport.throttle import Throttle
 from disfs.chunkstore.transport.urls import UrlEnding
-from disfs.errors import CorruptDataError, NotFoundError
+from disfs.errors import CorruptDataError, NotFoundError, TransientStorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from disfs.chunkstore.transport.answers import Answer
-    from disfs.chunkstore.transport.base import Account, ChannelInfo, Guild, StoredMessage, Upload
+    from disfs.chunkstore.transport.base import Account, Application, ChannelInfo, Guild, StoredMessage, Upload
     from disfs.chunkstore.transport.bridge import Publish
+    from disfs.chunkstore.transport.permissions import Granted
     from disfs.chunkstore.transport.urls import UrlCache
     from disfs.values import ChannelId, GuildId, Location, MessageId
 
@@ -72,7 +83,9 @@ class DiscordService:
 
     async def send(self, channel: ChannelId, uploads: Sequence[Upload], *, nonce: str, content: str) -> StoredMessage:
         """See `Transport.send`."""
-        readers = [PartsReader(upload.parts, self._up) for upload in uploads]
+        taken = Taking(nonce, self._publish)
+        readers = [PartsReader(upload.parts, self._up, taken.note) for upload in uploads]
+        taken.readers = readers
         try:
             with _translated():
                 rest = await self._client()
@@ -91,6 +104,7 @@ class DiscordService:
         finally:
             for reader in readers:
                 reader.release()
+            taken.end()
         message = _as_sent(self._noted(raw), uploads)
         self._count(sent_bytes=sum(upload.size_bytes for upload in uploads))
         return message
@@ -204,6 +218,43 @@ class DiscordService:
             made = channel_of(await rest.create_channel(guild, kind.value, name=name, **options))
         assert made is not None
         return made
+
+    async def application(self) -> Application:
+        """See `GuildAdmin.application`."""
+        with _translated():
+            return application_of(await (await self._client()).application_info())
+
+    async def permissions(self, guild: GuildId) -> Granted:
+        """See `GuildAdmin.permissions`."""
+        with _guild_translated():
+            rest = await self._client()
+            user = account_of(await rest.request(discord.http.Route("GET", "/users/@me"))).user_id
+            found = await rest.get_guild(guild, with_counts=False)
+            member = await rest.get_member(guild, user)
+            return granted_of(found, member, await rest.get_all_guild_channels(guild))
+
+    async def set_topic(self, channel: ChannelId, topic: str) -> None:
+        """See `GuildAdmin.set_topic`."""
+        with _translated():
+            await (await self._client()).edit_channel(channel, topic=topic)
+
+    async def delete_channel(self, channel: ChannelId) -> None:
+        """See `GuildAdmin.delete_channel`."""
+        with _translated():
+            try:
+                await (await self._client()).delete_channel(channel)
+            except RefusedError as error:
+                # A repeat whose first answer was lost also ends here.
+                if error.answer.status != 404:
+                    raise
+
+    async def clock_ahead_seconds(self) -> float:
+        """See `GuildAdmin.clock_ahead_seconds`."""
+        await self.account()
+        rest = await self._client()
+        if rest.clock_ahead_seconds is None:
+            raise TransientStorageError("Discord's answer says no time")
+        return rest.clock_ahead_seconds
 
     # Logging in
 
