@@ -132,7 +132,6 @@ class Daemon:
             snapshots,
             plan,
         )
-        self._filesystem.files.report = self._controls.report
         self._controls.keep_limits(plan.settings.bandwidth)
         self._kernel_gone = trio.Event()
         self._is_asked_to_go = False
@@ -163,6 +162,7 @@ class Daemon:
 
     async def serve(self, ready: Callable[[Ready], None]) -> ExitCode:
         """Mount, serve until something stops it, and leave everything in order."""
+        self._filesystem.files.report = self._controls.report
         async with trio.open_nursery() as control:
             # Its own nursery: whoever asked for the end is still connected while the rest is taken down.
             await control.start(serve_control, self._controls, self._plan.state_directory)

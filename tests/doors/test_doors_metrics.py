@@ -6,14 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 from support.controls_world import controls, write
 from trio.testing import MockClock
 
+from disfs.errors import FilesystemError
 from disfs.metrics import METRICS, metrics_text
 from disfs.report_files import report_text
-from disfs.values import REPORT_NAMES, REPORTS_INODE, InodeNumber
+from disfs.values import REPORT_NAMES, REPORTS_INODE, ROOT_INODE, InodeNumber
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -80,3 +82,22 @@ def test_reports_are_bytes_whatever_paths_hold(tmp_path: Path) -> None:
     for number, name in enumerate(REPORT_NAMES):
         text = report_text(InodeNumber(REPORTS_INODE + 1 + number), report)
         assert text.endswith(b"\n"), name
+
+
+async def test_volume_with_such_a_name_of_its_own_keeps_it(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file called .disfs from before there were reports is what the name stands for; else it stands for the reports,
+    and nothing can be made in their place."""
+    async with controls(tmp_path) as (_made, world, _limits):
+        found = await world.filesystem.lookup(ROOT_INODE, b".disfs")
+        assert found is not None
+        assert REPORTS_INODE == found.inode
+        with pytest.raises(FilesystemError):
+            await write(world, b".disfs", b"mine")
+        with monkeypatch.context() as before:
+            before.setattr("disfs.metadata.dentries.REPORTS_NAME", b"none")
+            own = await write(world, b".disfs", b"mine")
+        found = await world.filesystem.lookup(ROOT_INODE, b".disfs")
+        assert found is not None
+        assert own == found.inode

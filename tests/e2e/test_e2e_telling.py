@@ -15,6 +15,7 @@ from support.trouble import write
 
 from disfs.cli.commands import disfs
 from disfs.cli.exits import run
+from disfs.control.client import ControlClient
 from disfs.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def test_what_is_no_mount_of_ours_is_refused(shared_disk: Product, tmp_path: Pat
 def test_mount_of_somebody_else_is_refused(shared_disk: Product, tmp_path: Path) -> None:
     """Who has other settings, as another user has, is told that they were others."""
     found = answers(shared_disk, shared_disk.mountpoint, DISFS_HOME=str(tmp_path))
-    assert_refused(found, ExitCode.NOT_MOUNTED, "be the same user")
+    assert_refused(found, ExitCode.NOT_MOUNTED, "set DISFS_HOME as it was then")
 
 
 def test_daemon_that_is_stopped_is_told_of(
@@ -73,7 +74,8 @@ def test_daemon_that_is_stopped_is_told_of(
 ) -> None:
     """Of a daemon that hangs every command says after a while that it does not answer, and ends."""
     monkeypatch.setenv("DISFS_HOME", str(shared_disk.home))
-    monkeypatch.setattr("disfs.control.client.ANSWER_SECONDS", 0.3)  # here, as it cannot be said from outside
+    # In this process, as it cannot be said from outside.
+    monkeypatch.setitem(ControlClient.connect.__func__.__kwdefaults__, "answer_seconds", 0.3)  # type: ignore[attr-defined]  # a bound method has it
     pid = shared_disk.pid()
     os.kill(pid, signal.SIGSTOP)
     try:
