@@ -18,20 +18,25 @@ import trio
 from disfs.chunkstore.writeback_values import Waiting
 from disfs.config import VolumeSettings
 from disfs.control.protocol import Progress
+from disfs.event_desk import EventDesk, Situation
+from disfs.file_desk import FileDesk
 from disfs.local_volume import chunk_store_settings
 from disfs.mount_options import LIVE_SETTINGS, changed_setting, written_setting
 from disfs.mount_plan import DAY_SECONDS
 from disfs.quantities import NO_LIMIT, Timetable, human_size
+from disfs.report_files import report_text
 from disfs.warmups import CacheRoom, WarmupDesk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from disfs.chunkstore.store import ChunkStore
     from disfs.chunkstore.store_values import ChunkStoreStatistics
     from disfs.chunkstore.transport.stack import Connection
     from disfs.control.protocol import Undeletion, Warmup
     from disfs.discord_watch import DiscordWatch
+    from disfs.event_desk import Listener
     from disfs.filesystem import Filesystem
     from disfs.metadata.store import SqliteMetadataStore
     from disfs.mount_plan import MountPlan
@@ -145,15 +150,20 @@ class Controls:
         self._timetable: Timetable | None = None
         self._minute_of_week = minute_of_week
         self._started = time.monotonic()
+        self._files = FileDesk(metadata, chunks)
+        self._events = EventDesk(self._situation, self._files.known_path)
+        chunks.listen_sent(self._events.file_sent)
+        chunks.listen_damage(self._events.damage_found)
         self._warmups = WarmupDesk(metadata, metadata, chunks, chunk_bytes=metadata.chunk_bytes, room=self._room)
 
     async def run(self) -> None:
         """Carry what was asked for and is not waited for, and bring what is pinned and absent, until cancelled.
 
-        Limits of a timetable change at their time.
+        Limits of a timetable change at their time, and whoever listens is told what happens.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow_timetable)
+            nursery.start_soon(self._events.run)
             await self._warmups.run(sorted(self._chunks.pinned))
 
     async def _follow_timetable(self) -> None:
@@ -177,6 +187,19 @@ class Controls:
         if limit != self._bandwidth:
             log.info("bandwidth by the timetable: %s", limit)
             self._set_bandwidth(limit)
+
+    def _situation(self) -> Situation:
+        writeback = self._chunks.statistics().writeback
+        lease = self._holder.statistics()
+        return Situation(
+            paused=writeback.paused,
+            failures=writeback.failures,
+            trouble=self._connection.transport.statistics().trouble,
+            writers_wait=writeback.waiting_writers > 0,
+            lease_held=lease.held,
+            lease_failure=lease.failure,
+            conflict=self._shipper.statistics().conflict,
+        )
 
     def _room(self) -> CacheRoom:
         chunks = self._chunks.statistics()
@@ -218,6 +241,7 @@ class Controls:
             "warning": self._watch.warning,
             "uploads": upload_state(chunks, requests.trouble),
             **asdict(chunks),
+            "transfers": self._files.transfers(),
             "requests": requests.requests,
             "transport": asdict(requests),
             "metadata": asdict(self._metadata.statistics()),
@@ -230,6 +254,10 @@ class Controls:
             "warmup_problem": self._warmups.problem,
         }
 
+    def report(self, inode: InodeNumber) -> bytes:
+        """What a file below `.disfs` says at this moment."""
+        return report_text(inode, self.status())
+
     def progress(self) -> Progress:
         """See Controlled."""
         chunks = self._chunks.statistics()
@@ -237,7 +265,11 @@ class Controls:
         trouble = failures[0] if failures else self._connection.transport.statistics().trouble
         trouble = trouble or self._shipper.statistics().failure
         return Progress(
-            chunks.dirty_bytes, chunks.dirty_chunks, self._watch.warning or trouble, paused=self._chunks.paused
+            chunks.dirty_bytes,
+            chunks.dirty_chunks,
+            self._watch.warning or trouble,
+            paused=self._chunks.paused,
+            taken_bytes=self._chunks.transfers.taken_plain_bytes(),
         )
 
     async def sync(self) -> None:
@@ -252,11 +284,17 @@ class Controls:
         """See Controlled."""
         self._chunks.pause()
         self._shipper.pause()
+        self._events.look()
 
     def resume(self) -> None:
         """See Controlled."""
         self._chunks.resume()
         self._shipper.resume()
+        self._events.look()
+
+    def listener(self) -> AbstractContextManager[Listener]:
+        """See Controlled."""
+        return self._events.listener()
 
     def bandwidth(self) -> Bandwidth:
         """See Controlled."""
@@ -294,6 +332,14 @@ class Controls:
     async def unpin(self, inodes: Sequence[InodeNumber]) -> None:
         """See Controlled."""
         await self._warmups.unpin(inodes)
+
+    async def states(self, inodes: Sequence[InodeNumber]) -> Mapping[str, object]:
+        """See Controlled."""
+        return await self._files.states(inodes)
+
+    async def history(self, inode: InodeNumber) -> Mapping[str, object]:
+        """See Controlled."""
+        return await self._files.history(inode)
 
     async def trash(
         self, directory: InodeNumber, rest: str, after: tuple[str, InodeNumber] | None

@@ -105,6 +105,7 @@ async def _serve(plan: MountPlan, ready: Callable[[Ready], None]) -> ExitCode:
             metadata=metadata,
             transport=connection.transport,
             attachment_bytes=look.attachment_bytes,
+            taken_bytes=connection.taken_bytes,
         )
         stack.callback(chunks.close)
         recovery = await go_on(metadata, chunks, may_reclaim=may_change, seconds=opening_seconds)

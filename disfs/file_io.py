@@ -39,12 +39,13 @@ from disfs.callers import mode_after_change
 from disfs.errors import FilesystemError
 from disfs.metadata.base import Atime, read_moves_atime
 from disfs.store_failures import while_it_works
-from disfs.values import FIRST_VIEW_INODE, AttributeChanges
+from disfs.values import FIRST_VIEW_INODE, AttributeChanges, is_report
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from disfs.callers import Caller
+    from disfs.chunkstore.content_state import ContentState
     from disfs.chunkstore.readahead import Readahead
     from disfs.handles import HandleTable, OpenInode
     from disfs.kernel_clock import KernelClock
@@ -113,6 +114,10 @@ class FileChunks(Protocol):
         """To be called before the metadata alone are made durable; `sync` includes it."""
         ...
 
+    async def content_state(self, attributes: Attributes) -> ContentState:
+        """Where the contents of a file are."""
+        ...
+
     def new_readahead(self) -> Readahead:
         """What detects one handle's sequential reads."""
         ...
@@ -120,6 +125,11 @@ class FileChunks(Protocol):
 
 async def _nothing_to_ship() -> None:
     """Nobody ships metadata: they are durable on this machine, and that is all that can be had."""
+
+
+def _nothing_to_report(inode: InodeNumber) -> bytes:
+    """Nobody says how things are."""
+    return b""
 
 
 class FileIo:
@@ -143,6 +153,8 @@ class FileIo:
         self._handles = handles
         self.ship: Callable[[], Awaitable[None]] = _nothing_to_ship
         """Returns when the metadata as they are now are in Discord too; whoever ships them sets it."""
+        self.report: Callable[[InodeNumber], bytes] = _nothing_to_report
+        """What a file below `.disfs` says now; whoever knows sets it. Answers at once."""
         self._clock = clock
         self._distrusted: set[InodeNumber] = set()
         """Open files with a write that failed: the kernel's page cache may hold what the file does not."""
@@ -166,7 +178,9 @@ class FileIo:
         handle = self._handles.file(fh)
         if empties:
             handle.opened.lacks_capability = True
-        if flags & os.O_ACCMODE != os.O_WRONLY and not handle.keeps_atime:
+        if is_report(inode):
+            handle.report = self.report(inode)
+        elif flags & os.O_ACCMODE != os.O_WRONLY and not handle.keeps_atime:
             handle.wants_reads = read_moves_atime(self._atime, attributes, self._clock.now_ns())
         return fh
 
@@ -188,13 +202,17 @@ class FileIo:
             return False
         return not handle.wants_reads
 
+    def is_report(self, fh: int) -> bool:
+        """Whether every read has to come here: the size says nothing of what there is to read."""
+        return self._handles.file(fh).report is not None
+
     async def read(self, fh: int, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer only at the end of the file. EBADF, and what fetching raises."""
         handle = self._handles.file(fh)
         opened = handle.opened
-        length = min(length, opened.size_bytes - offset)
+        asked, length = length, min(length, opened.size_bytes - offset)
         if length <= 0:
-            return b""
+            return b"" if handle.report is None else handle.report[offset : offset + asked]
         if handle.readahead is None:
             handle.readahead = self._chunks.new_readahead()
         data = await self._chunks.read(opened.inode, offset, length, handle.readahead)

@@ -38,6 +38,10 @@ _RENAME_MODES: Final = {0: RenameMode.REPLACE, 1: RenameMode.NOREPLACE, 2: Renam
 """By the flags of renameat2(2)."""
 _TRUSTED: Final = b"trusted."
 _XATTR_NAMESPACES: Final = (b"user.", _TRUSTED, b"security.")
+RESERVED_XATTRS: Final = b"user.disfs."
+"""Names that begin so are made up when asked for: never stored, never listed, so that no copy takes them along."""
+_STATE_XATTR: Final = RESERVED_XATTRS + b"state"
+_CACHED_XATTR: Final = RESERVED_XATTRS + b"cached"
 _SELINUX_XATTR: Final = b"security.selinux"
 """Not kept, as the kernel has it on FUSE where SELinux rules. `ls -l` asks each file for it unless it is told so."""
 _ACL_KINDS: Final = {kind.value: kind for kind in AclKind}
@@ -204,6 +208,8 @@ class Filesystem:
         opened = self._handles.opened(inode) if name == CAPABILITY_XATTR else None
         if opened is not None and opened.lacks_capability:
             return None
+        if name.startswith(RESERVED_XATTRS):
+            return await self._told_xattr(inode, name)
         if self._acl_kind(name) is None:
             _check_xattr_name(name)
         try:
@@ -215,8 +221,16 @@ class Filesystem:
             opened.lacks_capability = True
         return None
 
+    async def _told_xattr(self, inode: InodeNumber, name: bytes) -> bytes | None:
+        """What a file's contents are like at this moment; None for what is no file, and for an unknown name."""
+        attributes = await self._metadata.attributes(inode)
+        if not stat.S_ISREG(attributes.mode) or name not in {_STATE_XATTR, _CACHED_XATTR}:
+            return None
+        state = await self._chunks.content_state(attributes)
+        return (state.whereabouts if name == _STATE_XATTR else str(state.cached_percent)).encode()
+
     async def set_xattr(self, inode: InodeNumber, name: bytes, value: bytes, caller: Caller) -> None:
-        """Set an attribute, whether it exists or not. EOPNOTSUPP, EINVAL, ERANGE, E2BIG; for an ACL EACCES too."""
+        """Set an attribute, whether it exists or not. EOPNOTSUPP, EPERM, EINVAL, ERANGE, E2BIG; for an ACL EACCES."""
         kind = self._acl_kind(name)
         if kind is not None:
             await self._set_acl(inode, kind, parse_acl(value), caller)
@@ -240,7 +254,7 @@ class Filesystem:
         """The names of all attributes that the caller may know of. Of `trusted` the kernel hides the values only."""
         names = await self._metadata.list_xattrs(inode)
         hidden = (() if caller.is_privileged else (_TRUSTED,)) + (() if self.has_acls else tuple(_ACL_KINDS))
-        return [name for name in names if not name.startswith(hidden)]
+        return [name for name in names if not name.startswith((*hidden, RESERVED_XATTRS))]
 
     async def remove_xattr(self, inode: InodeNumber, name: bytes) -> None:
         """Remove an attribute. EOPNOTSUPP; ENODATA, but for an ACL, as local file systems have it."""
@@ -361,6 +375,8 @@ class Filesystem:
 
 
 def _check_xattr_name(name: bytes) -> None:
+    if name.startswith(RESERVED_XATTRS):
+        raise FilesystemError(errno.EPERM)
     if not name.startswith(_XATTR_NAMESPACES) or name == _SELINUX_XATTR:
         raise FilesystemError(errno.EOPNOTSUPP)
     if name.endswith(b".") and name in _XATTR_NAMESPACES:

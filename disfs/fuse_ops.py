@@ -210,7 +210,7 @@ class FuseOperations(pyfuse3.Operations):
     def _file_info(self, fh: int) -> FileInfo:
         # Who does not let the kernel remember attributes wants to be asked for contents too.
         keeps = self._files.keeps_page_cache(fh) and self._attribute_timeout_seconds > 0
-        return FileInfo(fh=fh, keep_cache=keeps)
+        return FileInfo(fh=fh, keep_cache=keeps, direct_io=self._files.is_report(fh))
 
     # Names
 

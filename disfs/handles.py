@@ -46,12 +46,14 @@ class OpenInode:
 class FileHandle:
     """One open(2) of a regular file."""
 
-    __slots__ = ("keeps_atime", "opened", "readahead", "syncs_writes", "wants_reads")
+    __slots__ = ("keeps_atime", "opened", "readahead", "report", "syncs_writes", "wants_reads")
 
     def __init__(self, opened: OpenInode, flags: int) -> None:
         self.opened = opened
         self.readahead: Readahead | None = None
         """Made at the first read."""
+        self.report: bytes | None = None
+        """What a file below `.disfs` said when it was opened; None for every other file."""
         # O_SYNC contains O_DSYNC.
         self.syncs_writes = bool(flags & os.O_DSYNC)
         self.keeps_atime = bool(flags & os.O_NOATIME)

@@ -26,6 +26,7 @@ from disfs.mount_recovery import MountRecovery
 from disfs.volume_state import METADATA_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from disfs.chunkstore.keys import VolumeKey
@@ -160,8 +161,12 @@ def make_chunk_store(
     metadata: SqliteMetadataStore,
     transport: Transport,
     attachment_bytes: int | None,
+    taken_bytes: Callable[[str], int],
 ) -> ChunkStore:
-    """The chunk store of a volume; `attachment_bytes` is what the guild allows, None where that is not known."""
+    """The chunk store of a volume; `attachment_bytes` is what the guild allows, None where that is not known.
+
+    `taken_bytes`: see `Connection`.
+    """
     chosen = chunk_store_settings(superblock, settings, cache_directory, attachment_bytes)
     return ChunkStore(
         ledger=metadata,
@@ -171,6 +176,7 @@ def make_chunk_store(
         cache_directory=cache_directory,
         settings=chosen,
         copies=RecordedCopies(metadata),
+        taken_bytes=taken_bytes,
         message_text=data_text(superblock.name),
     )
 

@@ -111,21 +111,7 @@ class Daemon:
             atime=plan.behaviour.atime,
             directory_atime=plan.behaviour.directory_atime,
         )
-        may_keep = plan.settings.kernel_listings and plan.settings.kernel_cache_seconds > 0
-        syncs = sync_requests() if plan.behaviour.syncs_remotely else None
-        self._hook = SessionHook(keeps_listings=may_keep and plan.behaviour.keeps_listings, syncs=syncs)
-        self._operations = FuseOperations(
-            self._filesystem,
-            entry_timeout_seconds=plan.settings.kernel_cache_seconds,
-            attribute_timeout_seconds=plan.settings.kernel_cache_seconds,
-            chunk_bytes=metadata.chunk_bytes,
-            hook=self._hook,
-            shown=plan.behaviour.shown,
-        )
-        self._filesystem.files.ship = self._ship_metadata
-        vary_answers(self._operations, plan.behaviour, self._filesystem, syncs)
-        self._forgets = LateForgets(self._operations.forget)
-        setattr(self._operations, "forget", self._forgets.put_off)  # noqa: B010 - mypy takes no assignment to a method
+        self._prepare_operations(metadata.chunk_bytes)
         self._watch = DiscordWatch(
             connection.admin,
             plan.volume,
@@ -156,8 +142,28 @@ class Daemon:
         self._wait_for_uploads = False
         self._waiting = trio.CancelScope()
 
+    def _prepare_operations(self, chunk_bytes: int) -> None:
+        """What answers the kernel, as this mount was asked to behave."""
+        plan = self._plan
+        may_keep = plan.settings.kernel_listings and plan.settings.kernel_cache_seconds > 0
+        syncs = sync_requests() if plan.behaviour.syncs_remotely else None
+        self._hook = SessionHook(keeps_listings=may_keep and plan.behaviour.keeps_listings, syncs=syncs)
+        self._operations = FuseOperations(
+            self._filesystem,
+            entry_timeout_seconds=plan.settings.kernel_cache_seconds,
+            attribute_timeout_seconds=plan.settings.kernel_cache_seconds,
+            chunk_bytes=chunk_bytes,
+            hook=self._hook,
+            shown=plan.behaviour.shown,
+        )
+        self._filesystem.files.ship = self._ship_metadata
+        vary_answers(self._operations, plan.behaviour, self._filesystem, syncs)
+        self._forgets = LateForgets(self._operations.forget)
+        setattr(self._operations, "forget", self._forgets.put_off)  # noqa: B010 - mypy takes no assignment to a method
+
     async def serve(self, ready: Callable[[Ready], None]) -> ExitCode:
         """Mount, serve until something stops it, and leave everything in order."""
+        self._filesystem.files.report = self._controls.report
         async with trio.open_nursery() as control:
             # Its own nursery: whoever asked for the end is still connected while the rest is taken down.
             await control.start(serve_control, self._controls, self._plan.state_directory)

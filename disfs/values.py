@@ -296,6 +296,10 @@ class Trashed:
 
 FIRST_VIEW_INODE = InodeNumber(1 << 62)
 """Inodes from here on are those of snapshots, and never change. This one is the directory of all snapshots."""
+REPORTS_INODE = InodeNumber(FIRST_VIEW_INODE + 1)
+"""The directory of what the daemon says of itself; its files follow, in the order of REPORT_NAMES."""
+REPORTS_NAME = b".disfs"
+REPORT_NAMES = (b"status", b"status.json", b"metrics")
 _VIEW_BITS = 40
 
 
@@ -310,3 +314,8 @@ def snapshot_of(inode: InodeNumber) -> tuple[int, InodeNumber]:
     """The snapshot that an inode from FIRST_VIEW_INODE on belongs to, 0 for none, and its number there."""
     number = inode - FIRST_VIEW_INODE
     return number >> _VIEW_BITS, InodeNumber(number & (1 << _VIEW_BITS) - 1)
+
+
+def is_report(inode: InodeNumber) -> bool:
+    """Whether it is one of the files in which the daemon says how it is."""
+    return 0 < inode - REPORTS_INODE <= len(REPORT_NAMES)

@@ -18,6 +18,7 @@ from bench.rows import (
     seeks,
     sequential,
     stat_p99,
+    status,
     write_1g,
 )
 
@@ -33,6 +34,7 @@ ROWS: tuple[Row, ...] = (
     seeks.ROW,
     read_16.ROW,
     stat_p99.ROW,
+    status.ROW,
     memory.ROW,
     names_uncached.ROW,
     sequential.ROW,

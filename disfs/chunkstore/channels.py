@@ -45,6 +45,19 @@ class DataChannel:
     retry_at: float = float("-inf")
 
 
+@dataclass(frozen=True, slots=True)
+class ChannelStatistics:
+    """One channel, for `disfs status`."""
+
+    channel: ChannelId
+    in_flight: int
+    delay_seconds: float
+    """When it could take a message, as far as Discord's rate limit goes."""
+    failure: str | None
+    retry_seconds: float
+    """When it is tried again after the failure; 0 when it may be at once."""
+
+
 class DataChannels:
     """All data channels of a volume."""
 
@@ -69,6 +82,13 @@ class DataChannels:
             if channel.failure is not None:
                 refusing.setdefault(channel.failure, []).append(channel)
         return tuple(_explained(reason, channels) for reason, channels in refusing.items())
+
+    def statistics(self, now: float, delay_seconds: Callable[[ChannelId], float]) -> tuple[ChannelStatistics, ...]:
+        """How each of them fares."""
+        return tuple(
+            ChannelStatistics(c.channel, c.in_flight, delay_seconds(c.channel), c.failure, max(0.0, c.retry_at - now))
+            for c in self._channels
+        )
 
     def best(self, now: float, delay_seconds: Callable[[ChannelId], float]) -> tuple[DataChannel, float] | None:
         """The channel that can take a message soonest, and in how many seconds; None when none can at all.

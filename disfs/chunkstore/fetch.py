@@ -33,7 +33,7 @@ from disfs.errors import CorruptDataError, FilesystemError, StorageError, Transi
 from disfs.values import ChunkIndex, ChunkKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from disfs.chunkstore.cache import Cache
     from disfs.chunkstore.fetch_queue import FetchStream, Run
@@ -41,12 +41,14 @@ if TYPE_CHECKING:
     from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.settings import ChunkStoreSettings
     from disfs.chunkstore.transport.base import Transport
-    from disfs.values import InodeNumber, PackRecord
+    from disfs.values import InodeNumber, PackId, PackRecord
 
 log = logging.getLogger(__name__)
 
 _KEEP_SECONDS = 0.0002
 """How long chunks are put into the cache in one step of the main thread."""
+_MOST_DAMAGED = 1000
+"""Of how many files, and how many chunks of each, it is remembered that they are damaged."""
 _ATTEMPTS = 3
 """How often a slot that fails authentication is fetched in all."""
 _PAUSE_SECONDS = 1.0
@@ -84,6 +86,10 @@ class Fetcher:
         self._cache = cache
         self._key = key
         self._settings = settings
+        self.damaged: dict[InodeNumber, dict[ChunkIndex, PackId]] = {}
+        """Chunks that could not be had, and the packs that they were looked for in; some of them, if there are many."""
+        self.on_damage: Callable[[InodeNumber], None] | None = None
+        """Hears of the inode of each chunk that could not be had. Must not raise."""
         self._table: dict[ChunkKey, ChunkFetch] = {}
         self._queue = FetchQueue(FetchLimits(settings.fetches, settings.fetch_memory_bytes, settings.fetch_bytes))
         self._limiter = trio.CapacityLimiter(2)
@@ -355,7 +361,19 @@ class Fetcher:
             self._failed_fetches += 1
         else:
             self._damaged_chunks += 1
+            await self._note_damage(key)
         log.error("cannot read chunk %d of %s: %s", key.chunk, await name_of(self._ledger, key.inode), error)
+
+    async def _note_damage(self, key: ChunkKey) -> None:
+        if key.inode not in self.damaged and len(self.damaged) >= _MOST_DAMAGED:
+            return
+        with contextlib.suppress(FilesystemError):  # the metadata are damaged too: the log names the file all the same
+            for extent in await self._ledger.extents(key.inode, key.chunk, key.chunk):
+                known = self.damaged.setdefault(key.inode, {})
+                if len(known) < _MOST_DAMAGED:
+                    known[key.chunk] = extent.pack
+        if self.on_damage is not None:
+            self.on_damage(key.inode)
 
     def _finish(self, fetches: Iterable[ChunkFetch]) -> None:
         """Wake the readers. A chunk that did not get into the cache is absent again."""

@@ -64,6 +64,12 @@ class InodeChunks:
     weight: int = 0
     unsent_count: int = 0
     """How many of its chunks Discord does not have as they are."""
+    unsent_bytes: int = 0
+    """How long these are together."""
+    sending_count: int = 0
+    """Of how many of them a copy is on its way."""
+    sent_bytes: int = 0
+    """How much of it has arrived in Discord since it was last there as a whole; 0 while it is."""
     doomed_bytes: int = 0
     """What of the weight is due to bytes that were cut and are still in the cache file."""
 

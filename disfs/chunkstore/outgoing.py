@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from disfs.chunkstore.selection import Choice
     from disfs.chunkstore.settings import ChunkStoreSettings
     from disfs.chunkstore.sizes import SizeLimits
-    from disfs.values import ChunkKey, Revision
+    from disfs.values import ChunkKey, InodeNumber, Revision
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +61,21 @@ class Outgoing:
     """What is not recorded yet. One that is cut and written anew meanwhile is another message's."""
     packs: list[FinishedPack] = field(default_factory=list)
     plain_bytes: int = 0
+    shares: dict[InodeNumber, int] = field(default_factory=dict)
+    """How much of `plain_bytes` is whose."""
+    oldest: float = float("inf")
+    """Since when the oldest of its chunks is dirty."""
     urgent: bool = False
     """Somebody waits for one of its chunks."""
     packed: bool = False
     size_bytes: int = 0
     """What its packs take."""
+
+    def took(self, inode: InodeNumber, plain_bytes: int, dirty_since: float) -> None:
+        """A copy of another chunk is in it."""
+        self.plain_bytes += plain_bytes
+        self.shares[inode] = self.shares.get(inode, 0) + plain_bytes
+        self.oldest = min(self.oldest, dirty_since)
 
     def add(self, pack: FinishedPack) -> None:
         """Another pack is full."""
@@ -144,7 +154,7 @@ class Packing:
                 chunks.move(key, ChunkEvent.SEND)
                 entry.sent_revision = entry.revision
                 message.copies[key] = entry.revision
-                message.plain_bytes += len(plain)
+                message.took(key.inode, len(plain), entry.dirty_since)
                 copies.append(_Copy(key, entry.revision, plain))
                 copied_bytes += len(plain)
         return copies

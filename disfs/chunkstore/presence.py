@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from disfs.chunkstore.inode_chunks import BLOCK_BYTES, NO_REVISION, Entry, InodeChunks
 from disfs.chunkstore.recency import GROUP_CHUNKS, Recency, group_bits
-from disfs.chunkstore.states import IRREPLACEABLE, PRESENT, UNSENT, ChunkEvent, ChunkState, moved
+from disfs.chunkstore.states import IRREPLACEABLE, ON_THEIR_WAY, PRESENT, UNSENT, ChunkEvent, ChunkState, moved
 from disfs.chunkstore.waiting import WaitingChunks
 from disfs.values import ChunkIndex, ChunkKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from disfs.values import InodeNumber, Revision
 
@@ -51,6 +51,10 @@ class ChunkMap:
         self.lost_count = 0
         self.waiting = WaitingChunks()
         """The chunks in state DIRTY: those that a send may take."""
+        self.unsent: dict[InodeNumber, InodeChunks] = {}
+        """The inodes with chunks that Discord does not have, the one that has had some for longest first."""
+        self.on_sent: Callable[[InodeNumber, int], None] | None = None
+        """Hears of each inode that has become wholly Discord's, and how many bytes were sent for that."""
         self._newest = NO_REVISION
         self._drains: list[Drain] = []
         self.recency = Recency()
@@ -108,17 +112,30 @@ class ChunkMap:
 
     def _count(self, chunks: InodeChunks, entry: Entry | None, before: ChunkState, state: ChunkState) -> None:
         self.lost_count += (state is ChunkState.LOST) - (before is ChunkState.LOST)
+        chunks.sending_count += (state in ON_THEIR_WAY) - (before in ON_THEIR_WAY)
         if before in UNSENT and state not in UNSENT:
             assert entry is not None
-            self._no_longer_unsent(chunks, entry)
+            self._no_longer_unsent(chunks, entry, arrived=state is ChunkState.RECORDED)
         elif state in UNSENT and before not in UNSENT:
             self.dirty_count += 1
+            if not chunks.unsent_count:
+                self.unsent[chunks.inode] = chunks
             chunks.unsent_count += 1
 
-    def _no_longer_unsent(self, chunks: InodeChunks, entry: Entry) -> None:
+    def _no_longer_unsent(self, chunks: InodeChunks, entry: Entry, *, arrived: bool) -> None:
+        """One chunk of it has arrived, or was cut."""
+        length = entry.length
         self.dirty_count -= 1
-        self.dirty_bytes -= entry.length
+        self.dirty_bytes -= length
         chunks.unsent_count -= 1
+        chunks.unsent_bytes -= length
+        if arrived:
+            chunks.sent_bytes += length
+        if not chunks.unsent_count:
+            del self.unsent[chunks.inode]
+            if arrived and self.on_sent is not None:
+                self.on_sent(chunks.inode, chunks.sent_bytes)
+            chunks.sent_bytes = 0
         entry.length = 0
         entry.asked = False
         for drain in self._drains:
@@ -195,6 +212,7 @@ class ChunkMap:
         length = min(self.chunk_bytes, chunks.end - key.chunk * self.chunk_bytes)
         growth, entry.length, entry.revision = length - entry.length, length, revision
         self.dirty_bytes += growth
+        chunks.unsent_bytes += growth
         if entry.state is ChunkState.DIRTY:
             self.waiting.wrote(key, growth)
 
@@ -216,7 +234,9 @@ class ChunkMap:
         self.inodes[inode] = chunks
         self._newest = max(self._newest, revision)
         self.dirty_count += 1
-        chunks.unsent_count += 1
+        self.unsent[inode] = chunks
+        chunks.unsent_count = 1
+        chunks.unsent_bytes = length
         self.dirty_bytes += length
         self.waiting.add(ChunkKey(inode, _FIRST), entry)
         chunks.weight = min(self.chunk_bytes, -(-length // BLOCK_BYTES) * BLOCK_BYTES)
@@ -230,7 +250,7 @@ class ChunkMap:
         if entry is None or entry.state is not ChunkState.DIRTY or chunks.count != 1 or len(chunks.entries) != 1:
             return False
         self.waiting.remove(ChunkKey(chunks.inode, _FIRST), entry)
-        self._no_longer_unsent(chunks, entry)
+        self._no_longer_unsent(chunks, entry, arrived=False)
         self.recency.pass_over((chunks.inode, 0))
         self.weight -= chunks.weight
         if chunks.inode in self.recency.pinned:

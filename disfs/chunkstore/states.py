@@ -93,6 +93,8 @@ PRESENT = frozenset({_S.CLEAN, _S.DIRTY, _S.SENDING, _S.REWRITTEN, _S.RECORDED})
 """States in which reading is a pread."""
 UNSENT = frozenset({_S.DIRTY, _S.SENDING, _S.REWRITTEN})
 """States in which Discord does not have the newest content, and the cache does."""
+ON_THEIR_WAY = frozenset({_S.SENDING, _S.REWRITTEN})
+"""States in which a copy is on its way to Discord."""
 IRREPLACEABLE = UNSENT | {_S.RECORDED}
 """States in which the cached bytes must outlive a crash."""
 

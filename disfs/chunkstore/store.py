@@ -16,6 +16,7 @@ import trio
 
 from disfs.chunkstore.cache import Cache
 from disfs.chunkstore.compaction import Compactor
+from disfs.chunkstore.content_state import ContentStates
 from disfs.chunkstore.fetch import Fetcher
 from disfs.chunkstore.files import CacheFiles
 from disfs.chunkstore.naming import name_of
@@ -32,6 +33,7 @@ from disfs.chunkstore.store_values import ChunkStoreStatistics
 from disfs.chunkstore.strays import Strays
 from disfs.chunkstore.sweep import Sweeper
 from disfs.chunkstore.syncing import CacheSync
+from disfs.chunkstore.transfers import TransferTable
 from disfs.chunkstore.underway import SendsUnderway
 from disfs.chunkstore.warming import Warmer
 from disfs.chunkstore.writeback import Writeback
@@ -39,16 +41,17 @@ from disfs.chunkstore.writes import Writes
 from disfs.errors import DisfsError, FilesystemError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Sequence
     from pathlib import Path
 
+    from disfs.chunkstore.content_state import ContentState
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.ledger import ChunkLedger
     from disfs.chunkstore.reclaim import Reclaimed
     from disfs.chunkstore.recovery import CacheMarks
     from disfs.chunkstore.sweep import Copies
     from disfs.chunkstore.transport.base import Buffer, Transport
-    from disfs.values import ChannelId, InodeNumber
+    from disfs.values import Attributes, ChannelId, InodeNumber
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +73,9 @@ class ChunkStore:
         settings: ChunkStoreSettings | None = None,
         message_text: str = "disfs: data of a volume, do not delete",
         copies: Copies | None = None,
+        taken_bytes: Callable[[str], int] = lambda nonce: 0,
     ) -> None:
-        """`copies`: see `Sweeper`."""
+        """`copies`: see `Sweeper`; `taken_bytes`: see `TransferTable`."""
         self._settings = settings = settings or ChunkStoreSettings()
         self._chunk_bytes = settings.chunk_bytes
         self._ledger = ledger
@@ -92,6 +96,9 @@ class ChunkStore:
         self._writeback = Writeback(
             ledger, transport, self._cache, volume_key, channels, settings, message_text, underway
         )
+        self.transfers = TransferTable(self._map, self._writeback.messages, taken_bytes)
+        """What is on its way to Discord, file by file."""
+        self._states = ContentStates(self._map, ledger, self.transfers, self._fetcher)
         self._neighbours = Neighbours(ledger, self._fetcher, settings)
         self._reads = Reads(self._cache, self._fetcher, self._neighbours, settings.chunk_bytes)
         self._readahead_budget = ReadaheadBudget(settings.readahead_bytes, settings.cache_bytes // 4)
@@ -268,6 +275,11 @@ class ChunkStore:
         """The pinned inodes."""
         return frozenset(self._map.recency.pinned)
 
+    @property
+    def pinned_inodes(self) -> Container[InodeNumber]:
+        """The same to look into, without a copy."""
+        return self._map.recency.pinned
+
     # -- writing ------------------------------------------------------------------------------------------------
 
     def write(self, inode: InodeNumber, offset: int, data: Buffer) -> Coroutine[Any, Any, None]:
@@ -409,6 +421,21 @@ class ChunkStore:
             sweep=self._sweeper.statistics(),
             compaction=self._compactor.statistics(),
         )
+
+    async def content_state(self, attributes: Attributes) -> ContentState:
+        """Where the contents of a file are. Suspends for a damaged one at most. FilesystemError."""
+        return await self._states.of(attributes)
+
+    def listen_damage(self, listener: Callable[[InodeNumber], None]) -> None:
+        """`listener` hears of the inode of each chunk that can neither be had here nor from Discord. Must not raise."""
+        self._fetcher.on_damage = listener
+
+    def listen_sent(self, listener: Callable[[InodeNumber, int], None]) -> None:
+        """`listener` hears of each inode that has become wholly Discord's, and how many bytes were sent for that.
+
+        In the middle of recording: it must be quick and must not raise.
+        """
+        self._map.on_sent = listener
 
     def _upload_limits(self) -> tuple[int, int]:
         now = self._writeback.statistics()

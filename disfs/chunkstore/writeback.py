@@ -120,6 +120,11 @@ class Writeback:
         return self._channels.stopped
 
     @property
+    def messages(self) -> Sequence[Outgoing]:
+        """Those that are being packed, or are on their way; to be looked at only. The list stays the same one."""
+        return self._messages
+
+    @property
     def paused(self) -> bool:
         """Whether uploads are paused."""
         return self._paused
@@ -154,6 +159,7 @@ class Writeback:
             waiting_for=self._waiting_for,
             waiting_writers=self.waiting_writers,
             failures=self._channels.failures + (() if self._pack_failure is None else (self._pack_failure,)),
+            channels=self._channels.statistics(now, self._transport.send_delay_seconds),
             stopped=self.stopped,
         )
 

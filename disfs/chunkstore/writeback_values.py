@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from disfs.chunkstore.channels import ChannelStatistics
     from disfs.values import ChannelId
 
 
@@ -57,5 +58,6 @@ class WritebackStatistics:
     """How many writers wait for room."""
     failures: tuple[str, ...]
     """Why channels do not take data now, one line for each reason; empty when all is well."""
+    channels: tuple[ChannelStatistics, ...]
     stopped: bool
     """No channel takes data, and trying again will not help until somebody changes something."""

@@ -11,6 +11,8 @@ from disfs.cli.delete_volume import delete_volume
 from disfs.cli.discord_limits import limits
 from disfs.cli.doctor import doctor
 from disfs.cli.emulator import emulator
+from disfs.cli.events import events
+from disfs.cli.files import history, ls
 from disfs.cli.fsck import fsck
 from disfs.cli.init import init
 from disfs.cli.keys import key, passwd
@@ -20,7 +22,7 @@ from disfs.cli.recover import recover
 from disfs.cli.service import install_service
 from disfs.cli.setup import setup
 from disfs.cli.snapshot import snapshot
-from disfs.cli.status import status, volumes
+from disfs.cli.status import metrics, status, volumes
 from disfs.cli.umount import sync, umount
 from disfs.cli.undelete import undelete
 from disfs.cli.usage import usage
@@ -59,6 +61,10 @@ for command in (
     umount,
     sync,
     status,
+    metrics,
+    events,
+    ls,
+    history,
     volumes,
     usage,
     pause,

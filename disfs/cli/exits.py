@@ -43,8 +43,9 @@ def run(command: click.Command, arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         complain("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):
         # The reader of our output has enough, as in `disfs volumes | head -1`. Python must not try to flush again.
+        # Click makes a SystemExit of it, with the code that here means a bug.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except Exception as error:  # the last door: what is unknown here is logged and becomes exit code 1

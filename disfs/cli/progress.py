@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from disfs.cli.exits import complain
-from disfs.quantities import human_count, human_rate, human_size
+from disfs.quantities import human_count, human_duration, human_rate, human_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,14 +75,14 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
 
         def show(progress: Progress) -> None:
             nonlocal most, told
-            most = max(most, progress.dirty_bytes)
+            most = max(most, progress.left_bytes)
             held_up = _held_up(progress)
             if held_up and held_up != told:
                 # Above the bar, where the whole of it has room: it says what to do.
                 bars.console.print(held_up, markup=False, highlight=False, soft_wrap=True)
             told = held_up
             text = "paused" if progress.paused else "held up" if held_up else "uploading"
-            bars.update(task, total=most or None, completed=most - progress.dirty_bytes, description=text)
+            bars.update(task, total=most or None, completed=most - progress.left_bytes, description=text)
 
         yield show
 
@@ -173,6 +173,7 @@ class _Lines:
 
     def __init__(self) -> None:
         self._last = -LINE_SECONDS
+        self._left_bytes: int | None = None
         self._told: str | None = None
 
     def show(self, progress: Progress) -> None:
@@ -183,8 +184,15 @@ class _Lines:
         self._told = held_up
         now = time.monotonic()
         if progress.dirty_bytes and now - self._last >= LINE_SECONDS:
-            self._last = now
-            click.echo(f"{human_size(progress.dirty_bytes)} still to send", err=True)
+            click.echo(f"{human_size(progress.left_bytes)} still to send{self._speed(progress, now)}", err=True)
+            self._last, self._left_bytes = now, progress.left_bytes
+
+    def _speed(self, progress: Progress, now: float) -> str:
+        """Since the last line, and how long the rest will take at that; empty where nothing got on."""
+        if self._left_bytes is None or (gone := self._left_bytes - progress.left_bytes) <= 0:
+            return ""
+        rate = gone / (now - self._last)
+        return f", {human_rate(rate)}, about {human_duration(progress.left_bytes / rate)} left"
 
 
 class _WarmingLines:

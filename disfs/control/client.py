@@ -25,7 +25,7 @@ from disfs.control.protocol import (
 from disfs.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from disfs.control.protocol import Progress, Undeleted, WarmProgress
@@ -125,6 +125,31 @@ class ControlClient:
         """Let the files, and everything below the directories, be evicted again. At most MAX_INODES at once."""
         self._request({"request": "unpin", "inodes": list(inodes)})
 
+    def states(self, inodes: Sequence[InodeNumber]) -> Sequence[Sequence[Any] | None]:
+        """Where the contents of files are, one for each inode; see the protocol. At most MAX_INODES at once."""
+        found: Sequence[Sequence[Any] | None] = self._request({"request": "states", "inodes": list(inodes)})["states"]
+        return found
+
+    def history(self, inode: InodeNumber) -> dict[str, Any]:
+        """Where the contents of one file lie, and its path. USAGE."""
+        return self._request({"request": "history", "inode": inode})
+
+    def events(self) -> Iterator[Mapping[str, Any] | None]:
+        """What happens from now on, one after another; None when nothing does for a while. Ends with the daemon."""
+        try:
+            self._connection.sendall(encode({"request": "events"}))
+            while line := self._lines.readline(MAX_ANSWER_BYTES):
+                answer = decode(line)
+                if answer.get("event") == "error":
+                    raise error_of(answer)
+                yield answer.get("told")
+        except TimeoutError as error:
+            raise self._silent() from error
+        except ProtocolError as error:
+            raise UserError("the daemon broke off; its log says why", ExitCode.INTERNAL) from error
+        except ConnectionError:
+            return  # it was killed
+
     def trash(self, directory: InodeNumber, rest: str, after: Sequence[object] | None) -> dict[str, Any]:
         """Some of what is in the trash at a path and below it: `entries`, and `after`, where the next ones begin."""
         return self._request({"request": "trash", "directory": directory, "rest": rest, "after": after})
@@ -213,13 +238,16 @@ class ControlClient:
                     return dict(answer.get("result") or {})
                 raise error_of(answer)
         except TimeoutError as error:
-            raise UserError(
-                f"the daemon (pid {self._pid}) does not answer; see its log, or end it with "
-                "'disfs umount --force MOUNTPOINT': what was synced is kept",
-                ExitCode.INTERNAL,
-            ) from error
+            raise self._silent() from error
         except (OSError, ProtocolError, KeyError, TypeError, ValueError) as error:
             raise UserError("the daemon broke off; its log says why", ExitCode.INTERNAL) from error
+
+    def _silent(self) -> UserError:
+        return UserError(
+            f"the daemon (pid {self._pid}) does not answer; see its log, or end it with "
+            "'disfs umount --force MOUNTPOINT': what was synced is kept",
+            ExitCode.INTERNAL,
+        )
 
     def _read_line(self) -> bytes:
         line = self._lines.readline(MAX_ANSWER_BYTES)

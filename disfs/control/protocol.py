@@ -14,6 +14,11 @@ One JSON object a line. A client sends one request and reads until an answer tha
     {"request": "warm", "inodes": [2], "pin": true, "wait": true}
                                            {"event": "progress", ...}*, then done with what was brought
     {"request": "unpin", "inodes": [2]}    {"event": "progress", ...}*, then done
+    {"request": "states", "inodes": [2]}   {"event": "progress", ...}*, then done with {"states": [["discord", null,
+                                           100, false]]}: the word, percent sent, percent cached, pinned
+    {"request": "history", "inode": 2}     {"event": "progress", ...}*, then done with where its contents lie
+    {"request": "events"}                  {"event": "told", "told": {"event": "paused", "at": 1.5}}*, and
+                                           {"event": "progress"} now and then; it has no end
     {"request": "trash", "directory": 1, "rest": "a/b", "after": null}
                                            {"event": "done", "result": {"entries": [...], "after": ["/a/b", 7]}}
     {"request": "undelete", "directory": 1, "rest": "a/b", "version": null, "since_ns": null}
@@ -39,6 +44,7 @@ from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 MAX_REQUEST_BYTES = 64 * 1024
 MAX_INODES = 2000
@@ -64,6 +70,13 @@ class Progress:
     """Why uploads do not get on, in words for a person; None while they do."""
     paused: bool = False
     """Somebody has said that nothing shall be sent now."""
+    taken_bytes: int = 0
+    """Of the dirty bytes, what the network has taken: the part of a message that is under way."""
+
+    @property
+    def left_bytes(self) -> int:
+        """What is neither in Discord nor has the network taken it."""
+        return max(0, self.dirty_bytes - self.taken_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +144,14 @@ class Warmup(Protocol):
         ...
 
 
+class Listening(Protocol):
+    """Somebody who is told of what happens."""
+
+    async def next(self) -> Mapping[str, object]:
+        """What comes next: plain JSON values, no secrets. Cancel: it is not lost."""
+        ...
+
+
 class Controlled(Protocol):
     """The daemon as the control server sees it."""
 
@@ -162,6 +183,10 @@ class Controlled(Protocol):
         """Send again. Not paused: no-op."""
         ...
 
+    def listener(self) -> AbstractContextManager[Listening]:
+        """Hear of what happens from now on. USAGE when too many listen."""
+        ...
+
     def bandwidth(self) -> Bandwidth:
         """The limit in force."""
         ...
@@ -183,6 +208,14 @@ class Controlled(Protocol):
 
     async def unpin(self, inodes: Sequence[InodeNumber]) -> None:
         """Take the mark from `inodes` and everything below them; what has none is passed over."""
+        ...
+
+    async def states(self, inodes: Sequence[InodeNumber]) -> Mapping[str, object]:
+        """Where the contents of files are: `states`, one for each inode."""
+        ...
+
+    async def history(self, inode: InodeNumber) -> Mapping[str, object]:
+        """What is known of one file: `path`, `state`, `places`, `message_count`. USAGE."""
         ...
 
     async def trash(
@@ -258,6 +291,7 @@ def progress_of(message: Mapping[str, Any]) -> Progress:
         dirty_chunks=int(message["dirty_chunks"]),
         failure=message.get("failure"),
         paused=bool(message.get("paused")),
+        taken_bytes=int(message.get("taken_bytes", 0)),
     )
 
 

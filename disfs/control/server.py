@@ -34,13 +34,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
-    from disfs.control.protocol import Controlled, Progress
+    from disfs.control.protocol import Controlled, Listening, Progress
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 32
 IDLE_SECONDS = 10.0
 """How long a connection may take to say what it wants."""
+ALIVE_SECONDS = 2.0
+"""How often a listener hears that the daemon is there."""
 AGAIN_SECONDS = 0.5
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED})
 LAST_WORD_SECONDS = 2.0
@@ -152,6 +154,15 @@ async def _perform(daemon: Controlled, request: dict[str, Any], stream: trio.Soc
         case {"request": "unpin", "inodes": list(numbers)}:
             inodes = inodes_of(numbers)
             await _with_progress(stream, lambda: daemon.unpin(inodes), WarmProgress)
+        case {"request": "events"}:
+            with daemon.listener() as listener:
+                await _tell(stream, listener)
+        case {"request": "states", "inodes": list(numbers)}:
+            inodes = inodes_of(numbers)
+            await _with_progress(stream, lambda: daemon.states(inodes), WarmProgress)
+        case {"request": "history", "inode": number}:
+            inode = inodes_of([number])[0]
+            await _with_progress(stream, lambda: daemon.history(inode), WarmProgress)
         case {"request": "trash", "directory": number, "rest": str(rest), "after": after}:
             directory, place = inodes_of([number])[0], position_of(after) if isinstance(after, list) else None
             await _with_progress(stream, lambda: daemon.trash(directory, rest, place), Undeleted)
@@ -166,6 +177,21 @@ async def _perform(daemon: Controlled, request: dict[str, Any], stream: trio.Soc
             await _with_progress(stream, lambda: daemon.delete_snapshot(name), daemon.progress)
         case _:
             await _say(stream, done(_answer_at_once(daemon, request)))
+
+
+async def _tell(stream: trio.SocketStream, listener: Listening) -> None:
+    """Pass on what happens until the client goes away; a sign of life when nothing does."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch_hang_up, stream, nursery.cancel_scope)
+        while True:
+            message: Mapping[str, object] = {"event": "progress"}
+            with trio.move_on_after(ALIVE_SECONDS):
+                message = {"event": "told", "told": await listener.next()}
+            try:
+                await stream.send_all(encode(message))
+            except trio.BrokenResourceError:
+                nursery.cancel_scope.cancel()
+                return
 
 
 def _answer_at_once(daemon: Controlled, request: dict[str, Any]) -> Mapping[str, object] | None:

@@ -23,7 +23,15 @@ from disfs.metadata.base import NAME_MAX
 from disfs.metadata.batches import insert_rows
 from disfs.metadata.inodes import COLUMNS, LastName, stale
 from disfs.metadata.views import SNAPSHOTS_NAME, refuse_view
-from disfs.values import FIRST_VIEW_INODE, ROOT_INODE, Attributes, DirectoryEntry, InodeNumber
+from disfs.values import (
+    FIRST_VIEW_INODE,
+    REPORTS_INODE,
+    REPORTS_NAME,
+    ROOT_INODE,
+    Attributes,
+    DirectoryEntry,
+    InodeNumber,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,6 +144,8 @@ class Dentries:
         """What a name stands for that is in no row: mostly nothing."""
         if name == SNAPSHOTS_NAME and parent == ROOT_INODE:
             return self._inodes.attributes(FIRST_VIEW_INODE)
+        if name == REPORTS_NAME and parent == ROOT_INODE:
+            return self._inodes.attributes(REPORTS_INODE)
         return None
 
     def _looked_in_vain(self, parent: InodeNumber) -> None:
@@ -233,6 +243,14 @@ class Dentries:
         self._database.flush()
         rows = self._database.rows("SELECT parent, name FROM dentries WHERE inode = ?", (inode,))
         return sorted(self._path_of_directory(parent) + name for parent, name in rows)
+
+    def path(self, inode: InodeNumber) -> bytes | None:
+        """One path from the root that leads to the inode, however many do; None for an orphan or an unknown one."""
+        if inode == ROOT_INODE or inode >= FIRST_VIEW_INODE:
+            return next(iter(self.paths(inode)), None)
+        self._database.flush()
+        row = self._database.row("SELECT parent, name FROM dentries WHERE inode = ? LIMIT 1", (inode,))
+        return None if row is None else self.path_of_directory(InodeNumber(row[0])) + row[1]
 
     def last_name(self, parent: InodeNumber, name: bytes, reason: TrashReason) -> LastName | None:
         """What an inode is about to lose, if that is to be noted. Before the first alteration of a change."""

@@ -36,6 +36,10 @@ class Ledger(Components):
         """See ChunkLedger."""
         return self._dentries.paths(inode)
 
+    def path(self, inode: InodeNumber) -> bytes | None:
+        """One of `paths`, at once and however many there are; None for an orphan. FilesystemError."""
+        return self._dentries.path(inode)
+
     def is_empty(self, inode: InodeNumber) -> bool:
         """See ChunkLedger."""
         return self._inodes.attributes(inode).size_bytes == 0

@@ -4,13 +4,17 @@ A snapshot is a database of this schema, in a file that nobody writes any more. 
 the snapshot in the upper bits, so that they never collide with living ones, nor with another snapshot's, and are the
 same at each mount. `.snapshots` can be looked up in the root and is not listed there; a volume that has such a name of
 its own keeps it, and shows no snapshots.
+
+The same holds for `.disfs`, where the daemon says how it is: names and attributes are here, what the files say is not.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import stat
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +23,17 @@ from disfs.metadata.connections import Access, connected
 from disfs.metadata.sqlite_errors import translated
 from disfs.values import (
     FIRST_VIEW_INODE,
+    REPORT_NAMES,
+    REPORTS_INODE,
+    REPORTS_NAME,
     ROOT_INODE,
     Attributes,
     ChunkIndex,
     DirectoryEntry,
     Extent,
+    InodeNumber,
     PackId,
+    is_report,
     snapshot_of,
     view_inode,
 )
@@ -32,10 +41,6 @@ from disfs.values import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from disfs.values import (
-        InodeNumber,
-    )
 
 SNAPSHOTS_NAME = b".snapshots"
 _TOP_MODE = stat.S_IFDIR | 0o555
@@ -77,6 +82,8 @@ class Views:
 
     def __init__(self) -> None:
         self._views: dict[int, _View] = {}
+        self._reports = _reports()
+        """What the daemon says of itself; whose it is, nobody else reads it."""
 
     def open(self, snapshot: int, name: bytes, created_ns: int, path: Path) -> None:
         """Show a snapshot. FilesystemError when its database cannot be read."""
@@ -107,12 +114,16 @@ class Views:
     def find(self, inode: InodeNumber) -> Attributes | None:
         """Its attributes; None when there is no such inode. Not for the directory of all snapshots."""
         snapshot, number = snapshot_of(inode)
+        if not snapshot:
+            return self._reports.get(inode)
         row = self._row(snapshot, _FIND, (number,))
         return None if row is None else _shown(snapshot, row)
 
     def lookup(self, parent: InodeNumber, name: bytes) -> Attributes | None:
         """What a name stands for; None when there is no such name."""
         snapshot, number = snapshot_of(parent)
+        if parent == REPORTS_INODE:
+            return self._reports[report_inode(name)] if name in REPORT_NAMES else None
         if not snapshot:
             for each, view in self._views.items():
                 if view.name == name:
@@ -128,6 +139,13 @@ class Views:
             rows = self._rows(snapshot, _LIST, (number, after_cookie, limit))
             return [DirectoryEntry(row[0], row[1], _shown(snapshot, row[2:])) for row in rows]
         entries = []
+        if directory == REPORTS_INODE:
+            for cookie, name in enumerate(REPORT_NAMES, _FIRST_COOKIE):
+                if cookie > after_cookie:
+                    entries.append(DirectoryEntry(name, cookie, self._reports[report_inode(name)]))
+            return entries[:limit]
+        if directory != FIRST_VIEW_INODE:
+            return []
         for each in sorted(self._views):
             cookie = _FIRST_COOKIE + each
             root = self.find(view_inode(each, ROOT_INODE)) if cookie > after_cookie else None
@@ -148,6 +166,10 @@ class Views:
     def paths(self, inode: InodeNumber) -> Sequence[bytes]:
         """One path that leads there, from the root of the volume; for messages to people."""
         names: list[bytes] = []
+        if is_report(inode):
+            return [b"/" + REPORTS_NAME + b"/" + REPORT_NAMES[inode - REPORTS_INODE - 1]]
+        if inode == REPORTS_INODE:
+            return [b"/" + REPORTS_NAME]
         snapshot, number = snapshot_of(inode)
         view = self._views.get(snapshot)
         while view is not None and number != ROOT_INODE:
@@ -211,6 +233,20 @@ class Views:
             return view.connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise translated(error) from error
+
+
+def report_inode(name: bytes) -> InodeNumber:
+    """The number of one of REPORT_NAMES."""
+    return InodeNumber(REPORTS_INODE + 1 + REPORT_NAMES.index(name))
+
+
+def _reports() -> dict[InodeNumber, Attributes]:
+    """The directory and its files: of a constant size, as their texts are made when they are opened."""
+    now_ns = time.time_ns()
+    rest = (os.getuid(), os.getgid(), 0, 0, now_ns, now_ns, now_ns)
+    files = [Attributes(report_inode(name), stat.S_IFREG | 0o400, 1, *rest) for name in REPORT_NAMES]
+    top = Attributes(REPORTS_INODE, stat.S_IFDIR | 0o500, 2, *rest)
+    return {each.inode: each for each in (top, *files)}
 
 
 def _shown(snapshot: int, row: Sequence[Any]) -> Attributes:

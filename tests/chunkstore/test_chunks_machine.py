@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from support.chunk_worlds import SETTINGS, ChunkWorld, in_this_thread
 
 from disfs.chunkstore.packer import PackReader
-from disfs.chunkstore.states import UNSENT, ChunkState
+from disfs.chunkstore.states import ON_THEIR_WAY, UNSENT, ChunkState
 from disfs.chunkstore.transport.faults import Fault
 from disfs.errors import FilesystemError, StorageError, TokenRejectedError, TooLargeError, TransientStorageError
 from disfs.values import InodeNumber
@@ -248,6 +248,11 @@ class Machine:
         assert dirty == sorted(waiting.by_quiet) == sorted(waiting.by_age) == list(waiting._in_order)
         assert waiting.bytes == sum(chunks.inodes[key.inode].entries[key.chunk].length for key in dirty)
         assert waiting.urgent_count == sum(waiting.is_urgent(entry) for entry in waiting.by_quiet.values())
+        assert set(chunks.unsent) == {record.inode for record in chunks.inodes.values() if record.unsent_count}
+        for record in chunks.inodes.values():
+            assert record.unsent_bytes == sum(entry.length for entry in record.entries.values())
+            assert record.sending_count == sum(entry.state in ON_THEIR_WAY for entry in record.entries.values())
+            assert not record.sent_bytes or record.unsent_count
         assert chunks.dirty_bytes == sum(e.length for r in chunks.inodes.values() for e in r.entries.values())
         small = {inode: record.end for inode, record in chunks.inodes.items() if record.is_small}
         assert small == dict(self.world.ledger.small_lengths())

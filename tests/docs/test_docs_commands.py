@@ -27,6 +27,7 @@ RUN_ELSEWHERE = {
 }
 """Pages whose examples another test runs, and which."""
 NOT_RUN_HERE = {
+    "disfs metrics": "tests/e2e/test_e2e_files.py::test_metrics_command_says_what_the_file_says",
     "./try": "tests/e2e/test_e2e_try.py::test_try_mounts_and_says_what_to_do",
 }
 """Blocks, by how they begin, that need something else than a volume on the emulator, and the test that covers them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -31,6 +31,7 @@ from disfs.quantities import Bandwidth
 from disfs.values import InodeNumber
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -39,6 +40,36 @@ async def test_status_is_what_the_daemon_says(tmp_path: Path) -> None:
     async with served(tmp_path):
         assert {"pid": 1, "dirty_bytes": 7} == await asked(tmp_path, ControlClient.status)
         await asked(tmp_path, ControlClient.ping)
+
+
+async def test_states_and_history_of_files(tmp_path: Path) -> None:
+    """Many files are asked for at once, in their order; what is wrong with one of them is said."""
+    async with served(tmp_path) as daemon:
+        inodes = [InodeNumber(number) for number in range(1, MAX_INODES + 1)]
+        states = await asked(tmp_path, lambda client: client.states(inodes))
+        assert MAX_INODES == len(states)
+        assert ["discord", None, 100, True] == states[6]
+        assert {"path": "/9"} == await asked(tmp_path, lambda client: client.history(InodeNumber(9)))
+        daemon.error = UserError("nothing is known of it", ExitCode.USAGE)
+        with pytest.raises(UserError, match="nothing is known"):
+            await asked(tmp_path, lambda client: client.history(InodeNumber(9)))
+
+
+async def test_events_are_passed_on_with_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener hears that the daemon is there, then what happens; one too many is told why it may not listen."""
+    monkeypatch.setattr("disfs.control.server.ALIVE_SECONDS", 0.001)
+    async with served(tmp_path) as daemon:
+
+        def listen_to_two(client: ControlClient) -> list[Mapping[str, Any] | None]:
+            told = client.events()
+            first = next(told)
+            trio.from_thread.run_sync(daemon.may_finish.set)
+            return [first, next(filter(None, told))]
+
+        assert [None, {"event": "paused", "at": 1.5}] == await asked(tmp_path, listen_to_two)
+        daemon.error = UserError("8 programs listen already", ExitCode.USAGE)
+        with pytest.raises(UserError, match="listen already"):
+            await asked(tmp_path, lambda client: next(client.events()))
 
 
 async def test_long_directory_is_no_obstacle(tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ def volume(discord: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield made
 
 
+@pytest.fixture(autouse=True)
+def no_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others have mounted on this machine, and left behind, is not these tests' business."""
+    monkeypatch.setattr(checks, "mounts", list)
+
+
 @pytest.fixture
 def sick(volume: Home, discord: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """The same for tests in this process; what they change in Discord is put back."""

@@ -14,6 +14,7 @@ from support.controls_world import controls, write
 from support.fake_daemon import asked, served
 from support.volumes import VOLUME
 
+from disfs.chunkstore.settings import ChunkStoreSettings
 from disfs.cli.commands import disfs
 from disfs.cli.exits import run
 from disfs.config import Paths, VolumeSettings, load_volume, save_volume
@@ -137,19 +138,19 @@ async def test_mount_is_told(paths: Paths, capsys: pytest.CaptureFixture[str]) -
 async def test_cache_size_changes_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
     """A smaller cache evicts what is too much, and what is unsent may be less; both show in status."""
     async with controls(tmp_path) as (made, world, _):
-        await made.change_setting("cache_size", "64M")
-        for number in range(20):
-            await write(world, b"%d" % number, os.urandom(1 << 20))
-        await world.chunks.drain()
-        assert world.chunks.statistics().cache_bytes > 16 << 20
         assert {"applied": True} == await made.change_setting("cache_size", "16M")
         now = world.chunks.statistics()
-        assert now.cache_bytes <= now.cache_limit_bytes == 16 << 20
-        assert (8 << 20, 12 << 20) == (now.dirty_limit_bytes, now.pinned_limit_bytes)
+        assert (16 << 20, 8 << 20, 12 << 20) == (now.cache_limit_bytes, now.dirty_limit_bytes, now.pinned_limit_bytes)
         await made.change_setting("dirty_limit", "2M")
         assert 2 << 20 == world.chunks.statistics().dirty_limit_bytes
-        await write(world, b"more", os.urandom(6 << 20))
-        assert world.chunks.statistics().cache_bytes <= 16 << 20
+        for number in range(10):
+            await write(world, b"%d" % number, os.urandom(50_000))
+        await world.chunks.drain()
+        assert world.chunks.statistics().cache_bytes > 400_000
+        await world.chunks.adjust(ChunkStoreSettings(cache_bytes=128 << 10))  # less than a person may ask for
+        assert world.chunks.statistics().cache_bytes <= 128 << 10
+        await write(world, b"more", os.urandom(100_000))
+        assert world.chunks.statistics().cache_bytes <= 128 << 10
 
 
 async def test_larger_dirty_limit_lets_waiting_writers_go_on(tmp_path: Path, autojump_clock: MockClock) -> None:

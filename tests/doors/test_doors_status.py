@@ -14,12 +14,12 @@ from click.testing import CliRunner
 from support.controls_world import controls, write
 
 from disfs.cli.daemons import RunningDaemon
-from disfs.cli.report import status_lines
 from disfs.cli.status import status
 from disfs.control.protocol import MAX_ANSWER_BYTES, encode
 from disfs.controls import UploadState, upload_state
 from disfs.errors import UserError
 from disfs.quantities import Bandwidth
+from disfs.status_report import status_lines
 from disfs.values import ROOT_INODE, NewInode
 
 if TYPE_CHECKING:

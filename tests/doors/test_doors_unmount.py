@@ -78,9 +78,7 @@ def by_signal(number: signal.Signals) -> Callable[[Home, int], None]:
 
 
 WAYS: dict[str, Callable[[Home, int], Any]] = {
-    "disfs umount": lambda home, _pid: home.ok("umount", "--no-wait", str(home.mountpoint)),
     "fusermount3": lambda home, _pid: tool("fusermount3", "-u", home=home),
-    "lazy fusermount3": lambda home, _pid: tool("fusermount3", "-uz", home=home),
     "umount": as_root("umount"),
     "forced umount": as_root("umount", "-f"),
     "file manager": lambda home, _pid: tool("gio", "mount", "-u", home=home),

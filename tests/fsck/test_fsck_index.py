@@ -299,7 +299,7 @@ async def test_snapshot_that_holds_nothing_holds_again(shipped: FsckWorld) -> No
 
 
 async def test_regression_repair_deletes_nothing_that_a_snapshot_refers_to(shipped: FsckWorld) -> None:
-    """The record of a message that only a snapshot needs is gone: it comes back from the snapshot; the message stays."""
+    """The record of a message that only a snapshot needs is gone: it comes back from there, and the message stays."""
     async with shipped.mounted() as filesystem:
         await filesystem.unlink(ROOT_INODE, b"second")
         await shipped.ship()

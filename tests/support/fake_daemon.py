@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from disfs.control.server import serve
 from disfs.quantities import Bandwidth
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from disfs.errors import DisfsError
@@ -80,6 +80,24 @@ class FakeDaemon:
 
     async def unpin(self, inodes: Sequence[InodeNumber]) -> None:
         self.asked.append((list(inodes), None))
+
+    async def states(self, inodes: Sequence[InodeNumber]) -> Mapping[str, object]:
+        return {"states": [["discord", None, 100, inode == 7] for inode in inodes]}
+
+    @contextmanager
+    def listener(self) -> Iterator[FakeDaemon]:
+        if self.error:
+            raise self.error
+        yield self
+
+    async def next(self) -> Mapping[str, object]:
+        await self.may_finish.wait()
+        return {"event": "paused", "at": 1.5}
+
+    async def history(self, inode: InodeNumber) -> Mapping[str, object]:
+        if self.error:
+            raise self.error
+        return {"path": f"/{inode}"}
 
     async def trash(
         self, directory: InodeNumber, rest: str, after: tuple[str, InodeNumber] | None

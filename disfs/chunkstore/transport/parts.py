@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import aiohttp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from aiohttp.abc import AbstractStreamWriter
 
@@ -29,10 +29,17 @@ PIECE_BYTES = 64 * 1024
 class PartsReader(io.RawIOBase):
     """The parts one after another, as a seekable file; after `release` it holds nothing and reading is an error."""
 
-    def __init__(self, parts: Sequence[Buffer], throttle: Throttle | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Buffer],
+        throttle: Throttle | None = None,
+        on_taken: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
         self.throttle = throttle
         """What whoever sends this has to keep to."""
+        self.on_taken = on_taken
+        """Called whenever the network has taken another piece: everything up to `tell`."""
         self._parts = tuple(memoryview(part).cast("B").toreadonly() for part in parts)
         self._position = 0
         self._size_bytes = sum(len(part) for part in self._parts)
@@ -126,3 +133,4 @@ class PartsPayload(aiohttp.Payload):
                 await throttle.take(len(piece))
             async with asyncio.timeout(self.STALL_SECONDS):
                 await writer.write(piece)
+            self._value.on_taken()

@@ -34,6 +34,7 @@ from disfs.chunkstore.transport.decode import (
 )
 from disfs.chunkstore.transport.parts import PartsReader
 from disfs.chunkstore.transport.rest import RestClient
+from disfs.chunkstore.transport.taken import Taking
 from disfs.chunkstore.transport.throttle import Throttle
 from disfs.chunkstore.transport.urls import UrlEnding
 from disfs.errors import CorruptDataError, NotFoundError, TransientStorageError
@@ -82,7 +83,9 @@ class DiscordService:
 
     async def send(self, channel: ChannelId, uploads: Sequence[Upload], *, nonce: str, content: str) -> StoredMessage:
         """See `Transport.send`."""
-        readers = [PartsReader(upload.parts, self._up) for upload in uploads]
+        taken = Taking(nonce, self._publish)
+        readers = [PartsReader(upload.parts, self._up, taken.note) for upload in uploads]
+        taken.readers = readers
         try:
             with _translated():
                 rest = await self._client()
@@ -101,6 +104,7 @@ class DiscordService:
         finally:
             for reader in readers:
                 reader.release()
+            taken.end()
         message = _as_sent(self._noted(raw), uploads)
         self._count(sent_bytes=sum(upload.size_bytes for upload in uploads))
         return message

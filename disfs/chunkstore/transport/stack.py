@@ -18,6 +18,7 @@ from disfs.chunkstore.transport.refresh import RefreshingTransport
 from disfs.chunkstore.transport.retry import Retries, RetryingTransport, RetryPolicy
 from disfs.chunkstore.transport.routes import Observation
 from disfs.chunkstore.transport.service import open_service
+from disfs.chunkstore.transport.taken import Taken, TakenBytes
 from disfs.chunkstore.transport.urls import UrlCache, UrlEnding
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Connection:
     uploads and all downloads together, those that run included. To be called from trio at any time; never waits."""
     sending_once: Transport
     """As `transport`, but a send that fails is not repeated: for whoever has to look first whether it still may be."""
+    taken_bytes: Callable[[str], int] = lambda nonce: 0
+    """How much of the attachments of the send with that nonce the network has taken so far; 0 for one that is over."""
 
 
 @asynccontextmanager
@@ -64,6 +67,8 @@ async def open_connection(
         bridge.listen(Observation, limited.observe)
         refreshing = RefreshingTransport(limited)
         bridge.listen(UrlEnding, refreshing.note_ending)
+        taken = TakenBytes()
+        bridge.listen(Taken, taken.note)
         transport = OneByOneTransport(RetryingTransport(refreshing, retries))
         once = replace(retries, sends=RetryPolicy(attempts=1))
         async with running_beside(refreshing.run):
@@ -72,6 +77,7 @@ async def open_connection(
                 DiscordAdmin(bridge),
                 functools.partial(bridge.tell, "limit_bandwidth"),
                 OneByOneTransport(RetryingTransport(refreshing, once)),
+                taken.of,
             )
 
 

@@ -26,7 +26,7 @@ def status_lines(report: Mapping[str, Any]) -> list[str]:
         ("trash", _trash(report["metadata"])),
         ("garbage", _garbage(report)),
         *(("warming", _warmup(warmup)) for warmup in report["warmups"]),
-        *(("problem", text) for text in _problems(report)),
+        *(("problem", text) for text in problems(report)),
     ]
     return [f"{name:<{_NAME_WIDTH}} {text}" for name, text in rows if text]
 
@@ -143,7 +143,7 @@ def _warmup(warmup: Mapping[str, Any]) -> str:
     return f"{sizes}, {warmup['done_files']} of {human_count(warmup['total_files'], 'file')}"
 
 
-def _problems(report: Mapping[str, Any]) -> Iterator[str]:
+def problems(report: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong, in sentences; nothing when all is well."""
     told = (
         report["warning"],
