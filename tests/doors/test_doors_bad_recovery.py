@@ -145,6 +145,7 @@ def test_recover_with_a_wrong_passphrase(command: Command, tmp_path: Path, monke
     command.forget("secret")
     file = tmp_path / "passphrase"
     file.write_text("wrong-secret\n")
+    file.chmod(0o600)
     monkeypatch.setenv("DISFS_PASSPHRASE", "wrong-secret")
     line = command.refused(ExitCode.WRONG_PASSPHRASE, "recover", "secret")
     assert "does not open volume 'secret'; try again" in line
