@@ -150,7 +150,8 @@ async def test_regression_remains_of_a_snapshot_stay_when_another_machine_has_co
 
 
 def test_every_place_that_deletes_in_discord_is_known() -> None:
-    """Each of them confirms before it deletes, which `ConfirmedDeletions` enforces in tests; leases alone need not."""
+    """Each confirms before it deletes, which `ConfirmedDeletions` enforces in tests; leases need not, nor superblocks
+    in whose place there is another one of the same key."""
     package = Path(disfs.__file__).parent
     found = set()
     for path in package.rglob("*.py"):
@@ -162,6 +163,7 @@ def test_every_place_that_deletes_in_discord_is_known() -> None:
     assert {
         "chunkstore/strays.py",
         "chunkstore/sweep.py",
+        "new_superblock.py",
         "recovery/fsck_repair.py",
         "recovery/holding.py",
         "recovery/retention.py",
