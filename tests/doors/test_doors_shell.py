@@ -129,3 +129,14 @@ def test_pages_are_rendered_without_a_warning() -> None:
     done = subprocess.run(["groff", "-man", "-ww", "-Tutf8", *paths], capture_output=True, text=True, check=True)
     assert "" == done.stderr
     assert "umount --no-wait ~/discord" in done.stdout
+
+
+def test_a_command_brings_in_no_other() -> None:
+    """`disfs status` is asked every few seconds, and starts without the modules of set-up, fsck and the like."""
+    program = (
+        "import sys; from disfs.cli.commands import disfs; disfs.commands['status']; "
+        "print(*sorted(name for name in sys.modules if name.startswith('disfs.cli.')))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "disfs.cli.status" in ran.stdout.split()
+    assert not {"disfs.cli.setup", "disfs.cli.fsck", "disfs.cli.mount", "trio"} & set(ran.stdout.split())
