@@ -11,29 +11,24 @@ backup programs from copying it all the same.
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from disfs.errors import ExitCode, UserError
-from disfs.private_files import explained, make_directory, unusable, why_not_private, write_text
+from disfs.private_files import explained, make_directory, why_not_private, write_text
 from disfs.quantities import NO_LIMIT, parse_limits
 from disfs.superblock import Superblock, SuperblockError
+from disfs.toml_files import TableReader, read_table, toml_text
 from disfs.values import ChannelId, GuildId
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from disfs.quantities import Bandwidth, Timetable
-
-Scalar: TypeAlias = str | int | float | bool
-Table: TypeAlias = Mapping[str, "Scalar | Sequence[Scalar] | Table | None"]
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -58,7 +53,6 @@ _SETTING_TYPES = {
     "notifications": bool,
     "trash_days": float,
 }
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +217,8 @@ def check_volume_name(name: str) -> str:
 
 def load_global(paths: Paths) -> GlobalConfig:
     """Read config.toml; all defaults when there is none. CONFIG_INVALID, STATE_UNUSABLE."""
-    table = _read(paths.config_file) or {}
-    reader = _Reader(paths.config_file, table)
+    table = read_table(paths.config_file) or {}
+    reader = TableReader(paths.config_file, table)
     config = GlobalConfig(
         token=reader.get("token", str),
         token_file=reader.path("token_file"),
@@ -259,7 +253,7 @@ def load_volume(paths: Paths, name: str) -> VolumeConfig:
     """Read one volume's description. NO_SUCH_VOLUME, CONFIG_INVALID, STATE_UNUSABLE."""
     check_volume_name(name)
     path = paths.volume_file(name)
-    table = _read(path)
+    table = read_table(path)
     if table is None:
         known = ", ".join(volume_names(paths))
         hint = f"known volumes: {known}" if known else "make one with 'disfs setup', or try 'disfs mount --emulator'"
@@ -293,7 +287,7 @@ def save_volume(paths: Paths, volume: VolumeConfig) -> None:
 
 
 def _parse_volume(path: Path, name: str, table: dict[str, Any]) -> VolumeConfig:
-    reader = _Reader(path, table)
+    reader = TableReader(path, table)
     try:
         superblock = Superblock.from_json(reader.need("superblock", str))
     except SuperblockError as error:
@@ -316,7 +310,7 @@ def _parse_volume(path: Path, name: str, table: dict[str, Any]) -> VolumeConfig:
 
 
 def _parse_settings(path: Path, table: dict[str, Any]) -> VolumeSettings:
-    reader = _Reader(path, table)
+    reader = TableReader(path, table)
     chosen: dict[str, Any] = {}
     for name, kind in _SETTING_TYPES.items():
         value = reader.get(name, kind)
@@ -330,94 +324,3 @@ def _parse_settings(path: Path, table: dict[str, Any]) -> VolumeSettings:
         return VolumeSettings(**chosen)
     except ValueError as error:
         raise reader.invalid(str(error)) from error
-
-
-_WORDS: dict[type, str] = {
-    str: "a text in quotation marks",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    dict: "a table",
-}
-"""What TOML's types are called for people."""
-
-
-class _Reader:
-    """Takes typed values out of a TOML table and notices what nobody asked for."""
-
-    def __init__(self, path: Path, table: dict[str, Any]) -> None:
-        self._path = path
-        self._rest = dict(table)
-        self._known: set[str] = set()
-
-    def invalid(self, problem: str) -> UserError:
-        return UserError(f"{self._path}: {problem}; correct the file", ExitCode.CONFIG_INVALID)
-
-    def get(self, key: str, kind: type) -> Any:
-        self._known.add(key)
-        value = self._rest.pop(key, None)
-        if kind is float and type(value) is int:
-            return float(value)
-        # type() and not isinstance(): TOML's true must not pass for the integer 1.
-        if value is not None and type(value) is not kind:
-            # Not the value: it may be a secret.
-            raise self.invalid(f"{key} must be of type {kind.__name__} ({_WORDS[kind]}), not {type(value).__name__}")
-        return value
-
-    def need(self, key: str, kind: type) -> Any:
-        value = self.get(key, kind)
-        if value is None:
-            raise self.invalid(f"{key} is missing")
-        return value
-
-    def path(self, key: str) -> Path | None:
-        value = self.get(key, str)
-        return None if value is None else self._path.parent / Path(value).expanduser()
-
-    def finish(self) -> None:
-        if self._rest:
-            unknown, known = ", ".join(sorted(self._rest)), ", ".join(sorted(self._known))
-            raise self.invalid(f"{unknown} means nothing here; allowed are {known}")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """The table that a TOML file holds; None when there is no file."""
-    try:
-        with path.open("rb") as stream:
-            return tomllib.load(stream)
-    except FileNotFoundError:
-        return None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}; correct the file", ExitCode.CONFIG_INVALID) from error
-    except OSError as error:
-        raise unusable(error, path) from error
-
-
-def toml_text(table: Table) -> str:
-    """Write a table as TOML: scalars and lists of scalars first, then one level of sub-tables. None is left out."""
-    plain = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if _is_plain(value)]
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            plain += ["", f"[{_key(key)}]"]
-            plain += [f"{_key(k)} = {_value(v)}" for k, v in value.items() if _is_plain(v)]
-    return "\n".join(plain) + "\n"
-
-
-def _is_plain(value: object) -> bool:
-    return value is not None and not isinstance(value, Mapping)
-
-
-def _key(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) else _value(key)
-
-
-def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        # JSON's escapes are TOML's too, except that TOML wants DEL escaped and knows no surrogate pairs.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, int | float):
-        return repr(value)
-    assert isinstance(value, list | tuple)
-    return "[" + ", ".join(_value(item) for item in value) + "]"

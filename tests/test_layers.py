@@ -30,7 +30,7 @@ LAYERS = [
         "disfs.desktop",
         "disfs.elf_imports",
     },
-    {"disfs.status_report"},
+    {"disfs.status_report", "disfs.toml_files"},
     {"disfs.metrics"},
     {"disfs.report_files"},
     {"disfs.config", "disfs.logs", "disfs.volume_state", "disfs.local_emulator"},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from disfs.errors import ExitCode, StorageError, UserError
-from disfs.recovery.holding import HeldElsewhereError, clock
+from disfs.recovery.holding_values import HeldElsewhereError, clock
 from disfs.recovery.lease import VALID_MS
 
 if TYPE_CHECKING:

@@ -16,11 +16,10 @@ Whoever finds that another machine's lease counts deletes its own and never clai
 
 from __future__ import annotations
 
-import datetime
 import logging
 import os
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -35,6 +34,7 @@ from disfs.errors import (
 )
 from disfs.recovery.arrivals import ForkedError
 from disfs.recovery.frames import NewerFormatError
+from disfs.recovery.holding_values import HeldElsewhereError, LeaseStatistics, while_mounted
 from disfs.recovery.lease import (
     SIZES,
     THIS_MESSAGE,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from disfs.chunkstore.keys import VolumeKey
     from disfs.chunkstore.transport.base import StoredMessage, Transport
+    from disfs.recovery.holding_values import ShipperLike
     from disfs.recovery.lease import Lease
     from disfs.values import ChannelId
 
@@ -67,42 +68,6 @@ FRESH_SECONDS = VALID_MS / 1000 - 60.0
 _LOOKS = 5
 """How often a listing is asked for in all that does not show what was just posted."""
 _LOOK_AGAIN_SECONDS = 1.0
-
-
-class HeldElsewhereError(ForkedError):
-    """Another machine has the volume mounted. `holder` is its lease."""
-
-    def __init__(self, message: str, holder: Posted) -> None:
-        super().__init__(message)
-        self.holder = holder
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseStatistics:
-    """For `disfs status`."""
-
-    held: bool
-    """Whether this mount has the lease, as far as it knows."""
-    since: float | None
-    """Since when, in seconds since 1970, by Discord's clock; None without one."""
-    renewals: int
-    failure: str | None
-    """Why it could not be had or renewed the last time; None when all is well."""
-    takes_over: bool = False
-    """Whether the volume is to be taken over as soon as Discord answers."""
-    taken_from: str | None = None
-    """The machine from which it was taken over, late; None when it was not, or when nobody had it."""
-
-
-class ShipperLike(Protocol):
-    """Who sends what only the holder may."""
-
-    stopped: trio.Event
-    """Set once nothing will be sent any more."""
-
-    def give_way(self, error: DisfsError) -> None:
-        """Send nothing more, and say why."""
-        ...
 
 
 class LeaseHolder:
@@ -390,24 +355,10 @@ class LeaseHolder:
         self._mine = None
 
     def _lose(self, holder: Posted) -> None:
-        self._lost = HeldElsewhereError(_while_mounted(holder), holder)
+        self._lost = HeldElsewhereError(while_mounted(holder), holder)
         raise self._lost
 
 
 def _pushed_aside(mine: Posted, others: Sequence[Posted]) -> Posted | None:
     held = [each for each in others if each.lease.place != mine.lease.place and each.message < mine.message]
     return min(held, key=lambda each: each.precedence, default=None)
-
-
-def clock(message: MessageId, later_seconds: float = 0.0) -> str:
-    """When Discord got a message, or some time after that, for people here."""
-    moment = datetime.datetime.fromtimestamp(unix_seconds(message) + later_seconds).astimezone()
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _while_mounted(holder: Posted) -> str:
-    return (
-        f"{holder.lease.host} (device {holder.lease.device.hex()[:8]}) has had this volume mounted since "
-        f"{clock(holder.takeover or holder.first)}: nothing of this machine's names is sent any more, and nothing is "
-        "deleted; unmount one of the two, and put the state directory of the one that is to give way aside"
-    )

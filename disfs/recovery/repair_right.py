@@ -19,7 +19,7 @@ from disfs.metadata.shipping import NO_STATE
 from disfs.recovery.admission import give_back, refusal
 from disfs.recovery.arrivals import ForkedError, refuse_fork
 from disfs.recovery.assembly import Origin, holder_of, place_here
-from disfs.recovery.holding import HeldElsewhereError
+from disfs.recovery.holding_values import HeldElsewhereError
 from disfs.recovery.index_channel import IndexChannel
 
 if TYPE_CHECKING:

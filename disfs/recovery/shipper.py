@@ -119,8 +119,7 @@ class Shipper:
         self.stopped = trio.Event()
         """Set once nothing will be shipped any more."""
         self._running = trio.CancelScope()
-        self._journal_count = 0
-        self._copy_count = 0
+        self._journal_count = self._copy_count = 0
 
     # -- what others ask ----------------------------------------------------------------------------------------
 

@@ -21,12 +21,12 @@ from disfs.config import (
     load_volume,
     save_global,
     save_volume,
-    toml_text,
     volume_names,
 )
 from disfs.errors import ExitCode, UserError
 from disfs.quantities import Bandwidth
 from disfs.superblock import Superblock
+from disfs.toml_files import toml_text
 from disfs.values import ChannelId, GuildId
 
 SUPERBLOCK = Superblock(

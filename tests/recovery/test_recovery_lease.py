@@ -24,7 +24,8 @@ from disfs.errors import CorruptDataError, ExitCode, TransientStorageError, User
 from disfs.recovery.admission import admit
 from disfs.recovery.arrivals import ForkedError, refuse_fork
 from disfs.recovery.frames import NewerFormatError
-from disfs.recovery.holding import AGAIN_SECONDS, RENEW_SECONDS, HeldElsewhereError
+from disfs.recovery.holding import AGAIN_SECONDS, RENEW_SECONDS
+from disfs.recovery.holding_values import HeldElsewhereError
 from disfs.recovery.index_channel import IndexChannel
 from disfs.recovery.lease import (
     LEASE_VERSION,
