@@ -124,5 +124,5 @@ def test_watch_ends_with_the_mount(busy: Product) -> None:
         program.wait_for(lambda lines: percent(lines) is not None)
         busy.umount("--no-wait")
         assert ExitCode.NOT_MOUNTED == program.end()
-        assert "is not mounted any more" in "\n".join(program.lines)
+        assert "is not mounted any more" in "".join(program.lines)  # a line may be folded anywhere
     busy.mount()

@@ -16,6 +16,7 @@ from support.shipped_rows import shipped_rows
 from support.trash_worlds import DAY, Paths
 
 from disfs.errors import ExitCode, FilesystemError, UserError
+from disfs.kernel_clock import KernelClock
 from disfs.metadata.base import XattrMode
 from disfs.metadata.trash import PATH_BYTES, UNSENT_CHUNKS
 from disfs.trash_desk import TrashDesk
@@ -299,10 +300,14 @@ async def test_what_was_deleted_before_stays_in_the_trash(tmp_path: Path, autoju
     """Since a moment: an older version of the same path, and older deletions below a directory, are left alone."""
     async with a_volume(tmp_path) as (paths, world, _):
         await paths.make_directory(b"/all")
+        clock = KernelClock()
         for name, content in ((b"/all/a", b"old"), (b"/all/b", b"b"), (b"/all/a", b"new")):
             await paths.write(name, content)
             await paths.sent()
             await paths.unlink(name)
+            deleted_ns = clock.now_ns()
+            while clock.now_ns() == deleted_ns:  # the next one at another tick
+                pass
         old, new = sorted((e for e in paths.trash() if e.path == b"/all/a"), key=lambda entry: entry.inode)
         (other,) = (entry for entry in paths.trash() if entry.path == b"/all/b")
         desk = world.make_trash_desk()
