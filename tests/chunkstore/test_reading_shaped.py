@@ -261,7 +261,7 @@ async def test_two_places_read_in_turn(tmp_path: Path, autojump_clock: MockClock
                 await line.world.store.read(FILE, index * CHUNK, CHUNK, readahead)
                 waits += trio.current_time() > began
         assert waits <= 40
-        # What is read, and as much again ahead of it; how far the last windows reach depends on which answer came first.
+        # What is read, and as much again ahead; how far the last windows reach depends on which answer came first.
         assert sum(fetched.length for fetched in line.shaped.fetched) <= 420 * SEALED
 
 
